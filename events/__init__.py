@@ -1,0 +1,1 @@
+"""Everything HTTP: who may ask, what they may ask, and what they are told."""

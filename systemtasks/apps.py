@@ -1,0 +1,16 @@
+"""Connects the receivers when Django starts."""
+
+from django.apps import AppConfig
+
+
+class SystemTasksConfig(AppConfig):
+    name = "systemtasks"
+    verbose_name = "System Tasks"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from systemtasks import checks, signals  # noqa: F401 - importing them connects them
+        from systemtasks.conf import conf
+
+        if conf().ENABLED:
+            signals.connect()

@@ -1,0 +1,100 @@
+"""Every setting of this app, typed, with its default.
+
+A project overrides them in one dictionary in its Django settings::
+
+    SYSTEMTASKS = {"EXPIRES_AFTER": timedelta(days=90)}
+"""
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+
+@dataclass(frozen=True, slots=True)
+class Conf:
+    """The settings in force."""
+
+    ENABLED: bool = True
+    """Whether this process records at all."""
+
+    DATABASE: str = "default"
+    """The alias, in DATABASES, of the database that holds the rows."""
+
+    EXPIRES_AFTER: timedelta | None = timedelta(days=30)
+    """How long after its last finish a row may be deleted; None for never."""
+
+    WARNING_FROM_LOGS: bool = True
+    """Whether a task that succeeds but logs a WARNING or worse gets the status `warning`."""
+
+    LOG_LEVEL: str = "INFO"
+    """The least severe level, by its name in `logging`, that becomes a message."""
+
+    MESSAGE_LIMIT: int = 200
+    """How many messages a run keeps: the first half and the last half of this number."""
+
+    TEXT_LIMIT: int = 8192
+    """How many characters of one text (a message, a value, a traceback) are kept."""
+
+    RECORD_ARGUMENTS: bool = True
+    """Whether a run's arguments are kept."""
+
+    ARGUMENTS_LIMIT: int = 16384
+    """How many bytes of JSON a run's arguments may take; longer ones are cut."""
+
+    HIDDEN_KEYS: str = r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|HTTP_COOKIE"
+    """Values under a key that matches are masked (the default is Django's `hidden_settings`)."""
+
+    BATCH_INTERVAL: float = 0.05
+    """Seconds between two batches of rows."""
+
+    BATCH_LIMIT: int = 500
+    """How many finished runs one batch writes at the most."""
+
+    PENDING_LIMIT: int = 20_000
+    """How many finished runs wait in memory while the database is away."""
+
+    FLUSH_TIMEOUT: float = 5.0
+    """Seconds that a process which is shutting down waits for its last rows to be written."""
+
+
+def _accepts(hint: Any, value: object) -> bool:  # noqa: ANN401 - a type hint is any object
+    if get_origin(hint) is UnionType:
+        return any(_accepts(member, value) for member in get_args(hint))
+    if hint is NoneType:
+        return value is None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return True
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+@cache
+def conf() -> Conf:
+    """The settings in force, read once.
+
+    Raises ImproperlyConfigured for an unknown name or a value of the wrong type.
+    """
+    given = getattr(settings, "SYSTEMTASKS", {})
+    hints = get_type_hints(Conf)
+    for name, value in given.items():
+        if name not in hints:
+            known = ", ".join(field.name for field in fields(Conf))
+            raise ImproperlyConfigured(f"SYSTEMTASKS['{name}'] is not a setting; there are {known}")
+        if not _accepts(hints[name], value):
+            hint = hints[name]
+            expected = hint.__name__ if isinstance(hint, type) else str(hint)
+            raise ImproperlyConfigured(f"SYSTEMTASKS['{name}'] must be {expected}, not {value!r}")
+    return Conf(**given)
+
+
+def _reset(*, setting: str, **_: object) -> None:
+    if setting == "SYSTEMTASKS":
+        conf.cache_clear()
+
+
+setting_changed.connect(_reset)

@@ -1,0 +1,210 @@
+"""The two tables: what a task's last run came to, and each attempt of each run."""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID, uuid5
+
+from django.contrib.postgres.indexes import GinIndex, OpClass
+from django.db import models
+from django.db.models import F, Q, Value
+from django.db.models.functions import Cast, Concat, Upper
+
+NAMESPACE = UUID("0fa4e439-1c75-4ae2-84df-7ac76d4e3817")
+"""The namespace of every SystemTask's uuid. It never changes: the uuids are in clients' hands."""
+
+
+class Status(models.TextChoices):
+    """How a run ended, in the words of authentik's `TaskStatus`."""
+
+    UNKNOWN = "unknown"
+    SUCCESSFUL = "successful"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class State(models.TextChoices):
+    """Where a run stands, after Celery's own states."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    RETRY = "retry"
+    REVOKED = "revoked"
+    REJECTED = "rejected"
+    IGNORED = "ignored"
+
+
+UNFINISHED = (State.QUEUED, State.RUNNING)
+
+
+def full_name(name: str, uid: str) -> str:
+    """`name`, and `name:uid` where there is a uid."""
+    return f"{name}:{uid}" if uid else name
+
+
+def system_task_uuid(name: str, uid: str = "") -> UUID:
+    """The uuid of a SystemTask: the same in every environment, known without a query."""
+    return uuid5(NAMESPACE, full_name(name, uid))
+
+
+def search_document(*texts: str) -> Upper:
+    """What a search reads: these text columns and the messages, in upper case.
+
+    The trigram indexes below are on this very expression, so a query must use it as it is.
+    """
+    parts: list[F | Value | Cast] = []
+    for text in texts:
+        parts += [F(text), Value("\n")]
+    messages = Cast("messages", models.TextField())
+    return Upper(Concat(*parts, messages, output_field=models.TextField()))
+
+
+SYSTEM_TASK_SEARCH = ("name", "uid", "description")
+
+
+def _one_of(column: str, values: Iterable[str]) -> Q:
+    return Q(**{f"{column}__in": list(values)})
+
+
+class SystemTask(models.Model):
+    """The outcome of a task's last run: one row for each (name, uid)."""
+
+    uuid = models.UUIDField(primary_key=True, editable=False)
+    name = models.CharField(max_length=255, help_text="The Celery task's name")
+    uid = models.CharField(
+        max_length=255,
+        blank=True,
+        default="",
+        help_text="Tells instances of one task apart",
+    )
+    description = models.TextField(blank=True, default="")
+    start_timestamp = models.DateTimeField("started", help_text="Start of the last run")
+    finish_timestamp = models.DateTimeField("finished", help_text="End of the last run")
+    duration = models.FloatField(help_text="Seconds that the last run took")
+    status = models.CharField(max_length=10, choices=Status, default=Status.UNKNOWN)
+    messages: "models.JSONField[Any, list[dict[str, Any]]]" = models.JSONField(
+        default=list, blank=True, help_text="What the last run logged, oldest first"
+    )
+    expires = models.DateTimeField(
+        null=True, blank=True, help_text="When the row may be deleted; never, where empty"
+    )
+
+    class Meta:
+        verbose_name = "System Task"
+        ordering = ("-start_timestamp", "uuid")
+        permissions = (("run_systemtask", "Can run System Task"),)
+        constraints = (
+            models.UniqueConstraint(fields=("name", "uid"), name="systemtask_name_uid"),
+            models.CheckConstraint(condition=~Q(name=""), name="systemtask_has_name"),
+            models.CheckConstraint(
+                condition=_one_of("status", Status.values), name="systemtask_status_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(finish_timestamp__gte=F("start_timestamp")),
+                name="systemtask_finish_not_before_start",
+            ),
+            models.CheckConstraint(condition=Q(duration__gte=0), name="systemtask_duration"),
+        )
+        indexes = (
+            models.Index(fields=("start_timestamp", "uuid"), name="systemtask_start"),
+            models.Index(fields=("status", "start_timestamp"), name="systemtask_status_start"),
+            models.Index(
+                fields=("expires",), name="systemtask_expires", condition=Q(expires__isnull=False)
+            ),
+            GinIndex(
+                OpClass(search_document(*SYSTEM_TASK_SEARCH), name="gin_trgm_ops"),
+                name="systemtask_search",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.full_name
+
+    @property
+    def full_name(self) -> str:
+        """Get full name with UID."""
+        return full_name(self.name, self.uid)
+
+    @property
+    def expiring(self) -> bool:
+        """Whether the row may ever be deleted."""
+        return self.expires is not None
+
+
+class TaskRun(models.Model):
+    """One attempt of one run of a task."""
+
+    id = models.BigAutoField(primary_key=True)
+    system_task = models.ForeignKey(
+        SystemTask, on_delete=models.CASCADE, related_name="runs", db_index=False
+    )
+    celery_id = models.CharField("Celery id", max_length=255, help_text="What .delay() returned")
+    attempt = models.PositiveIntegerField(help_text="1 for the first try, 2 for the first retry")
+    state = models.CharField(max_length=10, choices=State)
+    status = models.CharField(max_length=10, choices=Status, default=Status.UNKNOWN)
+    queue = models.CharField(max_length=255, blank=True, default="")
+    worker = models.CharField(max_length=255, blank=True, default="")
+    sent_timestamp = models.DateTimeField("sent", null=True, blank=True)
+    start_timestamp = models.DateTimeField("started", null=True, blank=True)
+    finish_timestamp = models.DateTimeField("finished", null=True, blank=True)
+    wait = models.FloatField(
+        null=True, blank=True, help_text="Seconds between when it was due and its start"
+    )
+    duration = models.FloatField(null=True, blank=True, help_text="Seconds that it took")
+    args: "models.JSONField[Any, list[Any] | None]" = models.JSONField(null=True, blank=True)
+    kwargs: "models.JSONField[Any, dict[str, Any] | None]" = models.JSONField(null=True, blank=True)
+    arguments_intact = models.BooleanField(
+        default=False,
+        help_text="Whether args and kwargs are the very ones: nothing masked, cut or described",
+    )
+    exception = models.TextField(blank=True, default="", help_text="Type and message")
+    messages: "models.JSONField[Any, list[dict[str, Any]]]" = models.JSONField(
+        default=list, blank=True, help_text="What this attempt logged, oldest first"
+    )
+    expires = models.DateTimeField(
+        null=True, blank=True, help_text="When the row may be deleted; never, where empty"
+    )
+
+    class Meta:
+        verbose_name = "task run"
+        ordering = ("-start_timestamp", "-id")
+        constraints = (
+            models.UniqueConstraint(fields=("celery_id", "attempt"), name="taskrun_celery_attempt"),
+            models.CheckConstraint(condition=Q(attempt__gte=1), name="taskrun_attempt"),
+            models.CheckConstraint(
+                condition=_one_of("state", State.values), name="taskrun_state_known"
+            ),
+            models.CheckConstraint(
+                condition=_one_of("status", Status.values), name="taskrun_status_known"
+            ),
+            models.CheckConstraint(
+                condition=_one_of("state", UNFINISHED) | Q(finish_timestamp__isnull=False),
+                name="taskrun_finished_has_finish",
+            ),
+            models.CheckConstraint(
+                condition=Q(start_timestamp__isnull=True)
+                | Q(finish_timestamp__isnull=True)
+                | Q(finish_timestamp__gte=F("start_timestamp")),
+                name="taskrun_finish_not_before_start",
+            ),
+            models.CheckConstraint(
+                condition=Q(duration__isnull=True) | Q(duration__gte=0), name="taskrun_duration"
+            ),
+            models.CheckConstraint(
+                condition=Q(wait__isnull=True) | Q(wait__gte=0), name="taskrun_wait"
+            ),
+        )
+        indexes = (
+            models.Index(fields=("system_task", "-start_timestamp", "-id"), name="taskrun_task"),
+            models.Index(fields=("-start_timestamp", "-id"), name="taskrun_start"),
+            models.Index(fields=("status", "-start_timestamp"), name="taskrun_status"),
+            models.Index(fields=("queue", "-start_timestamp"), name="taskrun_queue"),
+            models.Index(fields=("worker", "-start_timestamp"), name="taskrun_worker"),
+            models.Index(
+                fields=("expires",), name="taskrun_expires", condition=Q(expires__isnull=False)
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.celery_id} (attempt {self.attempt})"
