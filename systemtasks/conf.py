@@ -38,6 +38,9 @@ class Conf:
     MESSAGE_LIMIT: int = 200
     """How many messages a run keeps: the first half and the last half of this number."""
 
+    MESSAGES_LIMIT: int = 262_144
+    """How many bytes of JSON a run's messages may take; the middle ones go first."""
+
     TEXT_LIMIT: int = 8192
     """How many characters of one text (a message, a value, a traceback) are kept."""
 

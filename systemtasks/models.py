@@ -9,33 +9,10 @@ from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Cast, Concat, Upper
 
+from systemtasks.states import UNFINISHED, State, Status
+
 NAMESPACE = UUID("0fa4e439-1c75-4ae2-84df-7ac76d4e3817")
 """The namespace of every SystemTask's uuid. It never changes: the uuids are in clients' hands."""
-
-
-class Status(models.TextChoices):
-    """How a run ended, in the words of authentik's `TaskStatus`."""
-
-    UNKNOWN = "unknown"
-    SUCCESSFUL = "successful"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class State(models.TextChoices):
-    """Where a run stands, after Celery's own states."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCESS = "success"
-    FAILURE = "failure"
-    RETRY = "retry"
-    REVOKED = "revoked"
-    REJECTED = "rejected"
-    IGNORED = "ignored"
-
-
-UNFINISHED = (State.QUEUED, State.RUNNING)
 
 
 def full_name(name: str, uid: str) -> str:

@@ -1,0 +1,74 @@
+"""From `logging` to the messages of the run that logs."""
+
+import logging
+from functools import cache
+from typing import Any
+
+from systemtasks.conf import conf
+from systemtasks.recorder import Run, current
+
+# What a record has without any `extra=`, and what Celery's own formatter adds to it.
+STANDARD_ATTRIBUTES = {
+    *vars(logging.makeLogRecord({})),
+    *("message", "asctime", "taskName", "task_id", "task_name", "color_message"),
+}
+# structlog renders these itself, and a LogEvent has keys of its own for them.
+STRUCTLOG_KEYS = {"event", "level", "log_level", "logger", "logger_name", "timestamp"}
+
+
+class RunHandler(logging.Handler):
+    """Adds each record to the run that logs it; outside a run it does nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        run = current.get()
+        if run is None or _is_chatter(record.name):
+            return
+        try:
+            _add(run, record)
+        except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
+            self.handleError(record)
+
+
+def install() -> None:
+    """Have the handler see what every logger sees that does not pass its records on.
+
+    Celery's `celery.task` is one of those, and projects configure others. Call it again whenever
+    the logging may have been configured anew: it adds nothing twice.
+    """
+    handler = _handler()
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        if not isinstance(logger, logging.Logger):
+            continue
+        passes_on = logger.propagate and logger.parent is not None
+        if not passes_on and handler not in logger.handlers:
+            logger.addHandler(handler)
+
+
+@cache
+def _handler() -> RunHandler:
+    return RunHandler(logging.getLevelNamesMapping()[conf().LOG_LEVEL])
+
+
+def _is_chatter(name: str) -> bool:
+    """Whether Celery itself says this ("Task … succeeded in …"), or this app."""
+    root, _, rest = name.partition(".")
+    if root == "celery":
+        return not rest.startswith(("task", "redirected"))
+    return root in ("kombu", "amqp", "billiard", "systemtasks")
+
+
+def _add(run: Run, record: logging.LogRecord) -> None:
+    attributes: dict[str, Any] = {
+        key: value
+        for key, value in vars(record).items()
+        if key not in STANDARD_ATTRIBUTES and not key.startswith("_")
+    }
+    if isinstance(record.msg, dict) and "event" in record.msg:
+        event = str(record.msg["event"])
+        attributes |= {k: v for k, v in record.msg.items() if k not in STRUCTLOG_KEYS}
+    else:
+        event = record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    # Celery logs what a task prints as WARNING, but to print is no reason for a warning.
+    level = logging.INFO if record.name == "celery.redirected" else record.levelno
+    run.log(level, record.name, event, attributes, error)

@@ -1,0 +1,184 @@
+"""Any Python value as one that Postgres stores as JSON and every client reads.
+
+Postgres refuses NUL, lone surrogates and NaN in jsonb. What is too large is cut, and says so.
+"""
+
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from math import isfinite
+from types import TracebackType
+from typing import Any
+
+MASK = "********"
+DEPTH_LIMIT = 8
+ITEM_LIMIT = 200
+BUDGET = 5000
+"""How much of one value is looked at: items, and hundreds of characters."""
+LARGEST_INTEGER = 2**63 - 1
+LARGEST_EXACT_FLOAT = 2**53
+
+_hidden = cache(lambda pattern: re.compile(pattern, re.IGNORECASE))
+
+
+def clean_text(text: str, limit: int) -> str:
+    """The text without NUL and lone surrogates, of at most about `limit` characters."""
+    if len(text) > limit:
+        text = f"{text[:limit]}… ({len(text) - limit} more characters)"
+    return _storable(text)
+
+
+def clean_column(text: str, limit: int) -> str:
+    """The text as a column of `limit` characters holds it."""
+    return _storable(text)[:limit]
+
+
+def clean_end(text: str, limit: int) -> str:
+    """Like `clean_text`, but of a long text the end is kept: a traceback's last line says most."""
+    if len(text) > limit:
+        text = f"({len(text) - limit} characters before) …{text[-limit:]}"
+    return _storable(text)
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def describe(value: object, limit: int) -> str:
+    """The value's repr, or where that fails, its type."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a task's own repr may raise anything
+        text = f"<{type(value).__qualname__} whose repr raises {type(error).__qualname__}>"
+    return clean_text(text, limit)
+
+
+@dataclass(slots=True)
+class Cleaner:
+    """Turns values into JSON; `intact` says whether each came through as it was."""
+
+    text_limit: int
+    hidden_keys: str
+    intact: bool = True
+    _budget: int = BUDGET
+    _open: set[int] = field(default_factory=set)
+
+    def clean(self, value: object, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON value
+        """The value in JSON's own types."""
+        self._budget -= 1
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is str:
+            return self._text(value)  # type: ignore[arg-type]
+        if kind is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER:  # type: ignore[operator]
+            return value
+        if kind is float and isfinite(value):  # type: ignore[arg-type]
+            # Postgres prints a large one as an integer, with other digits.
+            self.intact = self.intact and abs(value) < LARGEST_EXACT_FLOAT  # type: ignore[arg-type]
+            return value
+        if isinstance(value, Mapping | list | tuple | set | frozenset):
+            return self._container(value, depth)
+        self.intact = False
+        if isinstance(value, str):
+            return self._text(str.__str__(value))
+        return describe(value, self.text_limit)
+
+    def _text(self, text: str) -> str:
+        cleaned = clean_text(text, self.text_limit)
+        self._budget -= len(cleaned) // 100
+        if cleaned != text:
+            self.intact = False
+        return cleaned
+
+    def _container(self, value: Any, depth: int) -> Any:  # noqa: ANN401
+        if depth >= DEPTH_LIMIT or id(value) in self._open:
+            self.intact = False
+            reason = "nested too deeply" if depth >= DEPTH_LIMIT else "contains itself"
+            return f"<{type(value).__qualname__}: {reason}>"
+        self._open.add(id(value))
+        try:
+            if isinstance(value, Mapping):
+                return self._mapping(value, depth)
+            return self._sequence(value, depth)
+        finally:
+            self._open.discard(id(value))
+
+    def _mapping(self, value: Mapping[object, object], depth: int) -> dict[str, Any]:
+        if type(value) is not dict:
+            self.intact = False
+        cleaned: dict[str, Any] = {}
+        for number, (key, item) in enumerate(value.items()):
+            if number == ITEM_LIMIT or self._budget <= 0:
+                self.intact = False
+                cleaned["…"] = f"({len(value) - number} more)"
+                break
+            if type(key) is not str:
+                self.intact = False
+                key = key if isinstance(key, str) else describe(key, self.text_limit)
+            name = self._text(key)
+            if _hidden(self.hidden_keys).search(name):
+                self.intact = False
+                cleaned[name] = MASK
+            else:
+                cleaned[name] = self.clean(item, depth + 1)
+        return cleaned
+
+    def _sequence(self, value: Any, depth: int) -> list[Any]:  # noqa: ANN401
+        # Celery hands a task its positional arguments as a tuple or a list; JSON knows only lists.
+        if type(value) is not list and not (type(value) is tuple and depth == 0):
+            self.intact = False
+        cleaned = []
+        for number, item in enumerate(value):
+            if number == ITEM_LIMIT or self._budget <= 0:
+                self.intact = False
+                cleaned.append(f"… ({len(value) - number} more)")
+                break
+            cleaned.append(self.clean(item, depth + 1))
+        return cleaned
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionText:
+    """An exception as texts, with those it was raised from in the traceback."""
+
+    type: str
+    message: str
+    traceback: str
+
+    @property
+    def line(self) -> str:
+        """The last line of a traceback: type and message."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+    @classmethod
+    def of(cls, error: BaseException, limit: int) -> "ExceptionText":
+        """These texts of any exception, whatever its own methods raise."""
+        kind = type(error)
+        name = kind.__qualname__
+        if kind.__module__ not in ("builtins", "__main__"):
+            name = f"{kind.__module__}.{name}"
+        try:
+            message = str(error)
+        except Exception as failure:  # noqa: BLE001 - a task's own __str__ may raise anything
+            message = f"<its str() raises {type(failure).__qualname__}>"
+        try:
+            lines = traceback.format_exception(kind, error, _own_frames(error.__traceback__))
+            text = "".join(lines)
+        except Exception as failure:  # noqa: BLE001
+            text = f"<its traceback raises {type(failure).__qualname__}>"
+        return cls(clean_text(name, 255), clean_text(message, limit), clean_end(text, limit))
+
+
+def _own_frames(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback without Celery's own first frames, which call the task."""
+    own = frames
+    while own and own.tb_frame.f_code.co_filename.endswith("celery/app/trace.py"):
+        own = own.tb_next
+    return own or frames

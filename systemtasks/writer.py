@@ -1,0 +1,235 @@
+"""The only module that writes rows: finished runs, in batches, from one thread a process."""
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from django.db import DataError, IntegrityError, connections, transaction
+
+from systemtasks.conf import conf
+from systemtasks.models import system_task_uuid
+from systemtasks.recorder import RunRecord
+from systemtasks.states import State
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
+
+# Errors that lie in a record, and not in the database or the way to it.
+RECORD_ERRORS = (DataError, IntegrityError, ValueError, TypeError, OverflowError)
+
+SYSTEM_TASK_COLUMNS = {
+    "uuid": "uuid",
+    "name": "text",
+    "uid": "text",
+    "description": "text",
+    "start_timestamp": "timestamptz",
+    "finish_timestamp": "timestamptz",
+    "duration": "float8",
+    "status": "text",
+    "messages": "jsonb",
+    "expires": "timestamptz",
+}
+TASK_RUN_COLUMNS = {
+    "system_task_id": "uuid",
+    "celery_id": "text",
+    "attempt": "int4",
+    "state": "text",
+    "status": "text",
+    "queue": "text",
+    "worker": "text",
+    "sent_timestamp": "timestamptz",
+    "start_timestamp": "timestamptz",
+    "finish_timestamp": "timestamptz",
+    "wait": "float8",
+    "duration": "float8",
+    "args": "jsonb",
+    "kwargs": "jsonb",
+    "arguments_intact": "bool",
+    "exception": "text",
+    "messages": "jsonb",
+    "expires": "timestamptz",
+}
+
+
+def _upsert(table: str, columns: dict[str, str], key: tuple[str, ...], newer: str) -> str:
+    # Rows are locked in the order of their key, so that two workers' batches never deadlock.
+    names = ", ".join(columns)
+    arrays = ", ".join(f"%s::{kind}[]" for kind in columns.values())
+    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name not in key)
+    keys = ", ".join(key)
+    return (
+        f"INSERT INTO {table} AS old ({names}) "  # noqa: S608 - all of it is our own words
+        f"SELECT {names} FROM unnest({arrays}) AS new ({names}) ORDER BY {keys} "
+        f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE {newer}"
+    )
+
+
+UPSERT_SYSTEM_TASKS = _upsert(
+    "systemtasks_systemtask",
+    SYSTEM_TASK_COLUMNS,
+    ("uuid",),
+    "old.start_timestamp <= EXCLUDED.start_timestamp",
+)
+# A redelivered task runs again under the same Celery id and attempt: the later run stands.
+UPSERT_TASK_RUNS = _upsert(
+    "systemtasks_taskrun",
+    TASK_RUN_COLUMNS,
+    ("celery_id", "attempt"),
+    "old.start_timestamp IS NULL OR old.start_timestamp < EXCLUDED.start_timestamp "
+    "OR (old.start_timestamp = EXCLUDED.start_timestamp "
+    "AND (old.finish_timestamp IS NULL OR EXCLUDED.finish_timestamp IS NOT NULL))",
+)
+
+
+def write(records: Sequence[RunRecord]) -> None:
+    """Write these records in one transaction; an older record never overwrites a newer one.
+
+    Raises what the database raises, and then has written none of them.
+    """
+    records = sorted(records, key=lambda record: record.start_timestamp)
+    tasks = {system_task_uuid(record.name, record.uid): record for record in records}
+    runs = {(record.celery_id, record.attempt): record for record in records}
+    alias = conf().DATABASE
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.execute(UPSERT_SYSTEM_TASKS, _arrays(SYSTEM_TASK_COLUMNS, tasks.values()))
+        cursor.execute(UPSERT_TASK_RUNS, _arrays(TASK_RUN_COLUMNS, runs.values()))
+
+
+def _arrays(columns: dict[str, str], records: Any) -> list[list[Any]]:  # noqa: ANN401
+    computed = {"uuid", "system_task_id"}
+    known = {field.name for field in fields(RunRecord)} | computed
+    assert known.issuperset(columns)  # noqa: S101 - a column without a value is a mistake of ours
+    return [
+        [
+            system_task_uuid(record.name, record.uid)
+            if column in computed
+            else getattr(record, column)
+            for record in records
+        ]
+        for column in columns
+    ]
+
+
+class Writer:
+    """Takes records from any thread, and writes them from one of its own."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with nothing, as a forked child must: its parent writes what is the parent's."""
+        self._pending: deque[RunRecord] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
+        self._work = threading.Event()
+        self._writing = 0
+        self._dropped = 0
+
+    def submit(self, record: RunRecord) -> None:
+        """Hand over a record; takes microseconds and never waits for the database."""
+        with self._changed:
+            if len(self._pending) >= conf().PENDING_LIMIT:
+                self._drop_one()
+            self._pending.append(record)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="systemtasks-writer", daemon=True
+                )
+                self._thread.start()
+        self._work.set()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all is written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
+
+        Returns whether all is.
+        """
+        if self._thread is None:
+            return True
+        self._hurry.set()
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: not self._pending and not self._writing,
+                conf().FLUSH_TIMEOUT if timeout is None else timeout,
+            )
+        self._hurry.clear()
+        if not done:
+            logger.error("%d task runs are not recorded: the database is away", len(self._pending))
+        return done
+
+    def _drop_one(self) -> None:
+        # The oldest success is what is missed least.
+        for index, record in enumerate(self._pending):
+            if record.state == State.SUCCESS:
+                del self._pending[index]
+                break
+        else:
+            self._pending.popleft()
+        self._dropped += 1
+
+    def _run(self) -> None:
+        while True:
+            self._work.wait()
+            self._hurry.wait(conf().BATCH_INTERVAL)
+            self._work.clear()
+            while batch := self._take():
+                self._write_until_done(batch)
+                with self._changed:
+                    self._writing = 0
+                    self._changed.notify_all()
+
+    def _take(self) -> list[RunRecord]:
+        with self._changed:
+            count = min(len(self._pending), conf().BATCH_LIMIT)
+            batch = [self._pending.popleft() for _ in range(count)]
+            self._writing = count
+            return batch
+
+    def _write_until_done(self, batch: list[RunRecord]) -> None:
+        pause = 0.1
+        since: float | None = None
+        while True:
+            try:
+                self._write_or_split(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the records must stay
+                connections[conf().DATABASE].close()
+                if since is None:
+                    since = time.monotonic()
+                    logger.warning("Task runs wait: the database does not take them (%s)", error)
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                break
+        if since is not None:
+            logger.warning("Task runs are recorded again, after %.1f s", time.monotonic() - since)
+        if self._dropped:
+            with self._changed:
+                dropped, self._dropped = self._dropped, 0
+            logger.error("%d task runs are not recorded: too many were waiting", dropped)
+
+    def _write_or_split(self, batch: list[RunRecord]) -> None:
+        """Write the batch; one that fails is halved until the bad record stands alone."""
+        try:
+            write(batch)
+        except RECORD_ERRORS:
+            if len(batch) == 1:
+                name, celery_id = batch[0].name, batch[0].celery_id
+                logger.exception("The run %s of %s cannot be recorded", celery_id, name)
+                return
+            middle = len(batch) // 2
+            self._write_or_split(batch[:middle])
+            self._write_or_split(batch[middle:])
+
+
+writer = Writer()
+"""This process's writer."""
+
+os.register_at_fork(after_in_child=writer.reset)
+atexit.register(writer.flush)

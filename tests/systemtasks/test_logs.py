@@ -1,0 +1,116 @@
+"""What a task logs becomes its messages; what others log does not."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from systemtasks import logs, recorder
+from systemtasks.recorder import Run
+from systemtasks.states import State
+from tests.systemtasks.test_recorder import begin
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    logging.root.setLevel(logging.INFO)
+    logs.install()
+    yield begin()
+    recorder.current.set(None)
+
+
+def said(run: Run) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = json.loads(run.finish(State.SUCCESS).messages)
+    return messages
+
+
+def test_message_is_formatted_and_extra_becomes_attributes(run: Run) -> None:
+    logging.getLogger("shop.orders").info("Order %d", 7, extra={"order": 7, "vip": True})
+    (message,) = said(run)
+
+    assert message["event"] == "Order 7"
+    assert message["logger"] == "shop.orders"
+    assert message["log_level"] == "info"
+    assert message["attributes"] == {"order": 7, "vip": True}
+
+
+def test_logged_exception_is_an_attribute(run: Run) -> None:
+    try:
+        raise KeyError("missing")
+    except KeyError:
+        logging.getLogger("shop").exception("Lookup failed")
+    (message,) = said(run)
+
+    assert message["event"] == "Lookup failed"
+    assert message["attributes"]["exception"]["type"] == "KeyError"
+    assert "raise KeyError" in message["attributes"]["exception"]["traceback"]
+
+
+def test_structlog_event_dictionary_is_taken_apart(run: Run) -> None:
+    logging.getLogger("shop").warning({"event": "paid", "order": 7, "level": "warning"})
+    (message,) = said(run)
+
+    assert (message["event"], message["attributes"]) == ("paid", {"order": 7})
+
+
+@pytest.mark.parametrize("name", ["celery.app.trace", "celery.worker.strategy", "kombu.x", "amqp"])
+def test_celerys_own_chatter_is_left_out(run: Run, name: str) -> None:
+    logging.getLogger(name).warning("Task succeeded")
+
+    assert said(run) == []
+
+
+@pytest.mark.parametrize("name", ["celery.task", "celery.redirected", "celeryapp", "shop"])
+def test_other_loggers_are_kept(run: Run, name: str) -> None:
+    logging.getLogger(name).warning("Hello")
+
+    assert [message["event"] for message in said(run)] == ["Hello"]
+
+
+def test_printed_line_is_no_warning(run: Run) -> None:
+    logging.getLogger("celery.redirected").warning("printed")
+
+    assert run.finish(State.SUCCESS).status == "successful"
+    assert [message["log_level"] for message in said(run)] == ["info"]
+
+
+def test_logger_that_does_not_propagate_is_heard_once(run: Run) -> None:
+    logger = logging.getLogger("private")
+    logger.propagate = False
+    logs.install()
+    logs.install()
+    logger.warning("Psst")
+    logging.getLogger("private.child").warning("Psst too")
+
+    assert [message["event"] for message in said(run)] == ["Psst", "Psst too"]
+
+
+def test_debug_is_below_the_default_level(run: Run) -> None:
+    logger = logging.getLogger("shop.debug")
+    logger.setLevel(logging.DEBUG)
+    logger.debug("Details")
+    logger.info("Summary")
+
+    assert [message["event"] for message in said(run)] == ["Summary"]
+
+
+def test_nothing_is_recorded_outside_a_run() -> None:
+    logs.install()
+    logging.getLogger("shop").warning("Nobody's message")
+    run = begin()
+
+    assert said(run) == []
+    recorder.current.set(None)
+
+
+def test_message_that_cannot_be_formatted_does_not_reach_the_task(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    logging.getLogger("shop").warning("%d", "no number")
+    logging.getLogger("shop").warning("next")
+
+    assert [message["event"] for message in said(run)] == ["next"]

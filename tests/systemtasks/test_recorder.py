@@ -1,0 +1,228 @@
+"""From a run in flight to its finished record."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from systemtasks import recorder
+from systemtasks.recorder import Messages, Run, RunRecord, TaskInfo, level_name, log_event
+from systemtasks.states import State, Status
+
+INFO = TaskInfo(name="shop.charge", description="Charge.", expires_after=timedelta(days=30))
+
+
+@pytest.fixture(autouse=True)
+def _no_current_run() -> Iterator[None]:
+    yield
+    recorder.current.set(None)
+
+
+def begin(info: TaskInfo = INFO, **changes: Any) -> Run:
+    values: dict[str, Any] = {
+        "celery_id": "id-1",
+        "attempt": 1,
+        "queue": "celery",
+        "worker": "celery@host",
+        "sent": None,
+        "due": None,
+        "args": [],
+        "kwargs": {},
+    }
+    return recorder.start(info, **{**values, **changes})
+
+
+def messages(record: RunRecord) -> list[dict[str, Any]]:
+    parsed: list[dict[str, Any]] = json.loads(record.messages)
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("state", "logged", "status"),
+    [
+        (State.SUCCESS, None, Status.SUCCESSFUL),
+        (State.SUCCESS, logging.INFO, Status.SUCCESSFUL),
+        (State.SUCCESS, logging.WARNING, Status.WARNING),
+        (State.SUCCESS, logging.CRITICAL, Status.WARNING),
+        (State.FAILURE, None, Status.ERROR),
+        (State.RETRY, None, Status.WARNING),
+        (State.REVOKED, None, Status.WARNING),
+        (State.REJECTED, None, Status.WARNING),
+        (State.IGNORED, logging.ERROR, Status.UNKNOWN),
+    ],
+)
+def test_status_follows_from_state_and_worst_level(
+    state: State, logged: int | None, status: Status
+) -> None:
+    run = begin()
+    if logged is not None:
+        run.log(logged, "shop", "said", {})
+
+    assert run.finish(state).status == status
+
+
+def test_log_rule_can_be_turned_off(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"WARNING_FROM_LOGS": False}
+    run = begin()
+    run.log(logging.ERROR, "shop", "said", {})
+
+    assert run.finish(State.SUCCESS).status == Status.SUCCESSFUL
+
+
+def test_exception_becomes_the_last_message() -> None:
+    run = begin()
+    run.log(logging.INFO, "shop", "Charging", {})
+    try:
+        raise PermissionError("refused")
+    except PermissionError as error:
+        run.fail(error)
+    record = run.finish(State.FAILURE)
+
+    assert record.exception == "PermissionError: refused"
+    first, last = messages(record)
+    assert first["event"] == "Charging"
+    assert (last["event"], last["log_level"]) == ("PermissionError: refused", "error")
+    assert last["attributes"]["exception"]["message"] == "refused"
+    assert "raise PermissionError" in last["attributes"]["exception"]["traceback"]
+
+
+def test_retry_says_its_reason_and_countdown() -> None:
+    run = begin()
+    run.retry(ConnectionError("away"), 2.0)
+    (message,) = messages(run.finish(State.RETRY))
+
+    assert message["event"] == "Retry in 2 s: ConnectionError: away"
+    assert message["log_level"] == "warning"
+    assert message["attributes"]["countdown"] == 2.0
+
+
+def test_finish_is_never_before_start_when_the_system_clock_steps_back() -> None:
+    run = begin()
+    run.start += timedelta(hours=1)
+    record = run.finish(State.SUCCESS)
+
+    assert record.finish_timestamp >= record.start_timestamp
+    assert record.duration == pytest.approx(
+        (record.finish_timestamp - record.start_timestamp).total_seconds(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent_before", "due_before", "wait"),
+    [(10, None, 10), (10, 4, 4), (10, -5, 0), (None, None, None)],
+)
+def test_wait_counts_from_when_the_task_was_due(
+    sent_before: int | None, due_before: int | None, wait: float | None
+) -> None:
+    now = datetime.now(UTC)
+    sent = now - timedelta(seconds=sent_before) if sent_before is not None else None
+    due = now - timedelta(seconds=due_before) if due_before is not None else None
+    record = begin(sent=sent, due=due).finish(State.SUCCESS)
+
+    if wait is None:
+        assert record.wait is None
+    else:
+        assert record.wait == pytest.approx(wait, abs=0.5)
+
+
+def test_row_expires_after_its_finish_or_never() -> None:
+    record = begin().finish(State.SUCCESS)
+    assert record.expires == record.finish_timestamp + timedelta(days=30)
+
+    keep = TaskInfo(name="keep", description="", expires_after=None)
+    assert begin(keep).finish(State.SUCCESS).expires is None
+
+
+def test_arguments_are_kept_and_intact() -> None:
+    record = begin(args=(1, "two"), kwargs={"three": [3]}).finish(State.SUCCESS)
+
+    assert (record.args, record.kwargs) == ('[1,"two"]', '{"three":[3]}')
+    assert record.arguments_intact
+
+
+def test_secret_arguments_are_masked_and_not_intact() -> None:
+    record = begin(kwargs={"password": "hunter2"}).finish(State.SUCCESS)
+
+    assert record.kwargs == '{"password":"********"}'
+    assert not record.arguments_intact
+
+
+def test_large_arguments_are_described(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 100}
+    record = begin(args=["x" * 90, "y" * 90]).finish(State.SUCCESS)
+
+    assert "more than the 100 that are kept" in str(record.args)
+    assert not record.arguments_intact
+
+
+def test_arguments_can_be_left_out(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"RECORD_ARGUMENTS": False}
+    record = begin(args=[1]).finish(State.SUCCESS)
+
+    assert (record.args, record.kwargs, record.arguments_intact) == (None, None, False)
+
+
+def test_nested_run_gives_way_to_the_one_around_it() -> None:
+    outer = begin(celery_id="outer")
+    inner = begin(celery_id="inner")
+
+    assert recorder.current.get() is inner
+    assert recorder.end("outer") is None
+    assert recorder.end("inner") is inner
+    assert recorder.current.get() is outer
+    assert recorder.end("outer") is outer
+    assert recorder.current.get() is None
+
+
+def test_odd_celery_ids_find_their_run() -> None:
+    odd = "\ud800\0" + "x" * 400
+    run = begin(celery_id=odd)
+
+    assert recorder.end(odd) is run
+    assert len(run.celery_id) == 255
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [(60, "critical"), (45, "error"), (35, "warning"), (25, "info"), (15, "debug"), (5, "notset")],
+)
+def test_custom_level_is_named_after_the_nearest_below(level: int, name: str) -> None:
+    assert level_name(level) == name
+
+
+def event(number: int, size: int = 0) -> dict[str, Any]:
+    return log_event(datetime(2026, 1, 1, tzinfo=UTC), 20, "shop", f"{number}" + "x" * size, {})
+
+
+def test_first_and_last_messages_are_kept_and_the_gap_is_counted() -> None:
+    log = Messages(count_limit=5, size_limit=10**6)
+    for number in range(10):
+        log.append(event(number))
+    kept = [message["event"] for message in json.loads(log.json())]
+
+    assert kept == ["0", "1", "5 messages are left out here", "7", "8", "9"]
+
+
+def test_size_of_all_messages_is_bounded_and_the_last_one_is_kept() -> None:
+    log = Messages(count_limit=1000, size_limit=10_000)
+    for number in range(100):
+        log.append(event(number, size=1000))
+    text = log.json()
+
+    assert len(text) < 11_000
+    events = [message["event"] for message in json.loads(text)]
+    assert events[0].startswith("0x")
+    assert events[-1].startswith("99x")
+    assert any("messages are left out" in said for said in events)
+
+
+def test_messages_within_the_bounds_are_all_kept_in_order() -> None:
+    log = Messages(count_limit=5, size_limit=10**6)
+    for number in range(5):
+        log.append(event(number))
+
+    assert [message["event"] for message in json.loads(log.json())] == ["0", "1", "2", "3", "4"]

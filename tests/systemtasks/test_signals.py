@@ -1,0 +1,156 @@
+"""Celery's signals end in the right record, here in eager mode; test_worker.py has real workers."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from celery.app.task import Task
+
+from systemtasks import recorder, signals
+from systemtasks.recorder import RunRecord
+from systemtasks.states import State, Status
+from tests import tasks
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.records: list[RunRecord] = []
+
+    def submit(self, record: RunRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunRecord]]:
+    collector = Collector()
+    monkeypatch.setattr(signals, "writer", collector)
+    logging.getLogger("shop").setLevel(logging.INFO)
+    logging.getLogger("celery.task").setLevel(logging.INFO)
+    signals.capture_logs()
+    yield collector.records
+    assert recorder.current.get() is None
+
+
+def run(task: Task[..., Any], *args: Any, **kwargs: Any) -> None:
+    task.apply(args=args, kwargs=kwargs)
+
+
+def events(record: RunRecord) -> list[str]:
+    return [message["event"] for message in json.loads(record.messages)]
+
+
+def test_success_is_recorded_with_its_arguments_and_messages(records: list[RunRecord]) -> None:
+    run(tasks.succeed, 3, label="x")
+    (record,) = records
+
+    assert (record.name, record.state, record.status) == (
+        "tests.succeed",
+        State.SUCCESS,
+        Status.SUCCESSFUL,
+    )
+    assert record.description == "Say hello."
+    assert (record.args, record.kwargs) == ("[3]", '{"label":"x"}')
+    assert events(record) == ["Hello 3", "Hello from another logger"]
+    assert 0 < record.duration < 5
+
+
+@pytest.mark.parametrize(
+    ("task", "state", "status"),
+    [
+        (tasks.warn, State.SUCCESS, Status.WARNING),
+        (tasks.fail, State.FAILURE, Status.ERROR),
+        (tasks.ignore, State.IGNORED, Status.UNKNOWN),
+        (tasks.reject, State.REJECTED, Status.WARNING),
+    ],
+)
+def test_outcome_is_recorded(
+    records: list[RunRecord], task: Task[..., Any], state: State, status: Status
+) -> None:
+    run(task)
+    (record,) = records
+
+    assert (record.state, record.status) == (state, status)
+
+
+def test_failure_has_the_chained_traceback_without_celerys_frames(records: list[RunRecord]) -> None:
+    run(tasks.fail)
+    (record,) = records
+    last = json.loads(record.messages)[-1]
+
+    assert record.exception == "tests.tasks.ShopError: order 7: no such order"
+    assert last["log_level"] == "error"
+    assert "KeyError: 'order'" in last["attributes"]["exception"]["traceback"]
+    assert "celery/app/trace.py" not in last["attributes"]["exception"]["traceback"]
+
+
+def test_each_retry_is_an_attempt(records: list[RunRecord]) -> None:
+    run(tasks.retry, 2)
+
+    by_attempt = sorted(records, key=lambda record: record.attempt)
+    assert [(record.attempt, record.state) for record in by_attempt] == [
+        (1, State.RETRY),
+        (2, State.RETRY),
+        (3, State.SUCCESS),
+    ]
+    assert len({record.celery_id for record in records}) == 1
+    assert events(by_attempt[0]) == ["Attempt 1", "Retry in 0.05 s: ConnectionError: away"]
+
+
+def test_exhausted_retries_end_in_failure(records: list[RunRecord]) -> None:
+    run(tasks.give_up)
+
+    by_attempt = sorted(records, key=lambda record: record.attempt)
+    assert [record.state for record in by_attempt] == [State.RETRY, State.FAILURE]
+    assert by_attempt[-1].exception == "ConnectionError: still away"
+
+
+def test_nested_run_keeps_its_messages_to_itself(records: list[RunRecord]) -> None:
+    run(tasks.nest)
+    inner, outer = records
+
+    assert (inner.name, inner.celery_id) == ("tests.succeed", "inner")
+    assert events(outer) == ["Before", "After"]
+
+
+def test_task_says_when_its_row_expires(records: list[RunRecord]) -> None:
+    run(tasks.never_expires)
+    run(tasks.short_lived)
+    never, short = records
+
+    assert never.expires is None
+    assert short.expires == short.finish_timestamp + timedelta(hours=1)
+
+
+def test_recording_that_fails_does_not_reach_the_task(
+    records: list[RunRecord], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(recorder, "start", broken)
+    result = tasks.succeed.apply(args=(5,))
+
+    assert result.get() == 5
+    assert "Recording failed in begin" in caplog.text
+
+
+def test_sending_is_stamped(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers: dict[str, Any] = {}
+    signals.note_sending(headers=headers, body=None)
+
+    assert signals._moment(headers[signals.SENT_HEADER]) is not None
+
+
+@pytest.mark.parametrize("when", ["2026-11-24T12:00:00", "2026-11-24T12:00:00+00:00", 1795521600])
+def test_moments_are_in_utc(when: object) -> None:
+    moment = signals._moment(when)
+
+    assert moment is not None
+    assert moment.isoformat() == "2026-11-24T12:00:00+00:00"
+
+
+def test_other_moments_are_none() -> None:
+    assert signals._moment(None) is None

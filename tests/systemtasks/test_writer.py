@@ -1,0 +1,270 @@
+"""Batches of finished runs become rows: whole, once, and never older over newer."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from pytest_django import Settings
+
+from systemtasks import writer as writer_module
+from systemtasks.models import SystemTask, TaskRun, system_task_uuid
+from systemtasks.recorder import RunRecord
+from systemtasks.states import State, Status
+from systemtasks.writer import Writer, write
+from tests.waiting import eventually
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def record(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+    finish = start + timedelta(seconds=1.5)
+    values: dict[str, Any] = {
+        "name": "shop.charge",
+        "uid": "",
+        "description": "Charge.",
+        "celery_id": celery_id,
+        "attempt": 1,
+        "state": State.SUCCESS,
+        "status": Status.SUCCESSFUL,
+        "queue": "celery",
+        "worker": "celery@host",
+        "sent_timestamp": start - timedelta(seconds=2),
+        "start_timestamp": start,
+        "finish_timestamp": finish,
+        "wait": 2.0,
+        "duration": 1.5,
+        "args": '[1, "zwei"]',
+        "kwargs": "{}",
+        "arguments_intact": True,
+        "exception": "",
+        "messages": '[{"event": "Grüße"}]',
+        "expires": finish + timedelta(days=30),
+    }
+    return RunRecord(**{**values, **changes})
+
+
+@pytest.fixture
+def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Writer]:
+    """A writer of the test's own, whose thread leaves no connection behind."""
+    made = Writer()
+    yield made
+    made.flush()
+    monkeypatch.undo()
+    made.submit(record("the last one"))
+    made.flush()
+    close_in_thread(made)
+
+
+def close_in_thread(made: Writer) -> None:
+    closed = threading.Event()
+
+    def close(batch: list[RunRecord]) -> None:
+        connection.close()
+        closed.set()
+
+    made._write_until_done = close  # type: ignore[method-assign]
+    made.submit(record())
+    assert closed.wait(10)
+
+
+@pytest.mark.django_db
+def test_every_field_of_a_record_reaches_both_rows() -> None:
+    write([record()])
+
+    run = TaskRun.objects.get()
+    written = record()
+    for name in (
+        *("celery_id", "attempt", "state", "status", "queue", "worker", "sent_timestamp"),
+        *("start_timestamp", "finish_timestamp", "wait", "duration", "arguments_intact"),
+        *("exception", "expires"),
+    ):
+        assert getattr(run, name) == getattr(written, name), name
+    assert (run.args, run.kwargs, run.messages) == ([1, "zwei"], {}, [{"event": "Grüße"}])
+
+    task = SystemTask.objects.get()
+    assert task == run.system_task
+    assert task.uuid == system_task_uuid("shop.charge")
+    assert (task.name, task.uid, task.description) == ("shop.charge", "", "Charge.")
+    assert (task.status, task.duration) == ("successful", 1.5)
+    assert task.start_timestamp == NOON
+    assert task.finish_timestamp == NOON + timedelta(seconds=1.5)
+    assert task.messages == [{"event": "Grüße"}]
+    assert task.expires == written.expires
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_the_latest_run_stands_whatever_the_order(together: bool, newest_first: bool) -> None:
+    old = record("old", status=Status.ERROR, state=State.FAILURE)
+    new = record("new", start=NOON + timedelta(seconds=1))
+    records = [new, old] if newest_first else [old, new]
+    for batch in [records] if together else [[one] for one in records]:
+        write(batch)
+
+    assert SystemTask.objects.get().status == Status.SUCCESSFUL
+    assert TaskRun.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_replaying_changes_nothing() -> None:
+    write([record()])
+    before = list(TaskRun.objects.values()), list(SystemTask.objects.values())
+    write([record(), record()])
+
+    assert (list(TaskRun.objects.values()), list(SystemTask.objects.values())) == before
+
+
+@pytest.mark.django_db
+def test_each_attempt_is_a_row() -> None:
+    write([record(attempt=1), record(attempt=2), record(attempt=3)])
+
+    assert list(TaskRun.objects.order_by("attempt").values_list("attempt", flat=True)) == [1, 2, 3]
+
+
+@pytest.mark.django_db
+def test_uid_makes_another_task() -> None:
+    write([record("a"), record("b", uid="ldap"), record("c", uid="saml")])
+
+    assert sorted(task.full_name for task in SystemTask.objects.all()) == [
+        "shop.charge",
+        "shop.charge:ldap",
+        "shop.charge:saml",
+    ]
+
+
+@pytest.mark.django_db
+def test_a_batch_takes_two_statements(django_assert_num_queries: Any) -> None:
+    # Inside the test's transaction the writer's own is a savepoint: two more statements.
+    with django_assert_num_queries(4):
+        write([record(str(number), name=f"task-{number % 10}") for number in range(100)])
+
+
+def test_submitted_records_are_written_by_another_thread(batch_writer: Writer) -> None:
+    for number in range(50):
+        batch_writer.submit(record(str(number)))
+
+    assert batch_writer.flush()
+    assert TaskRun.objects.count() == 50
+
+
+def test_records_appear_without_a_flush(batch_writer: Writer) -> None:
+    batch_writer.submit(record())
+
+    assert eventually(TaskRun.objects.exists)
+
+
+def test_bad_record_stands_alone_and_its_neighbours_are_written(
+    batch_writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        changes: dict[str, Any] = {}
+        if number == 7:
+            changes["messages"] = '"\\u0000"'
+        if number == 13:
+            changes["finish_timestamp"] = NOON - timedelta(days=1)
+        batch_writer.submit(record(str(number), **changes))
+    assert batch_writer.flush()
+
+    written = set(TaskRun.objects.values_list("celery_id", flat=True))
+    assert written == {str(number) for number in range(20)} - {"7", "13"}
+    failures = [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
+    assert len(failures) == 2
+    assert any("run 7 of shop.charge" in failure for failure in failures)
+
+
+def test_records_wait_while_the_database_is_away(
+    batch_writer: Writer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = threading.Event()
+    tried = threading.Semaphore(0)
+
+    def failing(records: list[RunRecord]) -> None:
+        if not away.is_set():
+            tried.release()
+            raise OperationalError("server closed the connection")
+        write(records)
+
+    monkeypatch.setattr(writer_module, "write", failing)
+    batch_writer.submit(record("1"))
+    for _ in range(2):
+        assert tried.acquire(timeout=10)
+    batch_writer.submit(record("2"))
+    assert not batch_writer.flush(timeout=0.05)
+    away.set()
+
+    assert batch_writer.flush(timeout=10)
+    assert TaskRun.objects.count() == 2
+    said = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert len(said) == 2
+    assert "server closed the connection" in said[0]
+    assert "recorded again" in said[1]
+
+
+def test_full_memory_drops_the_oldest_success_and_says_how_many(
+    batch_writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.SYSTEMTASKS = {"PENDING_LIMIT": 3}
+    taken, back = threading.Event(), threading.Event()
+
+    def waiting(records: list[RunRecord]) -> None:
+        taken.set()
+        assert back.wait(10)
+        write(records)
+
+    monkeypatch.setattr(writer_module, "write", waiting)
+    batch_writer.submit(record("in the batch"))
+    assert taken.wait(10)
+    batch_writer.submit(record("failure", state=State.FAILURE, status=Status.ERROR))
+    for number in range(4):
+        batch_writer.submit(record(f"success {number}"))
+    back.set()
+    assert batch_writer.flush(timeout=10)
+
+    written = set(TaskRun.objects.values_list("celery_id", flat=True))
+    assert written == {"in the batch", "failure", "success 2", "success 3"}
+    assert any("2 task runs are not recorded" in entry.getMessage() for entry in caplog.records)
+
+
+def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
+    transactional_db: None,
+) -> None:
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for round_ in range(20):
+                names = [f"task-{n}" for n in range(20)]
+                if number % 2:
+                    names.reverse()
+                start = NOON + timedelta(seconds=round_)
+                write([record(f"{number}-{round_}-{n}", name=n, start=start) for n in names])
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert TaskRun.objects.count() == 4 * 20 * 20
+    assert SystemTask.objects.count() == 20
+
+
+def test_forked_child_begins_with_nothing_pending(batch_writer: Writer) -> None:
+    batch_writer._pending.append(replace(record(), celery_id="the parent's"))
+    batch_writer.reset()
+
+    assert batch_writer.flush()
+    assert not TaskRun.objects.exists()

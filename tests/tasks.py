@@ -1,0 +1,93 @@
+"""Tasks for the tests, each ending in another way; a worker loads them by `--include`."""
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from celery import Task, shared_task
+from celery.exceptions import Ignore, Reject
+from celery.utils.log import get_task_logger
+
+task_logger: logging.Logger = get_task_logger(__name__)
+logger = logging.getLogger("shop")
+
+
+@shared_task(name="tests.succeed")
+def succeed(number: int = 0, *, label: str = "") -> int:
+    """Say hello.
+
+    And nothing else.
+    """
+    task_logger.info("Hello %d", number, extra={"label": label})
+    logger.info("Hello from another logger")
+    print("Hello from print")  # noqa: T201
+    return number
+
+
+@shared_task(name="tests.warn")
+def warn() -> None:
+    task_logger.warning("Careful")
+
+
+class ShopError(Exception):
+    """An exception that pickle cannot rebuild."""
+
+    def __init__(self, order: int, reason: str) -> None:
+        super().__init__(f"order {order}: {reason}")
+
+
+@shared_task(name="tests.fail")
+def fail() -> None:
+    try:
+        raise KeyError("order")  # as a dictionary does
+    except KeyError as error:
+        raise ShopError(7, "no such order") from error
+
+
+@shared_task(bind=True, name="tests.retry", max_retries=5)
+def retry(self: Any, until: int) -> str:
+    task_logger.info("Attempt %d", self.request.retries + 1)
+    if self.request.retries < until:
+        raise self.retry(exc=ConnectionError("away"), countdown=0.05)
+    return "done"
+
+
+@shared_task(name="tests.give_up", autoretry_for=(ConnectionError,), max_retries=1, retry_backoff=0)
+def give_up() -> None:
+    raise ConnectionError("still away")
+
+
+@shared_task(name="tests.ignore")
+def ignore() -> None:
+    raise Ignore
+
+
+@shared_task(name="tests.reject")
+def reject() -> None:
+    raise Reject("not mine", requeue=False)
+
+
+@shared_task(name="tests.chat")
+def chat(number: int, lines: int) -> None:
+    """Log many lines while others do the same."""
+    for _ in range(lines):
+        logger.info("I am %d", number)
+        time.sleep(0.001)
+
+
+@shared_task(base=Task, name="tests.never_expires", systemtasks_expires_after=None)
+def never_expires() -> None:
+    pass
+
+
+@shared_task(base=Task, name="tests.short_lived", systemtasks_expires_after=timedelta(hours=1))
+def short_lived() -> None:
+    pass
+
+
+@shared_task(name="tests.nest")
+def nest() -> None:
+    logger.info("Before")
+    succeed.apply(args=(3,), task_id="inner")
+    logger.info("After")

@@ -1,0 +1,71 @@
+"""Real workers, as processes of their own, over the test database and broker."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+from django.conf import settings
+from django.db import connection
+
+from config.celery import app
+from tests.waiting import eventually
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict[str, str]:
+    """What a process of its own needs to use this test's services."""
+    database = connection.settings_dict
+    user, password, name, host, port = (
+        quote(str(database[key]), safe="") for key in ("USER", "PASSWORD", "NAME", "HOST", "PORT")
+    )
+    return {
+        **os.environ,
+        "DATABASE_URL": f"postgresql://{user}:{password}@/{name}?host={host}&port={port or 5432}",
+        "BROKER_URL": settings.CELERY_BROKER_URL,
+        "SECRET_KEY": settings.SECRET_KEY,
+        "ALLOWED_HOSTS": "localhost,127.0.0.1",
+        "HTTPS": "false",
+    }
+
+
+class Worker:
+    """A running `celery worker`; a context manager that stops it warmly."""
+
+    def __init__(self, log: Path, *options: str) -> None:
+        self.log = log
+        self._options = options
+
+    def __enter__(self) -> "Worker":
+        with app.connection_for_write() as broker:
+            app.control.purge(connection=broker)
+        command = [sys.executable, "-m", "celery", "--app", "config", "worker"]
+        command += ["--include", "tests.tasks", "--loglevel", "INFO", *self._options]
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert eventually(lambda: " ready." in self.log.read_text()), self.log.read_text()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+    def stop(self) -> None:
+        """Shut it down warmly, as a deployment does."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
