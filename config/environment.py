@@ -21,7 +21,7 @@ def stop(sentence: str) -> NoReturn:
 
 def _read(read: Callable[..., Any], name: str, default: Any, expected: str) -> Any:  # noqa: ANN401
     try:
-        return read(name, default)
+        return read(name, default) if text(name) else default
     except EnvError:
         stop(f"{name} must be {expected}, not {_env.str(name)!r}.")
 
@@ -78,6 +78,9 @@ def database(url: str) -> dict[str, Any]:
         stop(f"DATABASE_URL is not a connection URL that libpq understands ({reason}).")
     if not options.get("dbname"):
         stop("DATABASE_URL names no database; it ends in /name.")
+    port = str(options.get("port", ""))
+    if port and not all(part.isdecimal() for part in port.split(",")):  # libpq allows several
+        stop(f"DATABASE_URL has the port {port!r}, which is no number.")
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": options.pop("dbname"),

@@ -3,6 +3,8 @@
 from datetime import timedelta
 from pathlib import Path
 
+from django.templatetags.static import static
+
 from config import embedded, environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -41,6 +43,7 @@ CSRF_COOKIE_SECURE = HTTPS
 X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
+    "unfold",  # before the admin, whose templates it replaces
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -55,6 +58,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "systemtasks",
     "events",
+    "config",
 ]
 
 MIDDLEWARE = [
@@ -109,15 +113,32 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
 
+UNFOLD = {
+    "SITE_TITLE": "System Tasks",
+    "SITE_HEADER": "System Tasks",
+    "SITE_SYMBOL": "checklist",
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda _: static("systemtasks/icon.svg"),
+        },
+    ],
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+}
+
 STATIC_URL = "static/"
 # Finds a file where its package keeps it, so there is no collectstatic to forget.
 WHITENOISE_USE_FINDERS = True
 
 LOG_LEVEL = environment.one_of("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "formatters": {"plain": {"format": LOG_FORMAT}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {"django": {"handlers": [], "propagate": True}},
@@ -128,6 +149,8 @@ CELERY_BROKER_URL = environment.broker(
 )
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_LOG_FORMAT = LOG_FORMAT
+CELERY_WORKER_TASK_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(task_name)s: %(message)s"
 CELERY_TIMEZONE = "UTC"
 
 DEMO_TASKS = environment.boolean("DEMO_TASKS", default=False)
@@ -143,14 +166,36 @@ SYSTEMTASKS = {
     "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=True),
 }
 
-REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
+AUTHENTICATION_BACKENDS = ["events.backends.OneQueryModelBackend"]
+REST_KNOX = {"TOKEN_TTL": None}
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["events.authentication.BearerAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["events.permissions.ModelPermissions"],
+    "DEFAULT_PERMISSION_CLASSES": ["events.permissions.HasPermission"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["events.renderers.ORJSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "events.pagination.Pagination",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_SCHEMA_CLASS": "events.schema.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "events.errors.exception_handler",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "System Tasks",
+    "DESCRIPTION": "What became of every Celery task, as authentik's system-tasks API tells it.",
+    "VERSION": "2024.6",
+    "SERVERS": [{"url": "/api/v3"}],
+    "SCHEMA_PATH_PREFIX": "/api/v3",
+    "SCHEMA_PATH_PREFIX_TRIM": True,
+    "PREPROCESSING_HOOKS": ["events.schema.leave_out_double_slashes"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "events.schema.add_components",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "SystemTaskStatusEnum": "systemtasks.states.Status",
+        "LogLevelEnum": "events.serializers.LogLevel",
+    },
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

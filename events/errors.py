@@ -1,78 +1,82 @@
 """Every answer that is not the one asked for, in the two bodies of the contract.
 
 ValidationError is `{"<field>": ["..."], "code": "invalid"}`, GenericError is
-`{"detail": "...", "code": "..."}`.
+`{"detail": "...", "code": "..."}`. They are JSON whatever format was asked for.
 """
 
 import logging
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
-from rest_framework import exceptions, status
-from rest_framework.response import Response
-from rest_framework.views import exception_handler as drf_exception_handler
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework import exceptions
+from rest_framework.views import set_rollback
 
 logger = logging.getLogger(__name__)
 
 API_PREFIX = "/api/v3/"
 
 
-def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
-    """What the API answers when a view raises.
+def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
+    """What the API answers when a view raises; for DRF's EXCEPTION_HANDLER.
 
-    Anything unforeseen is logged with its traceback and answered as 500 without one.
+    A server's error is logged with its traceback, and answered without one.
     """
-    if isinstance(error, Http404):
-        error = exceptions.NotFound()
-    elif isinstance(error, PermissionDenied):
-        error = exceptions.PermissionDenied()
-    response = drf_exception_handler(error, context)
-    if response is None or not isinstance(error, exceptions.APIException):
-        logger.error("Unforeseen error in the API", exc_info=error)
-        return Response(
-            {"detail": "A server error occurred.", "code": "error"},
-            status=status.HTTP_500_INTERNAL_SERVER_ERROR,
-        )
-    if isinstance(error, exceptions.ValidationError):
-        detail = error.detail
-        fields = detail if isinstance(detail, dict) else {"non_field_errors": detail}
-        response.data = {**fields, "code": "invalid"}
-    else:
-        response.data = {"detail": error.detail, "code": error.get_codes()}
-    return response
+    set_rollback()
+    known = _known(error)
+    if known.status_code >= 500:
+        request = context["request"]
+        logger.error("%s %s failed", request.method, request.path, exc_info=error)
+    return _answer(known)
+
+
+@csrf_exempt
+def unknown_path(request: HttpRequest) -> HttpResponse:
+    """The view of every path below the API's prefix that is no other view's."""
+    return _answer(exceptions.NotFound())
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400, in JSON below the API's prefix."""
-    if request.path.startswith(API_PREFIX):
-        return JsonResponse({"non_field_errors": ["Bad request."], "code": "invalid"}, status=400)
+    if request.path_info.startswith(API_PREFIX):
+        return _answer(_known(exception))
     return defaults.bad_request(request, exception)
-
-
-def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler403, in JSON below the API's prefix."""
-    if request.path.startswith(API_PREFIX):
-        return _generic(exceptions.PermissionDenied())
-    return defaults.permission_denied(request, exception)
-
-
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler404, in JSON below the API's prefix."""
-    if request.path.startswith(API_PREFIX):
-        return _generic(exceptions.NotFound())
-    return defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500, in JSON below the API's prefix."""
-    if request.path.startswith(API_PREFIX):
-        return _generic(exceptions.APIException())
+    if request.path_info.startswith(API_PREFIX):
+        return _answer(exceptions.APIException())
     return defaults.server_error(request)
 
 
-def _generic(error: exceptions.APIException) -> JsonResponse:
-    return JsonResponse(
-        {"detail": error.detail, "code": error.get_codes()}, status=error.status_code
-    )
+def _known(error: Exception) -> exceptions.APIException:
+    match error:
+        case exceptions.ParseError():
+            return exceptions.ValidationError([error.detail])
+        case exceptions.APIException():
+            return error
+        case Http404():
+            return exceptions.NotFound()
+        case PermissionDenied():
+            return exceptions.PermissionDenied()
+        case SuspiciousOperation() | BadRequest():
+            return exceptions.ValidationError(["Bad request."])
+    return exceptions.APIException()
+
+
+def _answer(error: exceptions.APIException) -> JsonResponse:
+    response = JsonResponse(_body(error), status=error.status_code)
+    if (wait := getattr(error, "wait", None)) is not None:
+        response["Retry-After"] = f"{wait:.0f}"
+    return response
+
+
+def _body(error: exceptions.APIException) -> dict[str, Any]:
+    if not isinstance(error, exceptions.ValidationError):
+        return {"detail": error.detail, "code": error.get_codes()}
+    detail = error.detail
+    fields = detail if isinstance(detail, dict) else {"non_field_errors": detail}
+    return {**fields, "code": "invalid"}

@@ -1,0 +1,74 @@
+"""Makes a token for the API."""
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+from django.utils import timezone
+
+from events.authentication import token_model
+from events.tokens import TIME_FORMAT, time_to_come, user_named
+
+
+class Command(BaseCommand):
+    help = (
+        "Make a token for the API and print it, alone, on standard output. It is shown this once: "
+        "the database keeps only its hash. Clients send it as 'Authorization: Bearer TOKEN'."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("username", metavar="USER", help="whose permissions the token has")
+        parser.add_argument(
+            "--expires",
+            metavar="WHEN",
+            help="when it stops working: 90d or 12h from now, the beginning of a day (2027-01-31), "
+            "or an ISO 8601 date-time; in UTC unless it says otherwise (default: never)",
+        )
+        parser.add_argument(
+            "--create-user",
+            action="store_true",
+            help="make USER where there is none: with no password, and permission to view only",
+        )
+
+    @transaction.atomic
+    def handle(
+        self,
+        *_: object,
+        username: str,
+        expires: str | None,
+        create_user: bool,
+        **__: object,
+    ) -> None:
+        now = timezone.now()
+        expiry = time_to_come(expires, now) if expires is not None else None
+        user = find_or_create(username) if create_user else user_named(username)
+        if not user.is_active:
+            raise CommandError(f"The user {username!r} is inactive, so a token would not work.")
+        stored, token = token_model().objects.create(user, expiry=expiry and expiry - now)
+        until = f"until {expiry:{TIME_FORMAT}}" if expiry else "until it is revoked"
+        self.stderr.write(
+            f"The token of {username} works {until}. It is not shown again; "
+            f"revoke_token {stored.token_key} ends it.",
+            style_func=str,
+        )
+        self.stdout.write(token)
+
+
+def find_or_create(username: str) -> User:
+    """The user of that name, made with permission to view where there is none."""
+    users = get_user_model().objects
+    if users.filter(username=username).exists():
+        return user_named(username)
+    user = get_user_model()(username=username)
+    user.set_unusable_password()
+    try:
+        user.full_clean(exclude=["password"])
+    except ValidationError as error:
+        raise CommandError(
+            f"{username!r} cannot be a user's name: {' '.join(error.messages)}"
+        ) from None
+    user.save()
+    view = Permission.objects.get(content_type__app_label="systemtasks", codename="view_systemtask")
+    user.user_permissions.add(view)
+    return user

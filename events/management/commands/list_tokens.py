@@ -1,0 +1,45 @@
+"""Lists the tokens of the API."""
+
+from datetime import datetime
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from events.authentication import expired, token_model
+from events.tokens import TIME_FORMAT, user_named
+
+HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES")
+
+
+class Command(BaseCommand):
+    help = (
+        "List the tokens of the API, oldest first. KEY is how a token begins, and what "
+        "revoke_token takes; the rest of it is nowhere on record."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("username", metavar="USER", nargs="?", help="only this user's")
+
+    def handle(self, *_: object, username: str | None, **__: object) -> None:
+        tokens = token_model().objects.select_related("user").order_by("created", "digest")
+        if username is not None:
+            tokens = tokens.filter(user=user_named(username))
+        rows = [
+            (
+                token.token_key,
+                token.user.get_username() + ("" if token.user.is_active else " (inactive)"),
+                f"{token.created:{TIME_FORMAT}}",
+                _expiry(token.expiry) + (" (expired)" if expired(token) else ""),
+            )
+            for token in tokens
+        ]
+        if not rows:
+            self.stderr.write("There are no tokens.", style_func=str)
+            return
+        widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+        for row in (HEADINGS, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.stdout.write("  ".join(cells).rstrip())
+
+
+def _expiry(expiry: datetime | None) -> str:
+    return f"{expiry:{TIME_FORMAT}}" if expiry else "never"

@@ -1,0 +1,37 @@
+"""Ends tokens of the API."""
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+from knox.models import AbstractAuthToken
+
+from events.authentication import token_model
+from events.tokens import user_named
+
+
+class Command(BaseCommand):
+    help = "End tokens of the API, at once: all that are named, or none where one is unknown."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "keys", metavar="KEY", nargs="*", help="how a token begins, as list_tokens shows it"
+        )
+        parser.add_argument("--user", metavar="USER", help="end all of this user's tokens")
+
+    @transaction.atomic
+    def handle(self, *_: object, keys: list[str], user: str | None, **__: object) -> None:
+        if not keys and user is None:
+            raise CommandError("Name a KEY from list_tokens, or a --user.")
+        tokens = token_model().objects.select_related("user")
+        found: dict[str, AbstractAuthToken] = {}
+        for key in keys:
+            matches = {token.pk: token for token in tokens.filter(token_key=key)}
+            if not matches:
+                raise CommandError(f"There is no token {key!r}; nothing was revoked.")
+            found |= matches
+        if user is not None:
+            found |= {token.pk: token for token in tokens.filter(user=user_named(user))}
+        for token in found.values():
+            token.delete()
+            self.stdout.write(f"Revoked {token.token_key} of {token.user.get_username()}.")
+        if not found:
+            self.stderr.write(f"{user} has no tokens.", style_func=str)

@@ -1,0 +1,46 @@
+"""What the commands for tokens share: a user by name, and a time as people write it."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
+from django.core.management.base import CommandError
+
+SPAN = re.compile(r"([0-9]{1,6})([dh])", re.ASCII)
+TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
+
+
+def user_named(username: str) -> User:
+    """The user; raises CommandError where there is none."""
+    users = get_user_model().objects
+    try:
+        return users.get_by_natural_key(username)
+    except get_user_model().DoesNotExist:
+        raise CommandError(f"There is no user {username!r}.") from None
+
+
+def time_to_come(text: str, now: datetime) -> datetime:
+    """The time that `90d`, `12h`, `2027-01-31` or an ISO 8601 date-time means; UTC unless it says.
+
+    A date is the beginning of that day. Raises CommandError for any other text, and for the past.
+    """
+    try:
+        time = _time(text, now)
+    except (ValueError, OverflowError):
+        time = None
+    if time is None:
+        raise CommandError(
+            f"--expires must be like 90d, 12h, 2027-01-31 or 2027-01-31T18:00Z, not {text!r}."
+        )
+    if time <= now:
+        raise CommandError(f"--expires must be in the future, and {text!r} is not.")
+    return time
+
+
+def _time(text: str, now: datetime) -> datetime | None:
+    if match := SPAN.fullmatch(text):
+        unit = {"d": timedelta(days=1), "h": timedelta(hours=1)}[match[2]]
+        return now + int(match[1]) * unit
+    time = datetime.fromisoformat(text)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,85 @@
+"""The system-tasks endpoints."""
+
+import re
+from typing import ClassVar
+
+from django.http import Http404
+from drf_spectacular.utils import extend_schema, extend_schema_view
+from rest_framework.decorators import action
+from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ReadOnlyModelViewSet
+
+from events import schema
+from events.filters import SystemTaskFilter
+from events.serializers import SystemTaskSerializer
+from systemtasks.models import SystemTask
+from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
+
+# RFC 9562's text form; Python's UUID() takes several others.
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+@extend_schema_view(
+    list=extend_schema(
+        parameters=[schema.ORDERING],
+        responses={
+            200: SystemTaskSerializer(many=True),
+            400: schema.INVALID,
+            403: schema.FORBIDDEN,
+            404: schema.NO_SUCH_PAGE,
+        },
+    ),
+    retrieve=extend_schema(
+        parameters=[schema.UUID],
+        responses={
+            200: SystemTaskSerializer,
+            400: schema.INVALID,
+            403: schema.FORBIDDEN,
+            404: schema.NOT_FOUND,
+        },
+    ),
+)
+class SystemTaskViewSet(ReadOnlyModelViewSet[SystemTask]):
+    """Read-only view set that returns all background tasks"""  # noqa: D400, D415 - authentik's
+
+    queryset = SystemTask.objects.all()
+    serializer_class = SystemTaskSerializer
+    filterset_class = SystemTaskFilter
+    lookup_field = "uuid"
+    permission_required: ClassVar[str] = "systemtasks.view_systemtask"
+
+    def get_object(self) -> SystemTask:
+        """The task in the path; raises ValidationError for a malformed uuid, Http404 for another.
+
+        DRF comes here only once the caller may ask.
+        """
+        uuid = self.kwargs["uuid"]
+        if not UUID_TEXT.fullmatch(uuid):
+            raise ValidationError({"uuid": ["Must be a valid UUID."]})
+        if (task := self.get_queryset().filter(uuid=uuid).first()) is None:
+            raise Http404
+        return task
+
+    @extend_schema(
+        parameters=[schema.UUID],
+        request=None,
+        responses={
+            204: None,
+            400: schema.NOT_RERUNNABLE,
+            403: schema.FORBIDDEN,
+            404: schema.NOT_FOUND,
+            500: schema.NOT_ENQUEUED,
+        },
+    )
+    @action(detail=True, methods=["post"], permission_required="systemtasks.run_systemtask")
+    def run(self, request: Request, uuid: str) -> Response:
+        """Send the task anew, with the arguments and to the queue of its last run."""
+        try:
+            rerun(self.get_object())
+        except NotRerunnableError as error:
+            raise ValidationError({"non_field_errors": [str(error)]}) from error
+        except BrokerAwayError as error:
+            raise APIException(str(error)) from error
+        return Response(status=204)

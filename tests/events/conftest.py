@@ -1,0 +1,23 @@
+"""A client that asks as an API client does, with nothing but a token."""
+
+import pytest
+from django.test import Client
+
+from tests import factories
+
+
+def client_of(username: str, *permissions: str) -> Client:
+    bearer = factories.token(factories.user(username, *permissions))
+    return Client(headers={"authorization": f"Bearer {bearer}"}, raise_request_exception=False)
+
+
+@pytest.fixture
+def reader(db: None) -> Client:
+    """Somebody who may view."""
+    return client_of("reader", "view")
+
+
+@pytest.fixture
+def runner(db: None) -> Client:
+    """Somebody who may run, and nothing else."""
+    return client_of("runner", "run")

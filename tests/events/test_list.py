@@ -1,0 +1,266 @@
+"""GET /api/v3/events/system_tasks/: filters, search, order and pages."""
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from events.filters import STORED_FIELDS, SystemTaskFilter
+from systemtasks.models import SystemTask
+from tests import factories
+
+URL = "/api/v3/events/system_tasks/"
+pytestmark = pytest.mark.django_db
+FILTERS: Any = SystemTaskFilter
+
+
+def names(client: Client, **query: Any) -> list[str]:
+    answer = client.get(URL, query)
+    assert answer.status_code == 200, answer.content
+    return [row["name"] for row in answer.json()["results"]]
+
+
+def refusal(client: Client, **query: Any) -> dict[str, Any]:
+    answer = client.get(URL, query)
+    assert answer.status_code == 400, answer.content
+    body: dict[str, Any] = answer.json()
+    assert body.pop("code") == "invalid"
+    return body
+
+
+@pytest.fixture
+def many() -> list[SystemTask]:
+    """45 tasks, t00 to t44, each started a second after the one before it."""
+    return [
+        factories.system_task(
+            f"t{number:02}",
+            start_timestamp=factories.START + timedelta(seconds=number),
+            finish_timestamp=factories.START + timedelta(hours=1),
+        )
+        for number in range(45)
+    ]
+
+
+def test_a_row_of_the_list_is_what_retrieving_it_answers(reader: Client) -> None:
+    task = factories.system_task()
+    assert reader.get(URL).json()["results"] == [reader.get(f"{URL}{task.uuid}/").json()]
+
+
+def test_no_tasks_are_one_empty_page(reader: Client) -> None:
+    assert reader.get(URL).json() == {
+        "pagination": {
+            "next": 0,
+            "previous": 0,
+            "count": 0,
+            "current": 1,
+            "total_pages": 1,
+            "start_index": 0,
+            "end_index": 0,
+        },
+        "results": [],
+    }
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        ({}, (2, 0, 45, 1, 3, 1, 20)),
+        ({"page": 2}, (3, 1, 45, 2, 3, 21, 40)),
+        ({"page": 3}, (0, 2, 45, 3, 3, 41, 45)),
+        ({"page": 5, "page_size": 10}, (0, 4, 45, 5, 5, 41, 45)),
+        ({"page_size": 101}, (0, 0, 45, 1, 1, 1, 45)),
+    ],
+)
+def test_pagination_tells_where_the_page_stands(
+    reader: Client, query: dict[str, int], numbers: tuple[int, ...]
+) -> None:
+    body = reader.get(URL, query).json()
+    assert tuple(body["pagination"].values()) == numbers
+    assert len(body["results"]) == numbers[-1] - numbers[-2] + 1
+
+
+def test_a_page_holds_at_most_100_rows(reader: Client) -> None:
+    for number in range(101):
+        factories.system_task(f"t{number}")
+    body = reader.get(URL, {"page_size": 10**30}).json()
+    assert len(body["results"]) == 100
+    assert body["pagination"]["total_pages"] == 2
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("page", [4, 10**30])
+def test_a_page_past_the_end_is_404(reader: Client, page: int) -> None:
+    answer = reader.get(f"{URL}?page={page}")
+    assert answer.status_code == 404
+    assert answer.json() == {"detail": "Invalid page.", "code": "not_found"}
+
+
+@pytest.mark.parametrize("field", ["page", "page_size"])
+@pytest.mark.parametrize("value", ["0", "-1", "x", "last", "1.5", "", "\x00", "9" * 5000])
+def test_what_is_no_positive_number_is_400(reader: Client, field: str, value: str) -> None:
+    assert list(refusal(reader, **{field: value})) == [field]
+
+
+def test_the_last_started_comes_first(reader: Client, many: list[SystemTask]) -> None:
+    assert names(reader, page_size=3) == ["t44", "t43", "t42"]
+
+
+@pytest.mark.parametrize("field", STORED_FIELDS)
+def test_every_stored_field_orders_both_ways(reader: Client, field: str) -> None:
+    early = factories.START
+    late = early + timedelta(days=1)
+    low = factories.system_task("a", description="a", duration=1, status="error", messages=[])
+    high = factories.system_task(
+        "b",
+        "u",
+        description="b",
+        duration=2,
+        status="warning",
+        start_timestamp=late,
+        finish_timestamp=late,
+        expires=late + timedelta(days=60),
+    )
+    expected = ["a", "b"] if field != "uuid" or low.uuid < high.uuid else ["b", "a"]
+    assert names(reader, ordering=field) == expected
+    assert names(reader, ordering=f"-{field}") == expected[::-1]
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("ordering", ["status", "-status", "status,duration"])
+def test_equals_are_ordered_by_uuid(reader: Client, ordering: str) -> None:
+    rows = reader.get(f"{URL}?ordering={ordering}&page_size=100").json()["results"]
+    uuids = [row["uuid"] for row in rows]
+    assert uuids == sorted(uuids)
+
+
+def test_several_fields_order_one_after_the_other(reader: Client) -> None:
+    for name, status in (("a", "error"), ("b", "warning"), ("c", "error")):
+        factories.system_task(name, status=status)
+    assert names(reader, ordering="status,-name") == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    "ordering", ["nonsense", "-", "--name", "full_name", "runs", "?", "name,x"]
+)
+def test_ordering_by_what_is_not_stored_is_400(reader: Client, ordering: str) -> None:
+    assert list(refusal(reader, ordering=ordering)) == ["ordering"]
+
+
+def test_name_uid_and_status_are_exact(reader: Client) -> None:
+    factories.system_task("app.sync", "ldap", status="error")
+    factories.system_task("app.sync.all", "ldap2")
+    assert names(reader, name="app.sync") == ["app.sync"]
+    assert names(reader, name="APP.SYNC") == []
+    assert names(reader, uid="ldap") == ["app.sync"]
+    assert names(reader, status="error") == ["app.sync"]
+    assert names(reader, status="error", uid="ldap2") == []
+
+
+def test_an_unknown_status_is_400(reader: Client) -> None:
+    message = "Select a valid choice. nonsense is not one of the available choices."
+    assert refusal(reader, status="nonsense") == {"status": [message]}
+
+
+@pytest.mark.parametrize("field", ["name", "uid", "search", "status", "ordering"])
+def test_a_nul_is_400(reader: Client, field: str) -> None:
+    assert list(refusal(reader, **{field: "a\x00b"})) == [field]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "clean",
+        "APP.CLEAN",
+        "slug-7",
+        "everything",
+        "Disk",
+        "disk FULL",
+        "full,disk",
+        '"is full"',
+        "100%",
+        "a_b",
+        "größe",
+        "GRÖ",
+    ],
+)
+def test_search_finds_all_terms_anywhere_in_any_case(reader: Client, search: str) -> None:
+    factories.system_task(
+        "app.clean",
+        "slug-7",
+        description="Deletes Everything.",
+        messages=[factories.log_event("The disk is full: 100% a_b Größe")],
+    )
+    factories.system_task("app.other", description="", messages=[])
+    assert names(reader, search=search) == ["app.clean"]
+
+
+@pytest.mark.parametrize("search", ["clean absent", '"full is"', "cle_n", "c%n", "cl\\ean"])
+def test_search_does_not_find_what_lacks_a_term(reader: Client, search: str) -> None:
+    factories.system_task("app.clean", messages=[factories.log_event("The disk is full")])
+    assert names(reader, search=search) == []
+
+
+def test_a_search_of_very_many_terms_is_400(reader: Client) -> None:
+    assert names(reader, search="a " * 32) == []
+    assert refusal(reader, search="a " * 33) == {"search": ["More than 32 terms."]}
+
+
+def test_an_empty_search_finds_everything(reader: Client) -> None:
+    factories.system_task("app.clean")
+    assert names(reader, search=" ") == ["app.clean"]
+
+
+def test_search_uses_the_trigram_index() -> None:
+    found = FILTERS({"search": "clean 100%"}, SystemTask.objects.order_by()).qs
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+    plan = found.explain()
+    assert "Bitmap Index Scan on systemtask_search" in plan
+    assert plan.count("~~ '%") == 4  # both terms, as constants: once to look up, once to recheck
+
+
+def test_a_list_takes_four_queries_however_long_the_page(
+    reader: Client, many: list[SystemTask]
+) -> None:
+    for size in (1, 45):
+        with CaptureQueriesContext(connection) as queries:
+            assert len(names(reader, page_size=size)) == size
+        assert len(queries) == 4  # token and user, permissions, count, rows
+
+
+def test_who_may_not_view_learns_nothing_of_the_filters(runner: Client) -> None:
+    answer = runner.get(f"{URL}?status=nonsense&page=0")
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+
+
+FIELDS = st.sampled_from([*FILTERS.base_filters, "page", "page_size", "format", "x"])
+VALUES = st.one_of(
+    st.text(),
+    st.binary(),
+    st.integers().map(str),
+    st.lists(st.sampled_from([*STORED_FIELDS, "-name", ""])).map(",".join),
+    st.text(st.sampled_from("\"'\\%_, a\x00"), max_size=12),
+)
+
+
+@given(query=st.lists(st.tuples(FIELDS, VALUES), max_size=4))
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_query_whatever_breaks_it(reader: Client, query: list[tuple[str, str | bytes]]) -> None:
+    answer = reader.get(f"{URL}?{urlencode(query, errors='replace')}")
+    assert answer.status_code in (200, 400, 404)
+    assert answer["Content-Type"] == "application/json"
+
+
+def test_a_thousand_parameters_are_400(reader: Client) -> None:
+    answer = reader.get(URL + "?" + "&".join("a=1" for _ in range(1001)))
+    assert answer.status_code == 400
+    assert answer.json() == {"non_field_errors": ["Bad request."], "code": "invalid"}

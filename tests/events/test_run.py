@@ -1,0 +1,181 @@
+"""POST /api/v3/events/system_tasks/{uuid}/run/: what is sent, and what is said where nothing is."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import celery
+import pytest
+from django.conf import settings
+from django.test import Client
+from kombu import Connection
+
+from systemtasks.models import SystemTask
+from tests import factories
+
+URL = "/api/v3/events/system_tasks"
+pytestmark = pytest.mark.django_db
+QUEUE = "tests-rerun"
+
+
+@pytest.fixture
+def app(db: None) -> Iterator[celery.Celery]:
+    """An app of its own that speaks to the real broker, as the current one."""
+    before = celery.current_app._get_current_object()  # type: ignore[attr-defined]
+    settings.EMBEDDED.attach()
+    app = celery.Celery("tests", broker=settings.CELERY_BROKER_URL)
+    app.set_current()
+    with Connection(settings.CELERY_BROKER_URL) as connection:
+        connection.SimpleQueue(QUEUE).clear()
+    yield app
+    before.set_current()
+
+
+def sent() -> list[tuple[str, Any, Any]]:
+    """The name, the arguments and the keyword arguments of each message in the queue."""
+    found = []
+    with Connection(settings.CELERY_BROKER_URL) as connection:
+        queue = connection.SimpleQueue(QUEUE)
+        with suppress(queue.Empty):
+            while message := queue.get(block=False):
+                message.ack()
+                args, kwargs, _ = message.payload
+                found.append((message.headers["task"], args, kwargs))
+        queue.close()
+    return found
+
+
+def run(client: Client, task: SystemTask, **options: Any) -> Any:
+    return client.post(f"{URL}/{task.uuid}/run/", **options)
+
+
+@pytest.mark.usefixtures("app")
+def test_the_last_runs_arguments_are_sent_anew_to_its_queue(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    factories.task_run(
+        task, args=["old"], queue="other", start_timestamp=factories.START - timedelta(days=1)
+    )
+    factories.task_run(task, args=[1, {"a": None}], kwargs={"full": True}, queue=QUEUE)
+    answer = run(runner, task)
+    assert answer.status_code == 204
+    assert answer.content == b""
+    assert sent() == [("app.sync", [1, {"a": None}], {"full": True})]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_run_that_never_began_is_not_the_last_where_one_did(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    factories.task_run(task, args=["began"], queue=QUEUE)
+    factories.task_run(task, args=["revoked"], queue=QUEUE, start_timestamp=None, state="revoked")
+    assert run(runner, task).status_code == 204
+    assert sent() == [("app.sync", ["began"], {})]
+
+
+@pytest.mark.usefixtures("app")
+def test_of_runs_that_never_began_the_last_sent_is_taken(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    for text in ("first", "last"):
+        factories.task_run(task, args=[text], queue=QUEUE, start_timestamp=None, state="revoked")
+    assert run(runner, task).status_code == 204
+    assert sent() == [("app.sync", ["last"], {})]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_body_is_ignored(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    factories.task_run(task, queue=QUEUE)
+    assert run(runner, task, data="{nonsense", content_type="text/plain").status_code == 204
+    assert len(sent()) == 1
+
+
+@pytest.mark.usefixtures("app")
+def test_a_run_that_had_no_queue_goes_where_the_app_sends_its_name(
+    runner: Client, app: celery.Celery
+) -> None:
+    app.conf.task_routes = {"app.sync": {"queue": QUEUE}}
+    task = factories.system_task("app.sync")
+    factories.task_run(task, queue="")
+    assert run(runner, task).status_code == 204
+    assert len(sent()) == 1
+
+
+@pytest.mark.usefixtures("app")
+def test_arguments_that_are_not_intact_are_never_sent(runner: Client) -> None:
+    task = factories.system_task()
+    factories.task_run(task, queue=QUEUE, args=["***"], arguments_intact=False)
+    answer = run(runner, task)
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "non_field_errors": [
+            "The arguments of this task's last run are not on record as they were: "
+            "they were not recorded, or a part of them was masked or cut."
+        ],
+        "code": "invalid",
+    }
+    assert sent() == []
+
+
+def test_a_task_with_no_run_on_record_is_400(runner: Client) -> None:
+    answer = run(runner, factories.system_task())
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "non_field_errors": ["No run of this task is on record, so its arguments are unknown."],
+        "code": "invalid",
+    }
+
+
+@pytest.mark.parametrize("broker", ["absent", "silent"])
+def test_a_broker_that_is_away_is_500_within_seconds(
+    runner: Client, app: celery.Celery, tmp_path: Path, broker: str
+) -> None:
+    task = factories.system_task()
+    factories.task_run(task)
+    path = tmp_path / "broker.sock"
+    app.conf.update(broker_url=f"redis+socket://{path}")
+    with socket.socket(socket.AF_UNIX) as listener:
+        if broker == "silent":
+            listener.bind(str(path))
+            listener.listen()
+        began = time.monotonic()
+        answer = run(runner, task)
+        seconds = time.monotonic() - began
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "detail": "The task was not enqueued: the broker does not answer.",
+        "code": "error",
+    }
+    assert seconds < {"absent": 1, "silent": 5}[broker]
+
+
+@pytest.mark.parametrize("uuid", ["nonsense", str(uuid4())])
+def test_viewing_is_no_permission_to_run(reader: Client, uuid: str) -> None:
+    answer = reader.post(f"{URL}/{uuid}/run/")
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+
+
+def test_running_without_a_token_is_403(db: None) -> None:
+    answer = Client(enforce_csrf_checks=True).post(f"{URL}/{uuid4()}/run/")
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_authenticated")
+
+
+def test_running_a_malformed_uuid_is_400(runner: Client) -> None:
+    answer = runner.post(f"{URL}/nonsense/run/")
+    assert answer.status_code == 400
+    assert answer.json() == {"uuid": ["Must be a valid UUID."], "code": "invalid"}
+
+
+def test_running_an_unknown_task_is_404(runner: Client) -> None:
+    answer = runner.post(f"{URL}/{uuid4()}/run/")
+    assert answer.status_code == 404
+    assert answer.json() == {"detail": "Not found.", "code": "not_found"}
+
+
+def test_getting_the_run_is_405(runner: Client) -> None:
+    answer = runner.get(f"{URL}/{uuid4()}/run/")
+    assert answer.status_code == 405
+    assert answer["Allow"] == "POST, OPTIONS"

@@ -1,0 +1,132 @@
+"""The OpenAPI document that is served, against the wire format that clients were generated from."""
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
+
+WIRE_FORMAT: dict[str, Any] = yaml.safe_load(
+    Path(__file__).with_name("system-task.openapi.yaml").read_text()
+)
+OPERATIONS = {
+    operation["operationId"]: (path, method, operation)
+    for path, methods in WIRE_FORMAT["paths"].items()
+    for method, operation in methods.items()
+}
+COMPONENTS: dict[str, Any] = WIRE_FORMAT["components"]["schemas"]
+ANSWERS = {
+    "events_system_tasks_list": {"200", "400", "403", "404"},
+    "events_system_tasks_retrieve": {"200", "400", "403", "404"},
+    "events_system_tasks_run_create": {"204", "400", "403", "404", "500"},
+}
+
+
+@pytest.fixture(scope="module")
+def served() -> dict[str, Any]:
+    document: dict[str, Any] = Client().get("/api/v3/schema/", {"format": "json"}).json()
+    return document
+
+
+def described_as(ours: Any, theirs: Any) -> bool:
+    """Whether ours says all that theirs says, and nothing more but descriptions."""
+    if not isinstance(theirs, dict):
+        return bool(ours == theirs)
+    return ours.keys() - theirs.keys() <= {"description"} and all(
+        key in ours and described_as(ours[key], value) for key, value in theirs.items()
+    )
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_each_component_is_the_wire_formats(served: dict[str, Any], name: str) -> None:
+    ours, theirs = served["components"]["schemas"][name], COMPONENTS[name]
+    assert described_as(ours, theirs), ours
+    assert list(ours.get("properties", {})) == list(theirs.get("properties", {}))
+
+
+def test_there_are_no_other_components(served: dict[str, Any]) -> None:
+    assert served["components"]["schemas"].keys() == COMPONENTS.keys()
+    schemes = WIRE_FORMAT["components"]["securitySchemes"]
+    assert served["components"]["securitySchemes"] == schemes
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_is_the_wire_formats(served: dict[str, Any], name: str) -> None:
+    path, method, theirs = OPERATIONS[name]
+    ours = served["paths"][path][method]
+    assert ours["operationId"] == name
+    assert "requestBody" not in ours
+    for key in ("tags", "security"):
+        assert ours[key] == theirs[key]
+    assert ours["description"] == theirs.get("description", ours["description"])
+    given = [{"required": False, **parameter} for parameter in ours["parameters"]]
+    expected = [{"required": False, **parameter} for parameter in theirs["parameters"]]
+    assert [parameter["name"] for parameter in given] == [p["name"] for p in expected]
+    assert all(map(described_as, given, expected)), given
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_status_that_can_come_back_is_documented_with_its_body(
+    served: dict[str, Any], name: str
+) -> None:
+    path, method, _ = OPERATIONS[name]
+    answers = served["paths"][path][method]["responses"]
+    assert answers.keys() == ANSWERS[name]
+    for status, answer in answers.items():
+        if status == "204":
+            assert "content" not in answer
+            continue
+        body = {"400": "ValidationError"}.get(status, "GenericError")
+        if status == "200":
+            body = "PaginatedSystemTaskList" if name.endswith("_list") else "SystemTask"
+        schema = {"$ref": f"#/components/schemas/{body}"}
+        assert answer["content"] == {"application/json": {"schema": schema}}
+
+
+def test_paths_are_below_the_server_and_each_is_there_once(served: dict[str, Any]) -> None:
+    assert served["servers"] == [{"url": "/api/v3"}]
+    assert served["paths"].keys() == {*WIRE_FORMAT["paths"], "/schema/"}
+    assert served["info"]["title"] == "System Tasks"
+
+
+def test_the_document_is_public_and_yaml_unless_json_is_asked_for(served: dict[str, Any]) -> None:
+    for headers in ({}, {"authorization": "Bearer nonsense"}, {"accept": "*/*"}):
+        answer = Client().get("/api/v3/schema/", headers=headers)
+        assert answer.status_code == 200
+        assert answer["Content-Type"].startswith("application/vnd.oai.openapi;")
+        assert yaml.safe_load(answer.content) == served
+    answer = Client().get("/api/v3/schema/", headers={"accept": "application/json"})
+    assert answer["Content-Type"] == "application/json"
+    assert answer.json() == served
+
+
+def test_the_document_is_valid_and_made_without_a_warning() -> None:
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+
+
+@pytest.mark.parametrize("path", ["/api/v3/", "/api/v3//"])
+def test_the_page_needs_nothing_from_elsewhere(path: str) -> None:
+    answer = Client().get(path)
+    assert answer.status_code == 200
+    page = answer.content.decode()
+    assert "<title>System Tasks</title>" in page
+    assert "://" not in page.replace("http://www.w3.org", "")
+    assert "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js" in page
+    assert '"/api/v3/schema/"' in page
+
+
+@pytest.mark.parametrize("file", ["swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"])
+def test_the_pages_files_are_served(file: str) -> None:
+    path = f"/static/drf_spectacular_sidecar/swagger-ui-dist/{file}"
+    answer: Any = Client().get(path)
+    assert answer.status_code == 200
+    assert len(b"".join(answer.streaming_content)) == int(answer["Content-Length"])
+
+
+def test_addresses_are_made_with_one_slash() -> None:
+    assert reverse("schema") == "/api/v3/schema/"
+    assert reverse("system-task-list") == "/api/v3/events/system_tasks/"

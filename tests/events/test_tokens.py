@@ -1,0 +1,196 @@
+"""The commands create_token, list_tokens and revoke_token."""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+from knox.models import AuthToken
+
+from events.tokens import time_to_come
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
+
+
+def run(*command: str) -> tuple[str, str]:
+    """What the command prints on standard output and standard error."""
+    out, err = StringIO(), StringIO()
+    call_command(*command, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+def status_of(token: str) -> int:
+    headers = {"authorization": f"Bearer {token}"}
+    return Client().get("/api/v3/events/system_tasks/", headers=headers).status_code
+
+
+@pytest.fixture
+def reader() -> User:
+    return factories.user("reader", "view")
+
+
+@pytest.mark.usefixtures("reader")
+def test_a_new_token_is_all_of_standard_output_and_works() -> None:
+    out, err = run("create_token", "reader")
+    assert status_of(out.removesuffix("\n")) == 200
+    assert "until it is revoked" in err
+    assert out.strip() not in err
+    assert AuthToken.objects.get().expiry is None
+
+
+@pytest.mark.usefixtures("reader")
+def test_a_token_expires_when_it_was_said_to() -> None:
+    out, _ = run("create_token", "reader", "--expires", "12h")
+    expiry = AuthToken.objects.get().expiry
+    assert abs(expiry - timezone.now() - timedelta(hours=12)) < timedelta(minutes=1)
+    assert status_of(out.strip()) == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("90d", NOW + timedelta(days=90)),
+        ("12h", NOW + timedelta(hours=12)),
+        ("2027-01-31", datetime(2027, 1, 31, tzinfo=UTC)),
+        ("2027-01-31T18:30", datetime(2027, 1, 31, 18, 30, tzinfo=UTC)),
+        ("2027-01-31T18:30:05Z", datetime(2027, 1, 31, 18, 30, 5, tzinfo=UTC)),
+        ("2027-01-31T18:30+02:00", datetime(2027, 1, 31, 16, 30, tzinfo=UTC)),
+    ],
+)
+def test_expires_takes_a_span_a_date_and_a_date_time(text: str, time: datetime) -> None:
+    assert time_to_come(text, NOW) == time
+
+
+@pytest.mark.parametrize("text", ["0d", "0h", "2027-01-01", "2027-01-01T12:00Z", "1999-12-31"])
+def test_expires_in_the_past_is_refused(text: str) -> None:
+    with pytest.raises(CommandError, match=f"must be in the future, and '{text}' is not"):
+        time_to_come(text, NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "d", "90", "90 d", "90m", "-1d", "1.5d", "2027-02-30", "tomorrow", "9999999d", "\u0663d"],
+)
+def test_a_malformed_expires_is_refused(text: str) -> None:
+    with pytest.raises(CommandError, match="must be like 90d, 12h, 2027-01-31 or"):
+        time_to_come(text, NOW)
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\A[0-9]{1,9}[dh]\Z"), st.datetimes().map(str)))
+def test_expires_is_a_time_to_come_or_refused_whatever_it_is(text: str) -> None:
+    with suppress(CommandError):
+        assert time_to_come(text, NOW) > NOW
+
+
+@pytest.mark.usefixtures("reader")
+def test_a_refused_expires_makes_neither_token_nor_user() -> None:
+    with pytest.raises(CommandError):
+        run("create_token", "new", "--create-user", "--expires", "yesterday")
+    assert not User.objects.filter(username="new").exists()
+    assert not AuthToken.objects.exists()
+
+
+def test_a_token_for_nobody_is_refused() -> None:
+    with pytest.raises(CommandError, match="There is no user 'nobody'"):
+        run("create_token", "nobody")
+
+
+@pytest.mark.parametrize("option", [[], ["--create-user"]])
+def test_a_token_for_an_inactive_user_is_refused(reader: User, option: list[str]) -> None:
+    User.objects.update(is_active=False)
+    with pytest.raises(CommandError, match="'reader' is inactive"):
+        run("create_token", "reader", *option)
+    assert not AuthToken.objects.exists()
+
+
+def test_create_user_makes_one_who_may_only_view() -> None:
+    out, _ = run("create_token", "new", "--create-user")
+    user = User.objects.get(username="new")
+    assert user.get_all_permissions() == {"systemtasks.view_systemtask"}
+    assert not user.has_usable_password()
+    assert not user.is_staff
+    assert not user.is_superuser
+    assert status_of(out.strip()) == 200
+
+
+def test_create_user_leaves_a_user_as_it_is() -> None:
+    user = factories.user("runner", "run", password="a password")
+    run("create_token", "runner", "--create-user")
+    user = User.objects.get()
+    assert user.check_password("a password")
+    assert user.get_all_permissions() == {"systemtasks.run_systemtask"}
+
+
+def test_create_user_refuses_a_name_that_cannot_be_one() -> None:
+    with pytest.raises(CommandError, match="'a b' cannot be a user's name: Enter a valid"):
+        run("create_token", "a b", "--create-user")
+
+
+def test_tokens_are_listed_as_a_table_without_what_would_let_anyone_in(reader: User) -> None:
+    tokens = [factories.token(reader), factories.token(reader, timedelta(days=1))]
+    tokens.append(factories.token(factories.user("other", is_active=False), timedelta(days=-1)))
+    times = AuthToken.objects.order_by("created").values_list("created", "expiry")
+    AuthToken.objects.update(created=NOW)
+    for token, (_, expiry) in zip(tokens, times, strict=True):
+        created = NOW + timedelta(minutes=tokens.index(token))
+        AuthToken.objects.filter(token_key=token[:15]).update(created=created, expiry=expiry)
+    expiries = [f"{expiry:%Y-%m-%d %H:%M} UTC" for _, expiry in times if expiry]
+    out, _ = run("list_tokens")
+    assert out.splitlines() == [
+        "KEY              USER              CREATED               EXPIRES",
+        f"{tokens[0][:15]}  reader            2027-01-01 12:00 UTC  never",
+        f"{tokens[1][:15]}  reader            2027-01-01 12:01 UTC  {expiries[0]}",
+        f"{tokens[2][:15]}  other (inactive)  2027-01-01 12:02 UTC  {expiries[1]} (expired)",
+    ]
+
+
+def test_one_users_tokens_can_be_listed(reader: User) -> None:
+    mine, other = factories.token(reader), factories.token(factories.user("other"))
+    out, _ = run("list_tokens", "reader")
+    assert mine[:15] in out
+    assert other[:15] not in out
+
+
+def test_listing_the_tokens_of_nobody_is_refused() -> None:
+    with pytest.raises(CommandError, match="There is no user 'nobody'"):
+        run("list_tokens", "nobody")
+
+
+def test_no_tokens_are_said_on_standard_error() -> None:
+    assert run("list_tokens") == ("", "There are no tokens.\n")
+
+
+def test_a_revoked_token_is_refused_at_once_and_the_others_work(reader: User) -> None:
+    first, second, third = (factories.token(reader) for _ in range(3))
+    assert status_of(first) == 200
+    out, _ = run("revoke_token", first[:15], third[:15], first[:15])
+    assert out == f"Revoked {first[:15]} of reader.\nRevoked {third[:15]} of reader.\n"
+    assert [status_of(token) for token in (first, second, third)] == [403, 200, 403]
+
+
+def test_all_of_a_users_tokens_can_be_revoked(reader: User) -> None:
+    mine, other = factories.token(reader), factories.token(factories.user("other", "view"))
+    run("revoke_token", "--user", "reader")
+    assert (status_of(mine), status_of(other)) == (403, 200)
+    assert run("revoke_token", "--user", "reader") == ("", "reader has no tokens.\n")
+
+
+@pytest.mark.parametrize("key", ["nonsense", "", "%"])
+def test_an_unknown_key_revokes_nothing(reader: User, key: str) -> None:
+    token = factories.token(reader)
+    with pytest.raises(CommandError, match=f"There is no token '{key}'; nothing was revoked"):
+        run("revoke_token", token[:15], key)
+    assert status_of(token) == 200
+
+
+def test_revoking_needs_a_key_or_a_user() -> None:
+    with pytest.raises(CommandError, match="Name a KEY from list_tokens, or a --user"):
+        run("revoke_token")

@@ -1,0 +1,72 @@
+"""Rows for tests, each as a recorder would have written it unless the test says otherwise."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from django.contrib.auth.models import Permission, User
+from knox.models import AuthToken
+
+from systemtasks.models import SystemTask, TaskRun, system_task_uuid
+from systemtasks.states import State, Status
+
+START = datetime(2024, 6, 1, 12, tzinfo=UTC)
+_numbers = count(1)
+
+
+def log_event(event: str = "Cleaned up", **fields: Any) -> dict[str, Any]:
+    """A message as it is stored."""
+    return {
+        "timestamp": "2024-06-01T12:00:00.500000Z",
+        "log_level": "info",
+        "logger": "tests.clean_up",
+        "event": event,
+        "attributes": {},
+        **fields,
+    }
+
+
+def system_task(name: str = "tests.clean_up", uid: str = "", **fields: Any) -> SystemTask:
+    """A saved SystemTask, whose last run took 1.25 seconds and was successful."""
+    defaults: dict[str, Any] = {
+        "uuid": system_task_uuid(name, uid),
+        "description": "Clean up what nobody needs.",
+        "start_timestamp": START,
+        "finish_timestamp": START + timedelta(seconds=1.25),
+        "duration": 1.25,
+        "status": Status.SUCCESSFUL,
+        "messages": [log_event()],
+        "expires": START + timedelta(days=30),
+    }
+    return SystemTask.objects.create(name=name, uid=uid, **{**defaults, **fields})
+
+
+def task_run(task: SystemTask, **fields: Any) -> TaskRun:
+    """A saved TaskRun of that task, successful, with its arguments on record."""
+    defaults: dict[str, Any] = {
+        "celery_id": f"run-{next(_numbers)}",
+        "attempt": 1,
+        "state": State.SUCCESS,
+        "status": Status.SUCCESSFUL,
+        "queue": "celery",
+        "start_timestamp": task.start_timestamp,
+        "finish_timestamp": task.finish_timestamp,
+        "args": [],
+        "kwargs": {},
+        "arguments_intact": True,
+    }
+    return TaskRun.objects.create(system_task=task, **{**defaults, **fields})
+
+
+def user(username: str = "reader", *permissions: str, **fields: Any) -> User:
+    """A saved user with these permissions of the SystemTask model (`view`, `run`)."""
+    made = User.objects.create_user(username, **fields)
+    codenames = [f"{permission}_systemtask" for permission in permissions]
+    made.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    return made
+
+
+def token(of: User, expiry: timedelta | None = None) -> str:
+    """The text of a new token of that user."""
+    _, text = AuthToken.objects.create(of, expiry=expiry)
+    return str(text)
