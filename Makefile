@@ -4,11 +4,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
+DEMO ?= true
 
 .PHONY: up test lint format requirements clean
 
 up: $(VENV)/local
-	@$(BIN)/python -m config.up --port $(PORT)
+	@DEMO_TASKS=$(DEMO) $(BIN)/python -m config.up --port $(PORT)
 
 test: $(VENV)/test lint
 	@./tests/run
@@ -35,17 +36,21 @@ compile = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/uv pip compile --
 
 # A stamp says that the installation is whole; an interrupted one begins anew.
 $(VENV)/local: requirements/local.txt
-	$(call install,local)
+	@$(call install,local)
 
 $(VENV)/test: requirements/test.txt
-	$(call install,test)
-	@cp $(VENV)/test $(VENV)/local
+	@$(call install,test)
+	@touch $(VENV)/local
 
-install = @$(PYTHON) -c 'import sys; sys.exit("System Tasks needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 …" if sys.version_info < (3, 11) else 0)' && \
-	([ -e $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV)) && \
-	echo "Installing requirements/$(1).txt …" && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).txt && \
-	touch $(VENV)/$(1)
+define install
+[ -w . ] || { echo "System Tasks cannot start: there is no permission to write to $(CURDIR)." >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+    echo "System Tasks cannot start: it needs Python 3.11 or newer, as in make PYTHON=/usr/bin/python3.11 …" >&2; exit 1; }; \
+[ -e $(VENV)/local ] || [ -e $(VENV)/test ] || $(PYTHON) -m venv --clear $(VENV) || exit 1; \
+echo "Installing requirements/$(1).txt …"; \
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).txt && \
+touch $(VENV)/$(1)
+endef
 
 clean:
 	rm -rf $(VENV) var

@@ -28,6 +28,7 @@ from config.embedded import Services, lock, try_lock
 
 POLL_INTERVAL = 0.1
 READY_TIMEOUT = 60.0
+RESTART_TIMEOUT = 10.0  # a killed Postgres's own children take a moment to notice and leave
 STOP_TIMEOUT = 20.0
 
 
@@ -214,19 +215,22 @@ class Keeper:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT
-        for service, process in self.running.values():
+        last_restart = time.monotonic() + RESTART_TIMEOUT
+        for name, (service, _) in self.running.items():
             while not service.answers():
-                if process.poll() is not None:
-                    raise CannotStartError(f"{service.name} ended with exit code {process.poll()}")
-                if time.monotonic() > deadline:
-                    raise CannotStartError(f"{service.name} does not answer")
-                time.sleep(POLL_INTERVAL / 5)
+                code = self.running[name][1].poll()
+                if time.monotonic() > (last_restart if code is not None else deadline):
+                    why = "does not answer" if code is None else f"ended with exit code {code}"
+                    raise CannotStartError(f"{name} {why}")
+                self.revive()
+                time.sleep(POLL_INTERVAL)
             service.after_start()
 
     def revive(self) -> None:
+        """Start again what has died."""
         for name, (service, process) in self.running.items():
-            if process.poll() is not None:
-                print(f"{name} ended with exit code {process.poll()}: starting it again")  # noqa: T201
+            if (code := process.poll()) is not None:
+                print(f"{name} ended with exit code {code}: starting it again", flush=True)  # noqa: T201
                 self.running[name] = (service, service.start())
 
     def stop(self) -> None:
@@ -242,7 +246,7 @@ class Keeper:
 
 def serve(services: Services, report: Callable[[str], None]) -> None:
     """Run the services until nobody is attached."""
-    server_lock = lock(services.data / "server.lock", fcntl.LOCK_EX)
+    lock(services.data / "server.lock", fcntl.LOCK_EX)  # until this process has ended
     keeper = Keeper()
     try:
         try:
@@ -261,7 +265,6 @@ def serve(services: Services, report: Callable[[str], None]) -> None:
     finally:
         keeper.stop()
         shutil.rmtree(services.run, ignore_errors=True)
-        os.close(server_lock)
 
 
 def leave(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -1,0 +1,273 @@
+"""`make up`: the whole service on this machine, in one terminal, until Ctrl-C."""
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from config import environment
+from config.embedded import Services, try_lock
+from config.environment import stop
+
+HOST = "127.0.0.1"
+READY_TIMEOUT = 60.0  # seconds
+WARM_TIMEOUT = 10.0  # seconds that a running task gets to end
+COLOURS = {"web": 36, "worker": 32, "beat": 35}  # ANSI: cyan, green, magenta
+FIRST_TASK = "demo.clean_sessions"
+
+
+class Stopped(BaseException):
+    """A signal asks this process to end."""
+
+
+@dataclass
+class Child:
+    """One of the processes of the service."""
+
+    name: str
+    process: "subprocess.Popen[str]"
+    printer: threading.Thread
+
+    def kill(self) -> None:
+        """End it at once, with all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.printer.join(timeout=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make up", description=__doc__)
+    parser.add_argument("--port", type=int, default=8000)
+    port: int = parser.parse_args().port
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _raise_stopped)
+    data = Path(environment.text("DATA_DIR", str(Path.cwd() / "var")))
+    children: list[Child] = []
+    failed = False
+    try:
+        _claim(data, port)
+        _prepare(data)
+        children += [_start(name, command) for name, command in _commands(data, port).items()]
+        _await_web(children, port)
+        print(_welcome(children, port), flush=True)
+        failed = _watch(children)
+    except Stopped:
+        pass
+    finally:
+        _stop(children)
+    sys.exit(1 if failed else 0)
+
+
+def _raise_stopped(_number: int, _frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def _claim(data: Path, port: int) -> None:
+    """Make sure that nobody else runs here, or on this port."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = try_lock(data / "up.lock")  # held until this process ends
+    except OSError as error:
+        stop(f"there is no permission to write to {data} ({error.strerror}).")
+    if lock is None:
+        stop(f"it already runs here (`make up`, process {(data / 'up.pid').read_text()}).")
+    (data / "up.pid").write_text(str(os.getpid()))
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            stop(f"port {port} is in use or not allowed; choose another: make up PORT=8001")
+
+
+def _prepare(data: Path) -> None:
+    """Set what one machine needs, and bring the database up to date."""
+    services = Services(data, postgres=False, valkey=False)
+    for name, value in {
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DATA_DIR": str(data.resolve()),
+        "DEMO_TASKS": "true",
+        "HTTPS": "false",
+        "ALLOWED_HOSTS": "localhost,127.0.0.1",
+        "SECRET_KEY": services.secret_key(),
+        # A container's root is not worth five lines at each start.
+        "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+    }.items():
+        os.environ.setdefault(name, value)
+
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+    from django.db import OperationalError
+
+    settings.EMBEDDED.attach()
+    django.setup()
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+    except OperationalError as error:
+        stop(f"the database cannot be used: {str(error).splitlines()[0]}")
+
+
+def _commands(data: Path, port: int) -> dict[str, list[str]]:
+    python = [sys.executable, "-m"]
+    celery = [*python, "celery", "--quiet", "--app", "config"]
+    return {
+        "web": [
+            *python,
+            *("granian", "--interface", "wsgi", "--host", HOST, "--port", str(port)),
+            *("--blocking-threads", "4", "--no-ws", "--log-level", "warning"),
+            "config.wsgi:application",
+        ],
+        "worker": [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"],
+        "beat": [
+            *(*celery, "beat", "--loglevel", "INFO", "--pidfile", ""),
+            *("--schedule", str(data / "celerybeat-schedule")),
+        ],
+    }
+
+
+def _start(name: str, command: list[str]) -> Child:
+    # In a session of its own, Ctrl-C reaches this process alone, which then ends the others in
+    # order; and if it is killed, the kernel ends them (PR_SET_PDEATHSIG).
+    if setpriv := shutil.which("setpriv"):
+        command = [setpriv, "--pdeathsig", "TERM", "--", *command]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    printer = threading.Thread(target=_print_lines, args=(name, process.stdout), daemon=True)
+    printer.start()
+    return Child(name, process, printer)
+
+
+def _print_lines(name: str, lines: IO[str]) -> None:
+    label = _coloured(f"{name:<6} │", COLOURS[name])
+    for line in lines:
+        if line.strip():
+            print(label, line, end="", flush=True)
+
+
+def _coloured(text: str, colour: int) -> str:
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _await(children: list[Child], met: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT
+    while not met():
+        for child in children:
+            if (code := child.process.poll()) is not None:
+                stop(f"{child.name} ended with exit code {code}; its lines above may say why.")
+        if time.monotonic() > deadline:
+            stop(f"{what} within {READY_TIMEOUT:.0f} seconds.")
+        time.sleep(0.1)
+
+
+def _await_web(children: list[Child], port: int) -> None:
+    def listening() -> bool:
+        with socket.socket() as client:
+            client.settimeout(1)
+            return client.connect_ex((HOST, port)) == 0
+
+    _await(children, listening, f"nothing listened on port {port}")
+
+
+def _welcome(children: list[Child], port: int) -> str:
+    """What a newcomer needs to know; on the very first start, with a password and a token."""
+    from django.conf import settings
+    from django.contrib.auth import get_user_model
+    from django.db import connection, transaction
+    from knox.models import get_token_model
+
+    from systemtasks.models import SystemTask, system_task_uuid
+
+    url = f"http://{HOST}:{port}"
+    path = "/api/v3/events/system_tasks/"
+    if settings.DEMO_TASKS:
+        from config import demo
+        from config.celery import app
+
+        for name in demo.SCHEDULE:
+            app.send_task(name)
+        first = system_task_uuid(FIRST_TASK)
+        recorded = SystemTask.objects.filter(pk=first).exists
+        _await(children, recorded, "no task was recorded")
+        path += f"{first}/"
+
+    login = "your own account, or a new one: .venv/bin/python manage.py createsuperuser"
+    token = "$TOKEN"  # noqa: S105 - a name for the reader to fill in
+    hint = "(make a token: .venv/bin/python manage.py create_token admin)"
+    users = get_user_model()._default_manager
+    with transaction.atomic():
+        if not users.filter(is_superuser=True).exists():
+            password = secrets.token_urlsafe(12)
+            admin = users.create_superuser("admin", password=password)
+            _, token = get_token_model().objects.create(user=admin, expiry=None)
+            login = f"admin, password {password}"
+            hint = "(the password and the token are shown this once)"
+    connection.close()
+    return "\n".join(
+        (
+            "",
+            _coloured(f"System Tasks runs at {url}", 1),
+            f"  Admin     {url}/admin/   {login}",
+            f"  API       {url}/api/v3/",
+            f"  One task  curl -H 'Authorization: Bearer {token}' {url}{path}",
+            f"            {hint}",
+            "  Ctrl-C stops everything.",
+            "",
+        )
+    )
+
+
+def _watch(children: list[Child]) -> bool:
+    """Wait until a child ends, which none should; returns that it failed."""
+    while True:
+        for child in children:
+            if (code := child.process.poll()) is not None:
+                print(f"{child.name} ended with exit code {code}: stopping.", file=sys.stderr)
+                return True
+        time.sleep(0.2)
+
+
+def _stop(children: list[Child]) -> None:
+    """End the children, the tasks that run included, and let go of the embedded services."""
+    deadline = time.monotonic() + WARM_TIMEOUT
+    try:
+        for child in children:
+            child.process.terminate()
+        for child in children:
+            child.process.wait(max(deadline - time.monotonic(), 0))
+    except (subprocess.TimeoutExpired, Stopped):
+        print("Not everything ended by itself; it is killed now.", file=sys.stderr)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for child in children:
+        child.kill()
+    if "DJANGO_SETTINGS_MODULE" in os.environ:
+        from django.conf import settings
+
+        settings.EMBEDDED.detach()
+
+
+if __name__ == "__main__":
+    main()

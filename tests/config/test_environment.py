@@ -1,0 +1,118 @@
+"""What is missing or malformed stops the start with one sentence that names it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import environment
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PRODUCTION = {
+    "DATABASE_URL": "postgresql://user:word@db.internal/tasks",
+    "BROKER_URL": "redis://broker.internal/0",
+    "SECRET_KEY": "q7Zr0xWc4LmB9vTn2KsYd8HfGj3PaEu6RiOo1NbVwXkCzMtQ5S",
+    "ALLOWED_HOSTS": "tasks.internal",
+}
+
+
+def load_settings(**variables: str) -> "subprocess.CompletedProcess[str]":
+    base = {name: os.environ[name] for name in ("PATH", "DATA_DIR") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-c", "import config.settings"],
+        cwd=ROOT,
+        env={**base, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_production_settings_load() -> None:
+    loaded = load_settings(**PRODUCTION)
+
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "mysql://user@host/db"),
+        ("DATABASE_URL", "postgresql://user@host"),
+        ("DATABASE_URL", "postgresql://user@host:port/db"),
+        ("DATABASE_URL", "postgresql://user@host/db?no_such_option=1"),
+        ("BROKER_URL", "amqp://guest@host//"),
+        ("SECRET_KEY", ""),
+        ("SECRET_KEY", "short"),
+        ("SECRET_KEY", "django-insecure-q7Zr0xWc4LmB9vTn2KsYd8HfGj3PaEu6RiOo1NbVwXkCzMtQ5S"),
+        ("SECRET_KEY", "change-me" * 10),
+        ("ALLOWED_HOSTS", ""),
+        ("DEBUG", "perhaps"),
+        ("HTTPS", "2"),
+        ("LOG_LEVEL", "LOUD"),
+        ("RECORD_LOG_LEVEL", "LOUD"),
+        ("EXPIRES_AFTER_DAYS", "soon"),
+        ("EXPIRES_AFTER_DAYS", "-1"),
+        ("CSRF_TRUSTED_ORIGINS", "tasks.internal"),
+    ],
+)
+def test_bad_value_stops_the_start_with_one_sentence_that_names_it(name: str, value: str) -> None:
+    loaded = load_settings(**{**PRODUCTION, name: value})
+
+    assert loaded.returncode == 1
+    assert loaded.stdout == ""
+    assert len(loaded.stderr.splitlines()) == 1
+    assert name in loaded.stderr
+    assert loaded.stderr.startswith("System Tasks cannot start: ")
+
+
+def test_password_in_a_bad_database_url_is_not_printed() -> None:
+    bad = "postgresql://user:hunter22@host/db?no_such_option=1"
+    loaded = load_settings(**{**PRODUCTION, "DATABASE_URL": bad})
+
+    assert loaded.returncode == 1
+    assert "hunter22" not in loaded.stderr
+
+
+def test_database_url_keeps_every_libpq_option() -> None:
+    database = environment.database(
+        "postgresql://user:p%40ss@/tasks?host=/run/postgresql&sslmode=require&application_name=web"
+    )
+
+    assert database == {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "tasks",
+        "USER": "user",
+        "PASSWORD": "p@ss",
+        "HOST": "/run/postgresql",
+        "PORT": "",
+        "OPTIONS": {"sslmode": "require", "application_name": "web"},
+    }
+
+
+def test_deployment_check_is_clean_in_production() -> None:
+    checked = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **PRODUCTION},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "no issues" in checked.stdout
+
+
+def test_migrations_are_complete() -> None:
+    checked = subprocess.run(
+        [sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (checked.returncode, checked.stdout.strip()) == (0, "No changes detected")
