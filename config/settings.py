@@ -168,16 +168,7 @@ SYSTEMTASKS = {
 
 AUTHENTICATION_BACKENDS = ["events.backends.OneQueryModelBackend"]
 REST_KNOX = {"TOKEN_TTL": None}
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["events.authentication.BearerAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["events.permissions.HasPermission"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_RENDERER_CLASSES": ["events.renderers.ORJSONRenderer"],
-    "DEFAULT_PAGINATION_CLASS": "events.pagination.Pagination",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "events.errors.exception_handler",
-}
+REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
 SPECTACULAR_SETTINGS = {
     "TITLE": "System Tasks",
     "DESCRIPTION": "What became of every Celery task, as authentik's system-tasks API tells it.",

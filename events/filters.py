@@ -1,7 +1,11 @@
 """Which rows of a list, and in what order."""
 
+from typing import Any
+
+from django import forms
 from django.db.models import QuerySet, Value
 from django.db.models.functions import Upper
+from django_filters.fields import ChoiceField
 from django_filters.filters import CharFilter, ChoiceFilter, OrderingFilter
 from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
@@ -24,12 +28,26 @@ class StableOrderingFilter(OrderingFilter):
         return ordered.order_by(*ordered.query.order_by, "uuid") if value else ordered
 
 
+class StatedChoiceField(ChoiceField):
+    """A choice that may be left out, but not be given as an empty text."""
+
+    def clean(self, value: str | None) -> Any:  # noqa: ANN401 - as in Django
+        if value == "":
+            message = self.error_messages["invalid_choice"]
+            raise forms.ValidationError(message, "invalid_choice", {"value": value})
+        return super().clean(value)
+
+
+class StatedChoiceFilter(ChoiceFilter):
+    field_class = StatedChoiceField
+
+
 class SystemTaskFilter(FilterSet):
     """`name`, `uid` and `status` exactly, `search` and `ordering`."""
 
     name = CharFilter()
     uid = CharFilter()
-    status = ChoiceFilter(choices=Status.choices)
+    status = StatedChoiceFilter(choices=Status.choices)  # type: ignore[no-untyped-call]
     search = CharFilter(
         method="filter_search",
         label="Words that the name, description, uid or messages contain, in any case.",

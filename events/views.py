@@ -1,24 +1,55 @@
-"""The system-tasks endpoints."""
+"""The system-tasks endpoints, and the document that describes them.
+
+They name their classes themselves, so that they keep the contract in any project, whatever its
+REST_FRAMEWORK settings say for its own views.
+"""
 
 import re
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-from django.http import Http404
+from django.http import Http404, HttpResponse
+from django_filters.rest_framework.backends import DjangoFilterBackend
 from drf_spectacular.utils import extend_schema, extend_schema_view
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from events import schema
+from events.authentication import BearerAuthentication
+from events.errors import exception_handler
 from events.filters import SystemTaskFilter
+from events.pagination import Pagination
+from events.permissions import HasPermission
+from events.renderers import ORJSONRenderer
 from events.serializers import SystemTaskSerializer
 from systemtasks.models import SystemTask
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
 
 # RFC 9562's text form; Python's UUID() takes several others.
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
+
+
+class ContractErrors:
+    """A view whose errors have the bodies of the contract."""
+
+    def get_exception_handler(self) -> ExceptionHandler:
+        return exception_handler
+
+
+class SchemaView(ContractErrors, SpectacularAPIView):
+    """The OpenAPI document, for everyone."""
+
+
+class BrowserView(ContractErrors, SpectacularSwaggerView):
+    """The same as a page to read and to try; its files come from the sidecar, not from a CDN."""
 
 
 @extend_schema_view(
@@ -41,9 +72,15 @@ UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | 
         },
     ),
 )
-class SystemTaskViewSet(ReadOnlyModelViewSet[SystemTask]):
+class SystemTaskViewSet(ContractErrors, ReadOnlyModelViewSet[SystemTask]):
     """Read-only view set that returns all background tasks"""  # noqa: D400, D415 - authentik's
 
+    authentication_classes = (BearerAuthentication,)
+    permission_classes = (HasPermission,)
+    parser_classes = (JSONParser,)
+    renderer_classes = (ORJSONRenderer,)
+    pagination_class = Pagination
+    filter_backends = (DjangoFilterBackend,)
     queryset = SystemTask.objects.all()
     serializer_class = SystemTaskSerializer
     filterset_class = SystemTaskFilter

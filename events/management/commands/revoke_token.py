@@ -1,7 +1,6 @@
 """Ends tokens of the API."""
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
 from knox.models import AbstractAuthToken
 
 from events.authentication import token_model
@@ -17,7 +16,6 @@ class Command(BaseCommand):
         )
         parser.add_argument("--user", metavar="USER", help="end all of this user's tokens")
 
-    @transaction.atomic
     def handle(self, *_: object, keys: list[str], user: str | None, **__: object) -> None:
         if not keys and user is None:
             raise CommandError("Name a KEY from list_tokens, or a --user.")
