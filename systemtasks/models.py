@@ -44,6 +44,11 @@ def _one_of(column: str, values: Iterable[str]) -> Q:
     return Q(**{f"{column}__in": list(values)})
 
 
+def _seconds(column: str) -> Q:
+    # Below infinity is not NaN either: Postgres sorts NaN last.
+    return Q(**{f"{column}__gte": 0, f"{column}__lt": float("inf")})
+
+
 class SystemTask(models.Model):
     """The outcome of a task's last run: one row for each (name, uid)."""
 
@@ -81,7 +86,7 @@ class SystemTask(models.Model):
                 condition=Q(finish_timestamp__gte=F("start_timestamp")),
                 name="systemtask_finish_not_before_start",
             ),
-            models.CheckConstraint(condition=Q(duration__gte=0), name="systemtask_duration"),
+            models.CheckConstraint(condition=_seconds("duration"), name="systemtask_duration"),
         )
         indexes = (
             models.Index(fields=("start_timestamp", "uuid"), name="systemtask_start"),
@@ -116,7 +121,10 @@ class TaskRun(models.Model):
     system_task = models.ForeignKey(
         SystemTask, on_delete=models.CASCADE, related_name="runs", db_index=False
     )
-    celery_id = models.CharField("Celery id", max_length=255, help_text="What .delay() returned")
+    # In this collation its index finds the beginning of an id, too.
+    celery_id = models.CharField(
+        "Celery id", max_length=255, db_collation="C", help_text="What .delay() returned"
+    )
     attempt = models.PositiveIntegerField(help_text="1 for the first try, 2 for the first retry")
     state = models.CharField(max_length=10, choices=State)
     status = models.CharField(max_length=10, choices=Status, default=Status.UNKNOWN)
@@ -166,10 +174,10 @@ class TaskRun(models.Model):
                 name="taskrun_finish_not_before_start",
             ),
             models.CheckConstraint(
-                condition=Q(duration__isnull=True) | Q(duration__gte=0), name="taskrun_duration"
+                condition=Q(duration__isnull=True) | _seconds("duration"), name="taskrun_duration"
             ),
             models.CheckConstraint(
-                condition=Q(wait__isnull=True) | Q(wait__gte=0), name="taskrun_wait"
+                condition=Q(wait__isnull=True) | _seconds("wait"), name="taskrun_wait"
             ),
         )
         indexes = (

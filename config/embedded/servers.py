@@ -89,6 +89,8 @@ class Account:
             nobody = pwd.getpwnam("nobody")
             command += [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
             if not all(map(reachable_by_anyone, (program, *(f.parent for f in folders)))):
+                # access(2) ignores capabilities of other users than root, unless told not to.
+                command += ["--securebits=+no_setuid_fixup"]
                 command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
         return [*command, "--", str(program)]
 

@@ -117,7 +117,8 @@ class Migration(migrations.Migration):
                         name="systemtask_finish_not_before_start",
                     ),
                     models.CheckConstraint(
-                        condition=models.Q(("duration__gte", 0)), name="systemtask_duration"
+                        condition=models.Q(("duration__gte", 0), ("duration__lt", float("inf"))),
+                        name="systemtask_duration",
                     ),
                 ],
             },
@@ -129,7 +130,10 @@ class Migration(migrations.Migration):
                 (
                     "celery_id",
                     models.CharField(
-                        help_text="What .delay() returned", max_length=255, verbose_name="Celery id"
+                        db_collation="C",
+                        help_text="What .delay() returned",
+                        max_length=255,
+                        verbose_name="Celery id",
                     ),
                 ),
                 (
@@ -297,13 +301,17 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
-                            ("duration__isnull", True), ("duration__gte", 0), _connector="OR"
+                            ("duration__isnull", True),
+                            models.Q(("duration__gte", 0), ("duration__lt", float("inf"))),
+                            _connector="OR",
                         ),
                         name="taskrun_duration",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
-                            ("wait__isnull", True), ("wait__gte", 0), _connector="OR"
+                            ("wait__isnull", True),
+                            models.Q(("wait__gte", 0), ("wait__lt", float("inf"))),
+                            _connector="OR",
                         ),
                         name="taskrun_wait",
                     ),

@@ -202,6 +202,14 @@ def test_path_too_long_for_a_socket_works(tmp_path: Path) -> None:
     assert run(RUN_SQL, str(data), "SELECT 1") == "[(1,)]"
 
 
+def test_folder_that_only_its_owner_may_enter_works(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+
+    assert run(RUN_SQL, str(private / "var"), "SELECT 1") == "[(1,)]"
+    assert private.stat().st_mode & 0o777 == 0o700
+
+
 def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     failed = subprocess.run(

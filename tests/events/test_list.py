@@ -163,9 +163,10 @@ def test_name_uid_and_status_are_exact(reader: Client) -> None:
     assert names(reader, status="error", uid="ldap2") == []
 
 
-def test_an_unknown_status_is_400(reader: Client) -> None:
-    message = "Select a valid choice. nonsense is not one of the available choices."
-    assert refusal(reader, status="nonsense") == {"status": [message]}
+@pytest.mark.parametrize("status", ["nonsense", "", "ERROR", "null"])
+def test_an_unknown_status_is_400(reader: Client, status: str) -> None:
+    message = f"Select a valid choice. {status} is not one of the available choices."
+    assert refusal(reader, status=status) == {"status": [message]}
 
 
 @pytest.mark.parametrize("field", ["name", "uid", "search", "status", "ordering"])

@@ -167,13 +167,15 @@ def test_bad_record_stands_alone_and_its_neighbours_are_written(
             changes["messages"] = '"\\u0000"'
         if number == 13:
             changes["finish_timestamp"] = NOON - timedelta(days=1)
+        if number == 17:
+            changes["duration"] = float("nan")
         batch_writer.submit(record(str(number), **changes))
     assert batch_writer.flush()
 
     written = set(TaskRun.objects.values_list("celery_id", flat=True))
-    assert written == {str(number) for number in range(20)} - {"7", "13"}
+    assert written == {str(number) for number in range(20)} - {"7", "13", "17"}
     failures = [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
-    assert len(failures) == 2
+    assert len(failures) == 3
     assert any("run 7 of shop.charge" in failure for failure in failures)
 
 

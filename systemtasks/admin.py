@@ -1,0 +1,180 @@
+"""The admin: did a task run, did it fail, what did it say. Nothing can be changed here."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Left, Upper
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from systemtasks.admin_parts.base import ReadOnlyAdmin
+from systemtasks.admin_parts.cells import ago, badge, two_lines
+from systemtasks.admin_parts.counting import VALUE_LIMIT
+from systemtasks.admin_parts.filters import (
+    QueueFilter,
+    StateFilter,
+    StatusFilter,
+    TaskFilter,
+    TimeFilter,
+    WorkerFilter,
+)
+from systemtasks.admin_parts.text import (
+    LONGEST_LINE,
+    duration_text,
+    first_line,
+    log_lines,
+    worst_line,
+)
+from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, TaskRun, search_document
+from systemtasks.states import Status
+
+LAST_RUNS = 25
+SEVERITY = Case(
+    *(
+        When(status=status, then=rank)
+        for rank, status in enumerate((Status.ERROR, Status.WARNING, Status.UNKNOWN))
+    ),
+    default=3,
+    output_field=IntegerField(),
+)
+FAILURE = Left("exception", LONGEST_LINE + 1)
+LAST_EVENT = Left(KeyTextTransform("event", KeyTransform("-1", F("messages"))), LONGEST_LINE + 1)
+RUN_ORDER = ("-start_timestamp", "-id")
+RUN_COLUMNS = (
+    *("id", "system_task", "celery_id", "attempt", "state", "status", "queue", "worker"),
+    *("start_timestamp", "wait", "duration"),
+)
+
+
+def _table(runs: "QuerySet[TaskRun]", limit: int) -> list[TaskRun]:
+    return list(runs.only(*RUN_COLUMNS).annotate(failure=FAILURE)[:limit])
+
+
+@admin.register(SystemTask)
+class SystemTaskAdmin(ReadOnlyAdmin):
+    """Each task, and what its last run came to."""
+
+    list_display = ("badge", "task", "last_message", "started", "took")
+    list_display_links = ("task",)
+    list_filter = (StatusFilter, TimeFilter)
+    counts_statuses = True
+    ordering = ("-start_timestamp", "uuid")
+    search_fields = (*SYSTEM_TASK_SEARCH, "messages")
+    search_help_text = "Name, description or message"
+    change_form_template = "systemtasks/system_task.html"
+
+    def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
+        shown: QuerySet[Any] = rows.defer("messages").annotate(last_event=LAST_EVENT)
+        return shown
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
+    ) -> "tuple[QuerySet[Any], bool]":
+        queryset = queryset.alias(document=search_document(*SYSTEM_TASK_SEARCH))
+        for word in search_term.split():
+            queryset = queryset.filter(document__contains=Upper(Value(word)))
+        return queryset, False
+
+    def page_context(self, request: HttpRequest, row: SystemTask) -> dict[str, Any]:
+        log = log_lines(row.messages)
+        may_view_runs = request.user.has_perm("systemtasks.view_taskrun")
+        return {
+            "log": log,
+            "worst": worst_line(log),
+            "may_view_runs": may_view_runs,
+            "runs": _table(row.runs.order_by(*RUN_ORDER), LAST_RUNS) if may_view_runs else (),
+        }
+
+    @admin.display(description="status", ordering=SEVERITY)
+    def badge(self, row: SystemTask) -> SafeString:
+        return badge(row)
+
+    @admin.display(description="task", ordering="name")
+    def task(self, row: SystemTask) -> SafeString:
+        return two_lines(row.full_name, first_line(row.description))
+
+    @admin.display(description="last message")
+    def last_message(self, row: SystemTask) -> str:
+        return first_line(row.last_event or "")  # type: ignore[attr-defined]
+
+    @admin.display(description="started", ordering="start_timestamp")
+    def started(self, row: SystemTask) -> str:
+        return ago(row.start_timestamp)
+
+    @admin.display(description="duration", ordering="duration")
+    def took(self, row: SystemTask) -> str:
+        return duration_text(row.duration)
+
+
+@admin.register(TaskRun)
+class TaskRunAdmin(ReadOnlyAdmin):
+    """Each attempt of each run."""
+
+    list_display = ("badge", "run", "task", "started", "took", "waited", "place")
+    list_display_links = ("run",)
+    list_filter = (StatusFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter, TimeFilter)
+    ordering = RUN_ORDER
+    search_fields = ("celery_id", "system_task__name")
+    search_help_text = "Celery id or task"
+    change_form_template = "systemtasks/task_run.html"
+
+    def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
+        columns = (*RUN_COLUMNS, "system_task__name", "system_task__uid")
+        shown: QuerySet[Any] = rows.select_related("system_task").annotate(failure=FAILURE)
+        return shown.only(*columns)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
+    ) -> "tuple[QuerySet[Any], bool]":
+        words = search_term.split()
+        if not words:
+            return queryset, False
+        named = SystemTask.objects.all()
+        for word in words:
+            named = named.filter(Q(name__icontains=word) | Q(uid__icontains=word))
+        # The uuids themselves and not a subquery: so the planner can use both indexes.
+        uuids = list(named.values_list("uuid", flat=True)[:VALUE_LIMIT])
+        return queryset.filter(
+            Q(celery_id__startswith=search_term.strip()) | Q(system_task__in=uuids)
+        ), False
+
+    def page_context(self, request: HttpRequest, row: TaskRun) -> dict[str, Any]:
+        attempts = TaskRun.objects.filter(celery_id=row.celery_id).order_by("attempt")
+        return {
+            "log": log_lines(row.messages),
+            "attempts": _table(attempts, VALUE_LIMIT),
+            "may_view_task": request.user.has_perm("systemtasks.view_systemtask"),
+        }
+
+    # Alphabetical happens to be errors first, and there is an index on it.
+    @admin.display(description="status", ordering="status")
+    def badge(self, row: TaskRun) -> SafeString:
+        return badge(row)
+
+    @admin.display(description="run")
+    def run(self, row: TaskRun) -> SafeString:
+        again = f"attempt {row.attempt}" if row.attempt > 1 else ""
+        return format_html('<code title="{}">{}</code> {}', row.celery_id, row.celery_id[:8], again)
+
+    @admin.display(description="task")
+    def task(self, row: TaskRun) -> SafeString:
+        return two_lines(row.system_task.full_name, first_line(row.failure))  # type: ignore[attr-defined]
+
+    @admin.display(description="started", ordering="start_timestamp")
+    def started(self, row: TaskRun) -> str:
+        return ago(row.start_timestamp)
+
+    @admin.display(description="duration", ordering=F("duration").asc(nulls_first=True))
+    def took(self, row: TaskRun) -> str:
+        return duration_text(row.duration)
+
+    @admin.display(description="wait", ordering=F("wait").asc(nulls_first=True))
+    def waited(self, row: TaskRun) -> str:
+        return duration_text(row.wait)
+
+    @admin.display(description="queue and worker", ordering="queue")
+    def place(self, row: TaskRun) -> SafeString:
+        return two_lines(row.queue, row.worker)

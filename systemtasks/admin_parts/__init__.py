@@ -1,0 +1,1 @@
+"""What the admin is made of."""

@@ -1,0 +1,70 @@
+"""What both admins share: they are read-only, and look right with and without django-unfold."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.apps import apps
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from systemtasks.admin_parts.counting import BoundedPaginator
+from systemtasks.admin_parts.rows import RowList
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin
+
+    SkinnedAdmin = ModelAdmin[Any]
+elif apps.is_installed("unfold"):
+    from unfold.admin import ModelAdmin as SkinnedAdmin
+else:
+    from django.contrib.admin import ModelAdmin as SkinnedAdmin
+
+
+class ReadOnlyAdmin(SkinnedAdmin):
+    """An admin whose users look, and change nothing."""
+
+    actions = None
+    list_per_page = 50
+    list_fullwidth = True  # django-unfold's
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    counts_statuses = False  # a table of millions takes too long
+    change_list_template = "systemtasks/list.html"
+
+    class Media:
+        css: ClassVar = {"all": ("systemtasks/admin.css",)}
+        js = ("systemtasks/admin.js",)
+
+    def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
+        """The same rows, with the columns that the list shows."""
+        raise NotImplementedError
+
+    def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:  # noqa: ANN401
+        """What the page of this row shows beside the row itself."""
+        raise NotImplementedError
+
+    def get_changelist(self, request: HttpRequest, **_: Any) -> type[ChangeList]:  # noqa: ANN401
+        return RowList
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,  # noqa: ANN401
+    ) -> HttpResponse:
+        # A name as a text: of an object, django-unfold would capitalise it.
+        context |= {"row": obj, "original": str(obj), "title": str(obj), "subtitle": None}
+        context |= self.page_context(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)

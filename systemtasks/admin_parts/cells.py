@@ -1,0 +1,41 @@
+"""Pieces of HTML that lists and pages share. Everything a task said is escaped."""
+
+from datetime import UTC, datetime
+
+from django.contrib.humanize.templatetags.humanize import naturaltime
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from systemtasks.admin_parts.text import NOTHING, utc_text
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.states import UNFINISHED
+
+
+def badge(row: SystemTask | TaskRun) -> SafeString:
+    """The status as a coloured word; for a run without one yet, where it stands."""
+    if isinstance(row, TaskRun) and row.state in UNFINISHED:
+        kind, word = row.state, row.get_state_display()
+    else:
+        kind, word = row.status, row.get_status_display()
+    return format_html('<span class="st-badge st-is-{}">{}</span>', kind, word)
+
+
+def ago(moment: datetime | None) -> SafeString | str:
+    """`3 minutes ago`, with the exact time in UTC behind it."""
+    if moment is None:
+        return NOTHING
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.astimezone(UTC).isoformat(),
+        utc_text(moment),
+        naturaltime(moment),
+    )
+
+
+def two_lines(first: str, second: str) -> SafeString:
+    """A text, and below it a quieter one."""
+    if not second:
+        return format_html('<span class="st-first">{}</span>', first)
+    return format_html(
+        '<span class="st-first">{}</span><span class="st-second">{}</span>', first, second
+    )

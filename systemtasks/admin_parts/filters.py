@@ -1,0 +1,164 @@
+"""What the lists can be narrowed to."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from systemtasks.admin_parts.counting import VALUE_LIMIT, distinct_values
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.states import State, Status
+
+Choices = Iterable[tuple[str, Any]]
+Rows = QuerySet[Any]
+
+
+class ColumnFilter(SimpleListFilter):
+    """Rows with one value in the column `parameter_name`."""
+
+    parameter_name: str
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        value = self.value()
+        if not value:
+            return queryset
+        return queryset.filter(**{self.parameter_name: self.checked(value)})
+
+    def has_output(self) -> bool:
+        return True
+
+    def checked(self, value: str) -> Any:  # noqa: ANN401 - any column's value
+        """The value for the query; raises IncorrectLookupParameters where it cannot be one."""
+        if "\0" in value:
+            raise IncorrectLookupParameters(value)
+        return value
+
+
+class ChoiceFilter(ColumnFilter):
+    """Rows with one of a column's known words."""
+
+    known: type[Status] | type[State]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:  # noqa: ANN401
+        return self.known.choices
+
+    def checked(self, value: str) -> str:
+        if value not in self.known.values:
+            raise IncorrectLookupParameters(value)
+        return value
+
+
+class StatusFilter(ChoiceFilter):
+    title = "status"
+    parameter_name = "status"
+    known = Status
+
+
+class StateFilter(ChoiceFilter):
+    title = "state"
+    parameter_name = "state"
+    known = State
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        queryset = super().queryset(request, queryset)
+        if self.value() in (None, "", State.SUCCESS):
+            return queryset
+        # There is no index on the state, but on the status, and no other state is successful.
+        return queryset.filter(status__in=set(Status.values) - {Status.SUCCESSFUL})
+
+
+class ValueFilter(ColumnFilter):
+    """Rows of one queue, or one worker: whatever the table holds."""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:  # noqa: ANN401
+        return [(value, value) for value in distinct_values(TaskRun, self.parameter_name)]
+
+
+class QueueFilter(ValueFilter):
+    title = "queue"
+    parameter_name = "queue"
+
+
+class WorkerFilter(ValueFilter):
+    title = "worker"
+    parameter_name = "worker"
+
+
+class TaskFilter(ColumnFilter):
+    """Runs of one SystemTask; the list offers the first ones by name."""
+
+    title = "task"
+    parameter_name = "system_task"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:  # noqa: ANN401
+        tasks = SystemTask.objects.only("uuid", "name", "uid").order_by("name", "uid")
+        choices = [(str(task.uuid), task.full_name) for task in tasks[:VALUE_LIMIT]]
+        if (value := self.value()) and value not in dict(choices):
+            choices += [(str(t.uuid), t.full_name) for t in tasks.filter(uuid=self.checked(value))]
+        return choices
+
+    def checked(self, value: str) -> UUID:
+        try:
+            return UUID(value)
+        except ValueError as error:
+            raise IncorrectLookupParameters(value) from error
+
+
+class TimeFilter(SimpleListFilter):
+    """Rows that started in a span of time: a named one, or `from` and `until`, both in UTC."""
+
+    title = "started"
+    parameter_name = "started"
+    bounds: ClassVar = {"from": "start_timestamp__gte", "until": "start_timestamp__lte"}
+    spans: ClassVar = {
+        "hour": ("Past hour", timedelta(hours=1)),
+        "day": ("Past 24 hours", timedelta(days=1)),
+        "today": ("Today (UTC)", None),
+        "week": ("Past 7 days", timedelta(days=7)),
+    }
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        params: dict[str, Any],
+        model: Any,  # noqa: ANN401
+        model_admin: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(request, params, model, model_admin)
+        for bound in self.bounds:
+            if value := params.pop(bound, [""])[-1]:
+                self.used_parameters[bound] = value
+
+    def expected_parameters(self) -> list[str | None]:
+        return [self.parameter_name, *self.bounds]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:  # noqa: ANN401
+        return [(key, text) for key, (text, _) in self.spans.items()]
+
+    def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
+        if value := self.value():
+            queryset = queryset.filter(start_timestamp__gte=self._start(value))
+        for bound, lookup in self.bounds.items():
+            if value := self.used_parameters.get(bound):
+                queryset = queryset.filter(**{lookup: self._moment(value)})
+        return queryset
+
+    def _start(self, value: str) -> datetime:
+        if value not in self.spans:
+            raise IncorrectLookupParameters(value)
+        now = timezone.now().astimezone(UTC)
+        length = self.spans[value][1]
+        return now - length if length else now.replace(hour=0, minute=0, second=0, microsecond=0)
+
+    def _moment(self, value: str) -> datetime:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise IncorrectLookupParameters(value) from error
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

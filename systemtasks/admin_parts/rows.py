@@ -1,0 +1,34 @@
+"""What a list holds, whichever way it looks."""
+
+from typing import Any
+
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+
+from systemtasks.admin_parts.filters import StatusFilter
+
+
+class RowList(ChangeList):
+    """Rows that hold what the list shows and no more; its filters are in a bar above it."""
+
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
+    ) -> QuerySet[Any]:
+        rows = super().get_queryset(request, exclude_parameters)
+        return self.model_admin.only_shown(rows)  # type: ignore[no-any-return, attr-defined]
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        # django-unfold would say "(Show all)" in the page's title where the two differ.
+        self.full_result_count = self.result_count
+        self.status_counts: dict[str, int] = {}
+        if self.model_admin.counts_statuses:  # type: ignore[attr-defined]
+            rows = super().get_queryset(request, [StatusFilter.parameter_name])
+            counts = rows.order_by().values_list("status").annotate(Count("pk"))
+            self.status_counts = dict(counts)
+
+    def get_filters(self, request: HttpRequest) -> Any:  # noqa: ANN401 - a tuple of Django's own
+        filters, _, *rest = super().get_filters(request)
+        # Where a list has filters, both skins put them out of sight: beside it, or behind a button.
+        return filters, False, *rest

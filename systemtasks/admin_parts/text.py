@@ -1,0 +1,136 @@
+"""Rows as a person reads them. All of it is plain text: whoever shows it escapes it."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+ERROR_LEVELS = ("critical", "exception", "error")
+WARNING_LEVELS = ("warning", "warn")
+LEVELS = (*ERROR_LEVELS, *WARNING_LEVELS, "info", "debug")
+NOTHING = "–"  # noqa: RUF001 - a dash for what is not there
+LONGEST_LINE = 300
+LONGEST_VALUE = 100
+LONGEST_OPEN_BLOCK = 30  # lines
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds in the unit that suits them: `340 ms`, `1.24 s`, `3 min 12 s`, `2 h 05 min`."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.2g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def utc_text(moment: datetime | None) -> str:
+    """To the second, in UTC: `2026-11-24 03:42:10 UTC`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment else NOTHING
+
+
+def pretty(value: object) -> str:
+    """JSON, indented where one line would be long."""
+    line = json.dumps(value, ensure_ascii=False)
+    return line if len(line) <= LONGEST_VALUE else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def first_line(text: str) -> str:
+    """The first line, cut where it is long."""
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A text of several lines under a heading; a long one is shown closed."""
+
+    title: str
+    text: str
+
+    @property
+    def lines(self) -> int:
+        return self.text.count("\n") + 1
+
+    @property
+    def is_long(self) -> bool:
+        return self.lines > LONGEST_OPEN_BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One LogEvent."""
+
+    moment: str
+    day: str
+    time: str
+    level: str
+    logger: str
+    event: str
+    attributes: list[tuple[str, str]]
+    blocks: list[Block]
+
+
+def log_lines(messages: object) -> list[LogLine]:
+    """A row's messages, whatever they hold."""
+    events = messages if isinstance(messages, list) else []
+    return [_log_line(event) for event in events if isinstance(event, dict)]
+
+
+def worst_line(lines: list[LogLine]) -> LogLine | None:
+    """The last line of those that say most: the errors, or else the warnings."""
+    for levels in (ERROR_LEVELS, WARNING_LEVELS):
+        for line in reversed(lines):
+            if line.level in levels:
+                return line
+    return None
+
+
+def _log_line(event: dict[str, Any]) -> LogLine:
+    moment, day, time = _moment(str(event.get("timestamp", "")))
+    level = str(event.get("log_level", ""))
+    text = str(event.get("event", "")).strip()
+    attributes, blocks = _attributes(event.get("attributes"))
+    line = first_line(text)
+    if line != text:
+        blocks.insert(0, Block("Whole message", text))
+    return LogLine(
+        moment=moment,
+        day=day,
+        time=time,
+        level=level if level in LEVELS else "notset",
+        logger=str(event.get("logger", "")),
+        event=line,
+        attributes=attributes,
+        blocks=blocks,
+    )
+
+
+def _moment(text: str) -> tuple[str, str, str]:
+    """A timestamp as the whole, the day, and the time to the millisecond."""
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return text, "", text
+    time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
+    return f"{moment:%Y-%m-%d} {time} UTC", f"{moment:%A}, {moment.day} {moment:%B %Y}", time
+
+
+def _attributes(attributes: object) -> tuple[list[tuple[str, str]], list[Block]]:
+    short: list[tuple[str, str]] = []
+    blocks: list[Block] = []
+    for key, value in attributes.items() if isinstance(attributes, dict) else ():
+        if isinstance(value, dict) and isinstance(value.get("traceback"), str):
+            blocks.append(Block("Traceback", value["traceback"].rstrip()))
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if "\n" in text or len(text) > LONGEST_VALUE:
+            blocks.append(Block(key, value if isinstance(value, str) else pretty(value)))
+        else:
+            short.append((key, text))
+    return short, blocks

@@ -1,0 +1,73 @@
+"""What the admin's templates need beside Django's own tags.
+
+django-unfold imports every tag library while its own admin is still being imported, so nothing
+here may lead to `admin_parts.base`.
+"""
+
+from typing import Any
+
+from django import template
+from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
+
+from systemtasks.admin_parts.cells import ago, badge
+from systemtasks.admin_parts.filters import StatusFilter, TimeFilter
+from systemtasks.admin_parts.rows import RowList
+from systemtasks.admin_parts.text import duration_text, first_line, pretty, utc_text
+from systemtasks.states import Status
+
+register = template.Library()
+
+PILLS = ("", Status.ERROR, Status.WARNING, Status.SUCCESSFUL, Status.UNKNOWN)
+SHOWN_FILTERS = ("started", "system_task")
+
+for function in (ago, badge, duration_text, first_line, pretty, utc_text):
+    register.filter(function.__name__, function)
+
+
+@register.inclusion_tag("systemtasks/filter_bar.html")
+def filter_bar(cl: RowList) -> dict[str, Any]:
+    """The search, the filters, and a link for each status, in one form above the list."""
+    status = next(spec for spec in cl.filter_specs if isinstance(spec, StatusFilter))
+    time = next(spec for spec in cl.filter_specs if isinstance(spec, TimeFilter))
+    others = [
+        spec
+        for spec in cl.filter_specs
+        if isinstance(spec, SimpleListFilter) and spec is not status
+    ]
+    hidden = [spec for spec in others if spec.parameter_name not in SHOWN_FILTERS]
+    bounds = [(bound, time.used_parameters.get(bound, "")) for bound in time.bounds]
+    return {
+        "cl": cl,
+        "search_var": SEARCH_VAR,
+        "status": status.value() or "",
+        "pills": [_pill(cl, value) for value in PILLS],
+        "shown": [spec for spec in others if spec not in hidden],
+        "hidden": hidden,
+        "bounds": bounds,
+        "is_open": any(spec.value() for spec in hidden) or any(value for _, value in bounds),
+        "is_narrowed": bool(cl.query) or cl.has_active_filters,
+        **_order(cl),
+    }
+
+
+def _pill(cl: RowList, value: str) -> tuple[str, str, str, int | None]:
+    counts = cl.status_counts
+    url = cl.get_query_string({StatusFilter.parameter_name: value or None})
+    if not value:
+        return "", "All", url, sum(counts.values()) if counts else None
+    return value, Status(value).label, url, counts.get(value, 0) if counts else None
+
+
+def _order(cl: RowList) -> dict[str, Any]:
+    order = cl.params.get(ORDER_VAR, "")
+    failures_first = str(cl.list_display.index("badge"))
+    is_first = order == failures_first
+    return {
+        "order_var": ORDER_VAR,
+        "order": order,
+        "failures_first": is_first,
+        "failures_first_url": cl.get_query_string(
+            {ORDER_VAR: None if is_first else failures_first}
+        ),
+    }

@@ -1,0 +1,146 @@
+"""The admin in a real browser, from the login page on."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+from playwright.sync_api import Page, expect, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from systemtasks.states import Status
+from tests import factories
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PASSWORD = "night-watch-3"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(CHROMIUM is None, reason="There is no chromium on PATH"),
+]
+
+
+class Visit:
+    """A page, what it asked the server for, and what went wrong in it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.addresses: set[str] = set()
+        self.troubles: list[str] = []
+        page.on("request", lambda request: self.addresses.add(request.url))
+        page.on("requestfailed", lambda request: self.troubles.append(f"failed: {request.url}"))
+        page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
+        page.on("response", self._note_response)
+        page.on("console", self._note_console)
+
+    def _note_response(self, response: Any) -> None:
+        if response.status >= 400:
+            self.troubles.append(f"{response.status}: {response.url}")
+
+    def _note_console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.troubles.append(f"console: {message.text}")
+
+
+@contextmanager
+def visit(server: LiveServer, **options: Any) -> Iterator[Visit]:
+    """A visit of somebody who has just logged in.
+
+    No query while it lasts: Playwright's loop runs in this thread, and Django refuses one there.
+    """
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *sandbox])
+        visited = Visit(browser.new_context(**options).new_page())
+        page = visited.page
+        page.goto(f"{server.url}/admin/systemtasks/systemtask/")
+        page.get_by_label("Username").fill("ops")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page).to_have_url(f"{server.url}/admin/systemtasks/systemtask/")
+        try:
+            yield visited
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def rows() -> None:
+    User.objects.create_superuser("ops", password=PASSWORD)
+    factories.system_task("demo.nightly_report")
+    error = {"type": "PermissionError", "message": "no", "traceback": "Traceback\n  …\nlast line"}
+    message = factories.log_event(
+        "PermissionError: The bank refuses", log_level="error", attributes={"exception": error}
+    )
+    failed = factories.system_task("demo.charge_card", status=Status.ERROR, messages=[message])
+    factories.task_run(failed, status=Status.ERROR, celery_id="9f3ae529-run")
+
+
+def test_from_login_to_what_the_failed_task_said(live_server: LiveServer, rows: None) -> None:
+    with visit(live_server) as visited:
+        page = visited.page
+        table = page.locator("#result_list")
+        expect(table).to_contain_text("demo.nightly_report")
+        page.get_by_role("link", name="Error 1").click()
+        expect(table).not_to_contain_text("demo.nightly_report")
+        table.get_by_role("link", name="demo.charge_card").click()
+        expect(page.locator(".st-log")).to_contain_text("PermissionError: The bank refuses")
+        expect(page.locator(".st-log pre")).to_contain_text("last line")
+        page.get_by_role("link", name="All its runs").click()
+        expect(table).to_contain_text("9f3ae529")
+        table.get_by_role("link", name="9f3ae529").click()
+        expect(page.locator(".st-page")).to_contain_text("9f3ae529-run")
+        assert visited.troubles == []
+        assert {urlsplit(url).netloc for url in visited.addresses} == {
+            urlsplit(live_server.url).netloc
+        }
+
+
+def test_a_choice_in_a_filter_takes_effect_at_once(live_server: LiveServer, rows: None) -> None:
+    with visit(live_server) as visited:
+        page = visited.page
+        page.get_by_role("combobox", name="Started").select_option("hour")
+        page.wait_for_url("**/systemtask/?started=hour")
+        expect(page.locator("#result_list")).to_have_count(0)
+        page.get_by_role("link", name="Clear").click()
+        expect(page.locator("#result_list")).to_contain_text("demo.charge_card")
+        page.get_by_label("Search").fill("bank refuses")
+        page.get_by_label("Search").press("Enter")
+        page.wait_for_url("**/systemtask/?q=bank+refuses")
+        expect(page.locator("#result_list")).not_to_contain_text("demo.nightly_report")
+        assert visited.troubles == []
+
+
+def test_nothing_is_wider_than_a_phone(live_server: LiveServer, rows: None) -> None:
+    with visit(live_server, viewport={"width": 400, "height": 860}) as visited:
+        page = visited.page
+        for click in (None, "demo.charge_card", "9f3ae529"):
+            if click:
+                page.get_by_role("link", name=click).first.click()
+                expect(page.locator(".st-page")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_this_service_itself_serves_every_static_file(live_server: LiveServer, rows: None) -> None:
+    with visit(live_server) as visited:
+        visited.page.get_by_role("link", name="demo.charge_card").click()
+        expect(visited.page.locator(".st-page")).to_be_visible()
+    paths = {urlsplit(url).path for url in visited.addresses}
+    files = {path for path in paths if path.startswith("/static/")}
+    assert "/static/systemtasks/admin.css" in files
+    # The live server adds a handler of Django's own; the test client has the middleware alone.
+    assert settings.DEBUG is False
+    for path in files:
+        with closing(Client().get(path)) as response:
+            assert response.status_code == 200, path

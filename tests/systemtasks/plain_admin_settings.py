@@ -1,0 +1,14 @@
+"""The service's settings without django-unfold, as another project may have them."""
+
+from typing import Any
+
+from config import settings
+
+for name in dir(settings):
+    if name.isupper():
+        globals()[name] = getattr(settings, name)
+
+INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app not in ("unfold", "config")]
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {**settings.DATABASES["default"], "TEST": {"NAME": "test_plain_admin"}}
+}

@@ -1,0 +1,543 @@
+"""The admin, through its own URLs; `test_all_of_this_holds_without_unfold` runs it all again."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.db.models import QuerySet
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from systemtasks.admin_parts import counting
+from systemtasks.admin_parts.text import NOTHING, duration_text, log_lines, pretty, worst_line
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.states import State, Status
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+TASKS = "/admin/systemtasks/systemtask/"
+RUNS = "/admin/systemtasks/taskrun/"
+AGES = {"now": 0.1, "this morning": 11, "yesterday": 20, "last year": 9000}  # hours
+ATTACK = "<script>alert(1)</script>"
+
+
+def viewer(*models: str) -> Client:
+    """Somebody of the staff who may view these models, and do nothing else."""
+    user = User.objects.create_user("viewer", is_staff=True)
+    codenames = [f"view_{model}" for model in models]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def staff() -> Client:
+    return viewer("systemtask", "taskrun")
+
+
+def page_of(row: SystemTask | TaskRun) -> str:
+    return reverse(f"admin:systemtasks_{row._meta.model_name}_change", args=[row.pk])
+
+
+def body(client: Client, url: str, **query: str) -> str:
+    response = client.get(url, query)
+    assert response.status_code == 200, response
+    return response.content.decode()
+
+
+def listed(client: Client, url: str, **query: str) -> list[Any]:
+    response = client.get(url, query)
+    assert response.status_code == 200, response
+    return list(response.context["cl"].result_list)
+
+
+def run_at(task: SystemTask, moment: datetime | None, **fields: Any) -> TaskRun:
+    return factories.task_run(task, start_timestamp=moment, finish_timestamp=moment, **fields)
+
+
+# Who may look, and that nobody does more than that.
+
+
+def test_a_stranger_is_sent_to_the_login_page(client: Client) -> None:
+    for url in (TASKS, RUNS):
+        assert client.get(url).headers["location"] == f"/admin/login/?next={url}"
+
+
+def test_staff_without_the_view_permission_is_refused() -> None:
+    client = viewer()
+    task = factories.system_task()
+    for url in (TASKS, RUNS, page_of(task), page_of(factories.task_run(task))):
+        assert client.get(url).status_code == 403
+
+
+def test_even_a_superuser_can_only_look(admin_client: Client) -> None:
+    task = factories.system_task()
+    run = factories.task_run(task)
+    for row in (task, run):
+        assert admin_client.get(page_of(row)).status_code == 200
+        assert admin_client.post(page_of(row), {"status": "error"}).status_code == 403
+        for action in ("add", "delete"):
+            args = [] if action == "add" else [row.pk]
+            url = reverse(f"admin:systemtasks_{row._meta.model_name}_{action}", args=args)
+            assert admin_client.get(url).status_code == 403
+            assert admin_client.post(url, {"post": "yes"}).status_code == 403
+            assert url not in body(admin_client, page_of(row))
+    task.refresh_from_db()
+    assert task.status == Status.SUCCESSFUL
+    assert TaskRun.objects.count() == 1
+
+
+def test_runs_are_shown_on_a_task_only_to_who_may_view_runs() -> None:
+    task = factories.system_task()
+    run = factories.task_run(task)
+    assert page_of(run) not in body(viewer("systemtask"), page_of(task))
+    User.objects.get().delete()
+    assert page_of(run) in body(viewer("systemtask", "taskrun"), page_of(task))
+
+
+def test_a_run_links_its_task_only_for_who_may_view_tasks() -> None:
+    task = factories.system_task()
+    run = factories.task_run(task)
+    page = body(viewer("taskrun"), page_of(run))
+    assert task.full_name in page
+    assert page_of(task) not in page
+
+
+# What a task says is text.
+
+
+def attacked() -> tuple[SystemTask, TaskRun]:
+    message = factories.log_event(
+        ATTACK,
+        logger=ATTACK,
+        log_level=ATTACK,
+        timestamp=ATTACK,
+        attributes={
+            ATTACK: ATTACK,
+            f"long {ATTACK}": f"{ATTACK}\n{ATTACK}",
+            "nested": {ATTACK: [ATTACK]},
+            "exception": {"type": ATTACK, "message": ATTACK, "traceback": f"{ATTACK}\n"},
+        },
+    )
+    error = factories.log_event(ATTACK, log_level="error")
+    task = factories.system_task(
+        ATTACK, ATTACK, description=ATTACK, status=Status.ERROR, messages=[message, error]
+    )
+    run = factories.task_run(
+        task,
+        celery_id=ATTACK,
+        attempt=2,
+        queue=ATTACK,
+        worker=ATTACK,
+        exception=ATTACK,
+        args=[ATTACK],
+        kwargs={ATTACK: ATTACK},
+        messages=[message],
+    )
+    factories.task_run(task, celery_id=ATTACK, exception=ATTACK)
+    return task, run
+
+
+@pytest.mark.parametrize("which", ["tasks", "runs", "task", "run", "search"])
+def test_nothing_that_a_task_says_becomes_html(staff: Client, which: str) -> None:
+    task, run = attacked()
+    urls = {"tasks": TASKS, "runs": RUNS, "task": page_of(task), "run": page_of(run)}
+    query = {"q": ATTACK} if which == "search" else {}
+    page = body(staff, urls.get(which, TASKS), **query)
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_row_that_does_not_keep_to_the_contract_is_still_shown(staff: Client) -> None:
+    odd = [None, "text", {}, {"timestamp": "yesterday", "event": "Still here", "attributes": 3}]
+    task = factories.system_task(messages=odd)
+    assert "Still here" in body(staff, page_of(task))
+    SystemTask.objects.update(messages={"not": "a list"})
+    assert "It said nothing." in body(staff, page_of(task))
+    assert listed(staff, TASKS) == [task]
+
+
+# The lists.
+
+
+@pytest.mark.parametrize("status", Status.values)
+def test_the_badge_has_the_colour_of_its_status(staff: Client, status: str) -> None:
+    task = factories.system_task(status=status)
+    badge = f'<span class="st-badge st-is-{status}">{Status(status).label}</span>'
+    assert badge in body(staff, TASKS)
+    assert badge in body(staff, page_of(task))
+
+
+def test_every_colour_is_in_the_stylesheet() -> None:
+    path = f"{apps.get_app_config('systemtasks').path}/static/systemtasks/admin.css"
+    with open(path) as file:  # noqa: PTH123
+        css = file.read()
+    for word in (*Status.values, State.QUEUED, State.RUNNING):
+        assert re.search(rf"\.st-is-{word}\b[^}}]*--st-ink", css), word
+
+
+def test_a_run_that_has_not_ended_shows_where_it_stands(staff: Client) -> None:
+    run_at(factories.system_task(), None, state=State.QUEUED, status=Status.UNKNOWN)
+    assert '<span class="st-badge st-is-queued">Queued</span>' in body(staff, RUNS)
+
+
+def test_a_list_shows_name_age_duration_and_last_message(staff: Client) -> None:
+    now = timezone.now()
+    start = now - timedelta(minutes=3, seconds=5)
+    factories.system_task(
+        "demo.sync", "staff", start_timestamp=start, finish_timestamp=now, duration=185,
+        messages=[factories.log_event("First"), factories.log_event(f"Last\n{'x' * 900}")],
+    )  # fmt: skip
+    page = body(staff, TASKS)
+    assert "demo.sync:staff" in page
+    assert (
+        f'title="{start.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC">3\N{NO-BREAK SPACE}minutes ago'
+        in page
+    )
+    assert "3 min 05 s" in page
+    assert ">Last<" in page
+    assert "First" not in page
+
+
+def test_status_pills_count_the_tasks_that_the_other_filters_leave(staff: Client) -> None:
+    factories.system_task("a.one", status=Status.ERROR)
+    factories.system_task("a.two", status=Status.ERROR)
+    factories.system_task("a.three", status=Status.WARNING)
+    factories.system_task("b.one", status=Status.WARNING)
+    page = re.sub(r"\s+", " ", body(staff, TASKS, q="a.", status="error"))
+    assert re.search(r">All <small>3</small>", page)
+    assert re.search(r'aria-current="true">Error <small>2</small>', page)
+    assert re.search(r">Warning <small>1</small>", page)
+
+
+def test_failures_are_first_after_one_click(staff: Client) -> None:
+    for status in (Status.SUCCESSFUL, Status.UNKNOWN, Status.ERROR, Status.WARNING):
+        task = factories.system_task(f"tests.{status}", status=status)
+        factories.task_run(task, status=status)
+    for url in (TASKS, RUNS):
+        link = re.search(r'href="\?([^"]*)"[^>]*>Failures first', body(staff, url))
+        assert link
+        rows = listed(staff, f"{url}?{link[1]}")
+        assert rows[0].status == Status.ERROR
+    tasks = listed(staff, f"{TASKS}?o=0")
+    assert [task.status for task in tasks] == ["error", "warning", "unknown", "successful"]
+
+
+def test_tasks_are_filtered_by_status(staff: Client) -> None:
+    failed = factories.system_task("failed", status=Status.ERROR)
+    factories.system_task("well")
+    assert listed(staff, TASKS, status="error") == [failed]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({"started": "hour"}, ["now"]),
+        ({"started": "today"}, ["now", "this morning"]),
+        ({"started": "day"}, ["now", "this morning", "yesterday"]),
+        ({"started": "week"}, ["now", "this morning", "yesterday"]),
+        ({"from": "2024-06-05T23:00", "until": "2024-06-07T10:30"}, ["this morning", "yesterday"]),
+        ({"until": "2024-06-01T00:00"}, ["last year"]),
+        ({"until": "", "from": "", "started": "", "status": ""}, AGES),
+    ],
+)  # fmt: skip
+def test_tasks_are_filtered_by_time(
+    staff: Client, monkeypatch: pytest.MonkeyPatch, query: dict[str, str], names: Iterable[str]
+) -> None:
+    now = datetime(2024, 6, 7, 12, tzinfo=UTC)
+    monkeypatch.setattr("systemtasks.admin_parts.filters.timezone.now", lambda: now)
+    for name, age in AGES.items():
+        moment = now - timedelta(hours=age)
+        factories.system_task(name, start_timestamp=moment, finish_timestamp=moment)
+    assert [task.name for task in listed(staff, TASKS, **query)] == list(names)
+
+
+def test_runs_are_filtered_by_each_of_their_words(staff: Client) -> None:
+    one, other = factories.system_task("one"), factories.system_task("other")
+    wanted = run_at(
+        one, factories.START, status=Status.ERROR, state=State.FAILURE, queue="mail", worker="w@1"
+    )
+    run_at(other, factories.START, queue="celery", worker="w@2")
+    for query in (
+        {"status": "error"},
+        {"state": "failure"},
+        {"queue": "mail"},
+        {"worker": "w@1"},
+        {"system_task": str(one.pk)},
+        {"status": "error", "state": "failure", "queue": "mail", "worker": "w@1"},
+    ):
+        assert listed(staff, RUNS, **query) == [wanted], query
+    assert listed(staff, RUNS, queue="mail", worker="w@2") == []
+
+
+@pytest.mark.parametrize("state", State.values)
+def test_each_state_finds_its_runs(staff: Client, state: str) -> None:
+    task = factories.system_task()
+    status = Status.SUCCESSFUL if state == State.SUCCESS else Status.WARNING
+    run = factories.task_run(task, state=state, status=status)
+    assert listed(staff, RUNS, state=state) == [run]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"status": "bad"},
+        {"state": "bad"},
+        {"system_task": "bad"},
+        {"queue": "\0"},
+        {"started": "bad"},
+        {"from": "bad"},
+    ],
+)
+def test_a_filter_that_makes_no_sense_leads_back_to_the_list(
+    staff: Client, query: dict[str, str]
+) -> None:
+    response = staff.get(RUNS, query)
+    assert response.headers["location"] == f"{RUNS}?e=1"
+    assert staff.get(f"{RUNS}?e=1").status_code == 200
+
+
+def test_the_task_filter_offers_a_chosen_task_that_is_far_down_the_alphabet(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("systemtasks.admin_parts.filters.VALUE_LIMIT", 1)
+    factories.system_task("aaa")
+    task = factories.system_task("zzz")
+    assert f'<option value="{task.pk}" selected>zzz' in body(staff, RUNS, system_task=str(task.pk))
+    assert "zzz" not in body(staff, RUNS)
+
+
+# The searches.
+
+
+@pytest.mark.parametrize("words", ["PAYROLL", "payr", "Figures", "bank refuses", "refuses bank"])
+def test_tasks_are_found_by_name_description_and_message(staff: Client, words: str) -> None:
+    message = factories.log_event("The bank refuses order 4711")
+    wanted = factories.system_task(
+        "demo.payroll", description="Add up the figures.", messages=[message]
+    )
+    factories.system_task("demo.bank")
+    assert listed(staff, TASKS, q=words) == [wanted]
+
+
+def test_a_percent_sign_is_searched_for_as_it_is(staff: Client) -> None:
+    wanted = factories.system_task("full", messages=[factories.log_event("Disk 90% full")])
+    factories.system_task("other", messages=[factories.log_event("Disk 901 full")])
+    assert listed(staff, TASKS, q="90%") == [wanted]
+
+
+ID = "9f3ae529-0b1c-4c5e-8d27-6a1f4be0c9d9"
+
+
+@pytest.mark.parametrize(
+    "term", [ID, ID[:4], ID[:8], ID[:9], ID[:12], ID[:-1], "Custom id 7", "payroll", "demo pay"]
+)
+def test_runs_are_found_by_celery_id_and_by_task(staff: Client, term: str) -> None:
+    task = factories.system_task("demo.payroll")
+    celery_id = "Custom id 7" if term == "Custom id 7" else ID
+    wanted = factories.task_run(task, celery_id=celery_id)
+    other = factories.system_task("other")
+    for neighbour in ("9f3a", "9f3ad529-0b1c", "9f3af", "9f3ae5290", "9f3b", "9f4", "a"):
+        factories.task_run(other, celery_id=neighbour)
+    expected = {run.pk for run in TaskRun.objects.all() if run.celery_id.startswith(term)}
+    found = listed(staff, RUNS, q=term)
+    assert {run.pk for run in found} == expected | {wanted.pk}
+
+
+def plan(rows: QuerySet[Any]) -> str:
+    """How Postgres would find these rows in a table where reading all of it is no choice."""
+    with connection.cursor() as cursor:
+        for scan in ("seqscan", "indexscan"):
+            cursor.execute(f"SET LOCAL enable_{scan} = off")
+    return rows.order_by().explain()
+
+
+def test_both_searches_use_their_index() -> None:
+    request = RequestFactory().get("/")
+    for model, term, index in (
+        (SystemTask, "payroll", "systemtask_search"),
+        (TaskRun, "9f3ae529", "taskrun_celery_attempt"),
+    ):
+        rows, _ = admin.site.get_model_admin(model).get_search_results(
+            request, model.objects.all(), term
+        )
+        assert index in plan(rows)
+        assert "Seq Scan" not in plan(rows)
+
+
+# A row's page.
+
+
+def test_a_task_shows_its_last_25_runs_newest_first(staff: Client) -> None:
+    task = factories.system_task()
+    runs = [run_at(task, factories.START + timedelta(minutes=n)) for n in range(30)]
+    page = body(staff, page_of(task))
+    table = page[page.index('<table class="st-runs"') :]
+    found = [int(pk) for pk in re.findall(r"/taskrun/(\d+)/change/", table)]
+    assert found == [run.pk for run in reversed(runs)][:25]
+    assert f"{RUNS}?system_task={task.pk}" in page
+
+
+def test_a_task_says_first_what_went_wrong(staff: Client) -> None:
+    error = factories.log_event("It broke", log_level="error")
+    messages = [error, factories.log_event("Cleaned up", log_level="warning")]
+    task = factories.system_task(status=Status.ERROR, messages=messages)
+    worst = '<pre class="st-worst st-level-error">It broke</pre>'
+    assert worst in body(staff, page_of(task))
+    assert 'class="st-worst' not in body(staff, page_of(factories.system_task("well")))
+
+
+def test_a_log_shows_time_level_logger_attributes_and_a_long_traceback_closed(
+    staff: Client,
+) -> None:
+    trace = "\n".join(f"line {n}" for n in range(50))
+    attributes = {"step": 3, "exception": {"type": "E", "message": "m", "traceback": trace}}
+    message = factories.log_event(log_level="critical", attributes=attributes)
+    short = factories.log_event("Short", attributes={"text": "two\nlines"})
+    page = body(staff, page_of(factories.system_task(messages=[message, short])))
+    assert 'title="2024-06-01 12:00:00.500 UTC">12:00:00.500</time>' in page
+    assert "Saturday, 1 June 2024, UTC" in page
+    assert '<b class="st-level">critical</b>' in page
+    assert "st-level-critical" in page
+    assert "<i>step</i>3" in page
+    assert "tests.clean_up" in page
+    assert re.search(r"<details>\s*<summary>Traceback, 50 lines</summary>\s*<pre>line 0\n", page)
+    assert re.search(r"<details open>\s*<summary>text, 2 lines</summary>", page)
+
+
+def test_a_run_shows_its_arguments_and_the_other_attempts(staff: Client) -> None:
+    task = factories.system_task()
+    first = factories.task_run(task, celery_id="same", state=State.RETRY, status=Status.WARNING)
+    second = factories.task_run(
+        task, celery_id="same", attempt=2, wait=0.25, duration=75,
+        args=[4711], kwargs={"name": "Zoë"}, arguments_intact=False,
+    )  # fmt: skip
+    other = factories.task_run(task, celery_id="other")
+    page = body(staff, page_of(second))
+    for text in ("[4711]", "{&quot;name&quot;: &quot;Zoë&quot;}", "250 ms", "1 min 15 s", "masked"):
+        assert text in page
+    assert page_of(first) in page
+    assert page_of(other) not in page
+    assert page_of(task) in page
+
+
+def test_arguments_that_are_not_recorded_are_said_to_be_so(staff: Client) -> None:
+    run = factories.task_run(factories.system_task(), args=None, kwargs=None)
+    assert "They are not recorded." in body(staff, page_of(run))
+
+
+# What it costs.
+
+
+def queries(client: Client, url: str) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        assert client.get(url).status_code == 200
+    return [query["sql"] for query in captured.captured_queries]
+
+
+def test_the_number_of_queries_does_not_grow_with_the_rows(staff: Client) -> None:
+    task = factories.system_task()
+    run = factories.task_run(task, celery_id="same")
+    urls = (TASKS, RUNS, page_of(task), page_of(run))
+    few = [len(queries(staff, url)) for url in urls]
+    for number in range(20):
+        another = factories.system_task(f"tests.{number}")
+        factories.task_run(another)
+        factories.task_run(task, celery_id="same", attempt=number + 2)
+    assert [len(queries(staff, url)) for url in urls] == few
+    assert max(few) <= 10, few
+
+
+def test_the_lists_do_not_read_messages_or_arguments(staff: Client) -> None:
+    factories.task_run(factories.system_task())
+    whole = re.compile(r'"(messages|args|kwargs)"(,| FROM)')
+    for url in (TASKS, RUNS):
+        assert not [sql for sql in queries(staff, url) if whole.search(sql)]
+
+
+def test_a_long_list_ends_after_a_bounded_count_and_says_so(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "COUNT_LIMIT", 2)
+    task = factories.system_task()
+    for _ in range(2):
+        factories.task_run(task)
+    assert "Only the first" not in body(staff, RUNS)
+    for _ in range(3):
+        factories.task_run(task)
+    assert "Only the first 2 are listed" in body(staff, RUNS)
+    counts = [sql for sql in queries(staff, RUNS) if "COUNT(" in sql]
+    assert counts
+    assert all("LIMIT 3" in sql for sql in counts)
+
+
+def test_the_values_of_a_column_are_read_from_its_index_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = factories.system_task()
+    for queue in ("mail", "", "celery", "mail", "Zebra", "reports"):
+        factories.task_run(task, queue=queue)
+    values = counting.distinct_values(TaskRun, "queue")
+    assert sorted(values) == ["Zebra", "celery", "mail", "reports"]
+    monkeypatch.setattr(counting, "VALUE_LIMIT", 2)
+    assert counting.distinct_values(TaskRun, "queue") == values[:2]
+
+
+# The words.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, NOTHING), (0, "0 ms"), (0.00042, "0.42 ms"), (0.34, "340 ms"), (0.9994, "999 ms"),
+        (0.9999, "1.00 s"), (1.24, "1.24 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"),
+        (192, "3 min 12 s"), (3599.7, "1 h 00 min"), (7500, "2 h 05 min"), (360000, "100 h 00 min"),
+    ],
+)  # fmt: skip
+def test_durations_are_in_the_unit_that_suits_them(seconds: float | None, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_a_timestamp_with_an_offset_is_shown_in_utc() -> None:
+    (line,) = log_lines([factories.log_event(timestamp="2024-06-01T01:00:00+02:00")])
+    assert line.moment == "2024-05-31 23:00:00.000 UTC"
+
+
+def test_the_worst_line_is_the_last_error_and_else_the_last_warning() -> None:
+    levels = ("warning", "error", "exception", "warning", "info")
+    lines = log_lines([factories.log_event(str(n), log_level=v) for n, v in enumerate(levels)])
+    assert [line.event for line in (worst_line(lines), worst_line(lines[3:])) if line] == ["2", "3"]
+    assert worst_line(lines[4:]) is None
+
+
+def test_long_json_is_indented_and_short_json_is_not() -> None:
+    assert pretty({"a": [1, "ü"]}) == '{"a": [1, "ü"]}'
+    assert pretty({"a": "x" * 100}) == '{\n  "a": "' + "x" * 100 + '"\n}'
+
+
+# The other look.
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not apps.is_installed("unfold"), reason="This is that other look already")
+def test_all_of_this_holds_without_unfold() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command += ["--ds=tests.systemtasks.plain_admin_settings"]
+    done = subprocess.run(
+        command, cwd=settings.BASE_DIR, env=dict(os.environ), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
