@@ -26,6 +26,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+PATH = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -259,10 +260,13 @@ def test_web_is_healthy_only_when_it_is_ready(status: int, healthy: bool) -> Non
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         probe = _on_port(health_check("web"), server.server_port)
-        env = os.environ | {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
-        probed = subprocess.run(probe, env=env, stderr=subprocess.DEVNULL, timeout=30)
-        server.shutdown()
-        thread.join()
+        proxy = {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
+        env = os.environ | proxy | {"PATH": PATH}
+        try:
+            probed = subprocess.run(probe, env=env, stderr=subprocess.DEVNULL, timeout=30)
+        finally:
+            server.shutdown()
+            thread.join()
     assert (probed.returncode == 0) is healthy
 
 
@@ -276,7 +280,7 @@ class Deployment:
         self.data = data
         left_out = {*SERVICES["web"]["environment"], "DATA_DIR"}
         self.environment = {k: v for k, v in os.environ.items() if k not in left_out} | {
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PATH": PATH,
             "DATA_DIR": str(data),
             "HOSTNAME": socket.gethostname(),
         }
