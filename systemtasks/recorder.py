@@ -134,7 +134,7 @@ class Run:
     kwargs: str | None
     arguments_intact: bool
     conf: Conf
-    outer: "Run | None"
+    outer: "Run | None" = None
     start: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock: float = field(default_factory=time.monotonic)
     worst_level: int = logging.NOTSET
@@ -181,6 +181,10 @@ class Run:
         attributes = {} if countdown is None else {"countdown": countdown}
         self.log(logging.WARNING, self.task.name, event, attributes, reason)
 
+    def revoke(self, reason: str, *, terminated: bool) -> None:
+        """Note why this attempt does not run, or does not run on."""
+        self.log(logging.ERROR if terminated else logging.WARNING, self.task.name, reason, {})
+
     def finish(self, state: State) -> RunRecord:
         """The record of this attempt, which ends now in this state."""
         duration = max(time.monotonic() - self.clock, 0.0)
@@ -217,6 +221,8 @@ class Run:
         if state == State.SUCCESS:
             warned = self.conf.WARNING_FROM_LOGS and self.worst_level >= logging.WARNING
             return Status.WARNING if warned else Status.SUCCESSFUL
+        if state == State.REVOKED and self.worst_level >= logging.ERROR:
+            return Status.ERROR  # it was terminated while it ran
         return STATUS_OF_STATE[state]
 
 
@@ -229,7 +235,7 @@ STATUS_OF_STATE = {
 }
 
 
-def start(
+def new(
     task: TaskInfo,
     *,
     celery_id: str,
@@ -240,8 +246,9 @@ def start(
     due: datetime | None,
     args: object,
     kwargs: object,
+    started: datetime | None = None,
 ) -> Run:
-    """Begin an attempt of this task, which is the current one from now on."""
+    """An attempt of this task, which starts now, or started then."""
     rules = conf()
     kept_args, kept_kwargs, intact = _arguments(rules, args, kwargs)
     run = Run(
@@ -256,8 +263,16 @@ def start(
         kwargs=kept_kwargs,
         arguments_intact=intact,
         conf=rules,
-        outer=current.get(),
     )
+    if started is not None:
+        run.clock -= max((run.start - started).total_seconds(), 0.0)
+        run.start = started
+    return run
+
+
+def start(run: Run) -> Run:
+    """Make this run the current one."""
+    run.outer = current.get()
     current.set(run)
     return run
 
@@ -276,7 +291,7 @@ def end(celery_id: str) -> Run | None:
 
 
 def _arguments(rules: Conf, args: object, kwargs: object) -> tuple[str | None, str | None, bool]:
-    if not rules.RECORD_ARGUMENTS:
+    if not rules.RECORD_ARGUMENTS or args is None:
         return None, None, False
     cleaner = Cleaner(rules.ARGUMENTS_LIMIT, rules.HIDDEN_KEYS)
     kept_args = orjson.dumps(cleaner.clean(args))

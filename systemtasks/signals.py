@@ -3,30 +3,24 @@
 A receiver never raises and never waits: Celery would log what it raises, and nobody would read it.
 """
 
-import inspect
 import logging
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import cache, wraps
+from datetime import datetime
+from functools import wraps
 from typing import Any
 
 from celery import Task, signals
-from celery.exceptions import Retry
+from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
-from systemtasks import logs, recorder
-from systemtasks.conf import conf
-from systemtasks.recorder import NAME_LIMIT, TaskInfo
+from systemtasks import logs, received, recorder
+from systemtasks.received import SENT_HEADER
 from systemtasks.states import State
-from systemtasks.values import clean_column, clean_text
 from systemtasks.writer import writer
 
 logger = logging.getLogger(__name__)
-
-SENT_HEADER = "systemtasks_sent"
-"""The message header that says when a task was sent, in seconds since 1970, UTC."""
 
 STATES = {
     "SUCCESS": State.SUCCESS,
@@ -48,6 +42,9 @@ def connect() -> None:
         (signals.after_setup_task_logger, capture_logs),
         (signals.celeryd_after_setup, capture_logs),
         (signals.worker_process_init, capture_logs),
+        (signals.task_received, note_received),
+        (signals.task_unknown, note_unknown),
+        (signals.task_revoked, note_revoked),
         (signals.task_prerun, begin),
         (signals.task_failure, note_failure),
         (signals.task_retry, note_retry),
@@ -82,25 +79,22 @@ def capture_logs(**_: Any) -> None:  # noqa: ANN401
 
 
 @never_raising
-def begin(task_id: str, task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
-    request = task.request
-    recorder.start(
-        task_info(task),
-        celery_id=task_id,
-        attempt=(request.retries or 0) + 1,
-        queue=str((request.delivery_info or {}).get("routing_key") or ""),
-        worker=str(request.hostname or ""),
-        sent=_moment(getattr(request, SENT_HEADER, None)),
-        due=_moment(request.eta),
-        args=args,
-        kwargs=kwargs,
-    )
+def note_received(request: Any, **_: Any) -> None:  # noqa: ANN401
+    received.remember(request)
+
+
+@never_raising
+def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
+    recorder.start(received.attempt(task, task.request, args=args, kwargs=kwargs))
 
 
 @never_raising
 def note_failure(task_id: str, exception: BaseException, **_: Any) -> None:  # noqa: ANN401
     if run := recorder.running(task_id):
         run.fail(_original(exception))
+    elif not isinstance(exception, Reject | Ignore) and (run := received.lost_attempt(task_id)):
+        run.fail(exception)
+        writer.submit(run.finish(State.FAILURE))
 
 
 @never_raising
@@ -117,36 +111,35 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
 
 
 @never_raising
+def note_revoked(
+    sender: Task[Any, Any],
+    request: Any,  # noqa: ANN401
+    terminated: bool,
+    signum: int | str | None,
+    expired: bool,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    run = received.revoked_attempt(sender, request)
+    run.revoke(received.reason(terminated, signum, expired), terminated=terminated)
+    writer.submit(run.finish(State.REVOKED))
+
+
+@never_raising
+def note_unknown(id: str, name: str, exc: BaseException, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
+    run = received.unregistered_attempt(id, name, message)
+    run.fail(exc)
+    writer.submit(run.finish(State.FAILURE))
+
+
+@never_raising
 def flush(**_: Any) -> None:  # noqa: ANN401
     writer.flush()
-
-
-@cache
-def task_info(task: Task[Any, Any]) -> TaskInfo:
-    """What is the same in every run of this task."""
-    docstring = inspect.cleandoc(task.__doc__ or "").strip()
-    paragraph = " ".join(docstring.split("\n\n")[0].split())
-    return TaskInfo(
-        name=clean_column(task.name, NAME_LIMIT),
-        description=clean_text(paragraph, conf().TEXT_LIMIT),
-        expires_after=getattr(task, "systemtasks_expires_after", conf().EXPIRES_AFTER),
-    )
 
 
 def _original(error: BaseException) -> BaseException:
     """The exception as raised, where Celery hands over a stand-in that pickle can take."""
     raised = sys.exc_info()[1]
     return raised if raised and isinstance(error, UnpickleableExceptionWrapper) else error
-
-
-def _moment(value: object) -> datetime | None:
-    """A time that a message carries: seconds since 1970, or ISO 8601."""
-    if isinstance(value, int | float):
-        return datetime.fromtimestamp(value, UTC)
-    if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return None
 
 
 def _seconds_until(when: object) -> float | None:

@@ -1,6 +1,8 @@
 """Tasks for the tests, each ending in another way; a worker loads them by `--include`."""
 
 import logging
+import os
+import signal
 import time
 from datetime import timedelta
 from typing import Any
@@ -66,6 +68,22 @@ def ignore() -> None:
 @shared_task(name="tests.reject")
 def reject() -> None:
     raise Reject("not mine", requeue=False)
+
+
+@shared_task(name="tests.die")
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(name="tests.exit")
+def leave() -> None:
+    raise SystemExit(3)
+
+
+@shared_task(name="tests.sleep")
+def sleep(seconds: float) -> None:
+    logger.info("Sleeping")
+    time.sleep(seconds)
 
 
 @shared_task(name="tests.chat")

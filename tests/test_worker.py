@@ -142,3 +142,83 @@ def test_children_that_are_replaced_lose_nothing(tmp_path: Path, transactional_d
     assert TaskRun.objects.count() == 100
     written = {run.args[0] for run in TaskRun.objects.all() if run.args}
     assert written == set(range(100))
+
+
+@pytest.fixture
+def prefork(transactional_db: None, tmp_path: Path) -> Iterator[Worker]:
+    with Worker(tmp_path / "worker.log", *POOLS["prefork"]) as running:
+        yield running
+
+
+def outcome(worker: Worker, celery_id: str) -> TaskRun:
+    found = TaskRun.objects.filter(celery_id=celery_id)
+    assert eventually(found.exists), worker.log.read_text()
+    return found.get()
+
+
+def last_event(run: TaskRun) -> str:
+    event: str = run.messages[-1]["event"]
+    return event
+
+
+@pytest.mark.parametrize("name", ["tests.die", "tests.exit"])
+def test_child_that_is_gone_is_recorded_as_error(prefork: Worker, name: str) -> None:
+    run = outcome(prefork, send(name))
+
+    assert (run.state, run.status, run.attempt) == ("failure", "error", 1)
+    assert "WorkerLostError" in run.exception
+    assert (run.queue, run.args, run.kwargs) == ("celery", [], {})
+    assert run.worker.startswith("celery@")
+
+
+def test_hard_time_limit_is_recorded_as_error(prefork: Worker) -> None:
+    sent = app.send_task("tests.sleep", args=(60,), time_limit=1)
+    run = outcome(prefork, str(sent.id))
+
+    assert (run.state, run.status) == ("failure", "error")
+    assert "TimeLimitExceeded" in run.exception
+    assert run.duration is not None
+    assert 0.9 < run.duration < 30
+
+
+def test_task_that_is_terminated_while_it_runs_is_recorded_as_error(prefork: Worker) -> None:
+    celery_id = send("tests.sleep", 60)
+    assert eventually(lambda: "Sleeping" in prefork.log.read_text())
+    app.control.revoke(celery_id, terminate=True)
+    run = outcome(prefork, celery_id)
+
+    assert (run.state, run.status) == ("revoked", "error")
+    assert last_event(run) == "Terminated by SIGTERM while it ran"
+
+
+def test_task_that_is_revoked_before_its_start_is_recorded_as_warning(prefork: Worker) -> None:
+    sent = app.send_task("tests.succeed", countdown=1)
+    app.control.revoke(sent.id)
+    run = outcome(prefork, str(sent.id))
+
+    assert (run.state, run.status) == ("revoked", "warning")
+    assert last_event(run) == "Revoked before it started"
+
+
+def test_expired_task_is_recorded_as_warning(prefork: Worker) -> None:
+    run = outcome(prefork, str(app.send_task("tests.succeed", expires=-1).id))
+
+    assert (run.state, run.status) == ("revoked", "warning")
+    assert last_event(run) == "Expired before it started"
+
+
+def test_unregistered_task_is_recorded_as_error(prefork: Worker) -> None:
+    run = outcome(prefork, send("tests.nobody_knows"))
+
+    assert (run.state, run.status) == ("failure", "error")
+    assert run.system_task.name == "tests.nobody_knows"
+    assert "nobody_knows" in run.exception
+
+
+def test_reject_is_recorded_once_and_as_rejected(prefork: Worker) -> None:
+    celery_id = send("tests.reject")
+    assert outcome(prefork, celery_id).state == "rejected"
+    outcome(prefork, send("tests.succeed"))
+    prefork.stop()
+
+    assert outcome(prefork, celery_id).state == "rejected"

@@ -33,7 +33,7 @@ def begin(info: TaskInfo = INFO, **changes: Any) -> Run:
         "args": [],
         "kwargs": {},
     }
-    return recorder.start(info, **{**values, **changes})
+    return recorder.start(recorder.new(info, **{**values, **changes}))
 
 
 def messages(record: RunRecord) -> list[dict[str, Any]]:
@@ -176,6 +176,24 @@ def test_nested_run_gives_way_to_the_one_around_it() -> None:
     assert recorder.current.get() is outer
     assert recorder.end("outer") is outer
     assert recorder.current.get() is None
+
+
+def test_run_that_started_earlier_has_its_duration() -> None:
+    started = datetime.now(UTC) - timedelta(seconds=5)
+    record = begin(started=started).finish(State.FAILURE)
+
+    assert record.start_timestamp == started
+    assert record.duration == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize(("terminated", "status"), [(False, "warning"), (True, "error")])
+def test_revoked_run_is_an_error_only_if_it_was_terminated(terminated: bool, status: str) -> None:
+    run = begin()
+    run.revoke("Stopped", terminated=terminated)
+    record = run.finish(State.REVOKED)
+
+    assert record.status == status
+    assert [message["event"] for message in messages(record)] == ["Stopped"]
 
 
 def test_odd_celery_ids_find_their_run() -> None:

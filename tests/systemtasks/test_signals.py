@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery.app.task import Task
 
-from systemtasks import recorder, signals
+from systemtasks import received, recorder, signals
 from systemtasks.recorder import RunRecord
 from systemtasks.states import State, Status
 from tests import tasks
@@ -141,16 +141,16 @@ def test_sending_is_stamped(monkeypatch: pytest.MonkeyPatch) -> None:
     headers: dict[str, Any] = {}
     signals.note_sending(headers=headers, body=None)
 
-    assert signals._moment(headers[signals.SENT_HEADER]) is not None
+    assert received.moment(headers[received.SENT_HEADER]) is not None
 
 
 @pytest.mark.parametrize("when", ["2026-11-24T12:00:00", "2026-11-24T12:00:00+00:00", 1795521600])
 def test_moments_are_in_utc(when: object) -> None:
-    moment = signals._moment(when)
+    moment = received.moment(when)
 
     assert moment is not None
     assert moment.isoformat() == "2026-11-24T12:00:00+00:00"
 
 
 def test_other_moments_are_none() -> None:
-    assert signals._moment(None) is None
+    assert received.moment(None) is None
