@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
+from urllib.parse import SplitResult, urlsplit
 
 import psycopg
 from environs import Env, EnvError
@@ -36,19 +37,11 @@ def boolean(name: str, *, default: bool) -> bool:
     return bool(_read(_env.bool, name, default, "true or false"))
 
 
-def whole_number(name: str, default: int, *, least: int = 0) -> int:
-    """A whole number that is not less than `least`."""
+def whole_number(name: str, default: int, *, most: int) -> int:
+    """A whole number from 0 to `most`."""
     value = int(_read(_env.int, name, default, "a whole number"))
-    if value < least:
-        stop(f"{name} must be at least {least}, not {value}.")
-    return value
-
-
-def number(name: str, default: float) -> float:
-    """A number above zero."""
-    value = float(_read(_env.float, name, default, "a number"))
-    if not 0 < value < float("inf"):
-        stop(f"{name} must be a number above zero, not {value}.")
+    if not 0 <= value <= most:
+        stop(f"{name} must be from 0 to {most}, not {value}.")
     return value
 
 
@@ -93,10 +86,45 @@ def database(url: str) -> dict[str, Any]:
 
 
 def broker(url: str) -> str:
-    """The URL of a Redis or Valkey."""
+    """The URL of a Redis or Valkey, as kombu takes it."""
     if not url.startswith(("redis://", "rediss://", "redis+socket://", "sentinel://")):
         stop("BROKER_URL must begin with redis:// (or rediss://, redis+socket://, sentinel://).")
+    for part in url.split(";"):  # sentinel:// may name several
+        parts = urlsplit(part)
+        database = parts.path.strip("/")
+        if parts.scheme == "redis+socket":
+            if not database:
+                stop("BROKER_URL names no socket; it looks like redis+socket:///path/of/the.sock.")
+        elif not _has_valid_port(parts) or not (database.isdecimal() or not database):
+            stop("BROKER_URL must look like redis://:password@host:port/number.")
     return url
+
+
+def _has_valid_port(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def hosts(name: str, default: tuple[str, ...]) -> list[str]:
+    """Host names with commas between them, as Django's ALLOWED_HOSTS has them."""
+    names = words(name, default)
+    if not names:
+        stop(f"{name} is not set; it lists the host names of this service.")
+    for host in names:
+        if not re.fullmatch(r"\*|\.?[\w.-]+|\[[0-9a-fA-F:.]+\]", host):
+            stop(f"{name} must list host names, without scheme, port or path, not {host!r}.")
+    return names
+
+
+def origins(name: str) -> list[str]:
+    """Origins with commas between them."""
+    given = words(name)
+    for origin in given:
+        if not re.fullmatch(r"https?://[^/\s]+", origin):
+            stop(f"{name} must list origins like https://host, not {origin!r}.")
+    return given
 
 
 def secret_key(value: str) -> str:

@@ -10,7 +10,7 @@ from config import embedded, environment
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # Where a service is not named, one from a wheel serves this checkout alone, in plain HTTP and
-# with a secret key of its own: see config/embedded.py.
+# with a secret key of its own: see config/embedded/.
 EMBEDDED = embedded.Services(
     data=Path(environment.text("DATA_DIR", str(BASE_DIR / "var"))),
     postgres=not environment.text("DATABASE_URL"),
@@ -22,15 +22,10 @@ DEBUG = environment.boolean("DEBUG", default=False)
 SECRET_KEY = environment.secret_key(
     environment.text("SECRET_KEY") or (EMBEDDED.secret_key() if ONE_MACHINE else "")
 )
-ALLOWED_HOSTS = environment.words(
+ALLOWED_HOSTS = environment.hosts(
     "ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]") if ONE_MACHINE else ()
 )
-if not ALLOWED_HOSTS:
-    environment.stop("ALLOWED_HOSTS is not set; it lists the host names of this service.")
-CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS")
-for origin in CSRF_TRUSTED_ORIGINS:
-    if "://" not in origin:
-        environment.stop(f"CSRF_TRUSTED_ORIGINS must list origins like https://host, not {origin}.")
+CSRF_TRUSTED_ORIGINS = environment.origins("CSRF_TRUSTED_ORIGINS")
 
 HTTPS = environment.boolean("HTTPS", default=not (ONE_MACHINE or DEBUG))
 SECURE_SSL_REDIRECT = HTTPS
@@ -157,7 +152,7 @@ DEMO_TASKS = environment.boolean("DEMO_TASKS", default=False)
 
 SYSTEMTASKS = {
     "EXPIRES_AFTER": timedelta(days=days)
-    if (days := environment.whole_number("EXPIRES_AFTER_DAYS", 30))
+    if (days := environment.whole_number("EXPIRES_AFTER_DAYS", 30, most=36_500))
     else None,
     "WARNING_FROM_LOGS": environment.boolean("WARNING_FROM_LOGS", default=True),
     "LOG_LEVEL": environment.one_of(

@@ -112,9 +112,15 @@ def _prepare(data: Path) -> None:
     from django.conf import settings
     from django.core.management import call_command
     from django.db import OperationalError
+    from kombu import Connection
 
     settings.EMBEDDED.attach()
     django.setup()
+    try:
+        with Connection(settings.CELERY_BROKER_URL, connect_timeout=5) as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0)
+    except Exception as error:  # noqa: BLE001 - each transport has errors of its own
+        stop(f"the broker cannot be used: {str(error).splitlines()[0]}")
     try:
         call_command("migrate", verbosity=0, interactive=False)
     except OperationalError as error:
@@ -213,9 +219,9 @@ def _welcome(children: list[Child], port: int) -> str:
         _await(children, recorded, "no task was recorded")
         path += f"{first}/"
 
-    login = "your own account, or a new one: .venv/bin/python manage.py createsuperuser"
+    login = f"your own account, or a new one: {_manage()} createsuperuser"
     token = "$TOKEN"  # noqa: S105 - a name for the reader to fill in
-    hint = "(make a token: .venv/bin/python manage.py create_token admin)"
+    hint = f"(make a token: {_manage()} create_token admin)"
     users = get_user_model()._default_manager
     with transaction.atomic():
         if not users.filter(is_superuser=True).exists():
@@ -237,6 +243,17 @@ def _welcome(children: list[Child], port: int) -> str:
             "",
         )
     )
+
+
+def _manage() -> str:
+    """How to start manage.py in another terminal, over the same database."""
+    from django.conf import settings
+
+    command = ".venv/bin/python manage.py"
+    if settings.EMBEDDED.postgres:
+        return command
+    # Its DATABASE_URL and BROKER_URL are the person's own, and may hold a password.
+    return f"SECRET_KEY=$(cat var/secret_key) ALLOWED_HOSTS=localhost {command}"
 
 
 def _watch(children: list[Child]) -> bool:

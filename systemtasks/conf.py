@@ -66,6 +66,16 @@ class Conf:
     """Seconds that a process which is shutting down waits for its last rows to be written."""
 
 
+LONGEST_EXPIRY = timedelta(days=36_500)
+
+
+def is_expiry(value: object) -> bool:
+    """Whether this is a time after which a row may expire: None, or up to a hundred years."""
+    return value is None or (
+        isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_EXPIRY
+    )
+
+
 def _accepts(hint: Any, value: object) -> bool:  # noqa: ANN401 - a type hint is any object
     if get_origin(hint) is UnionType:
         return any(_accepts(member, value) for member in get_args(hint))
@@ -92,7 +102,10 @@ def conf() -> Conf:
             hint = hints[name]
             expected = hint.__name__ if isinstance(hint, type) else str(hint)
             raise ImproperlyConfigured(f"SYSTEMTASKS['{name}'] must be {expected}, not {value!r}")
-    return Conf(**given)
+    read = Conf(**given)
+    if not is_expiry(read.EXPIRES_AFTER):
+        raise ImproperlyConfigured("SYSTEMTASKS['EXPIRES_AFTER'] must be from 0 to 36500 days")
+    return read
 
 
 def _reset(*, setting: str, **_: object) -> None:

@@ -5,8 +5,9 @@ a child that was killed, a hard time limit, a revoked or expired or unregistered
 """
 
 import inspect
+import logging
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -15,12 +16,14 @@ from celery import Task
 from celery.app.task import Context
 
 from systemtasks import recorder
-from systemtasks.conf import conf
+from systemtasks.conf import conf, is_expiry
 from systemtasks.recorder import NAME_LIMIT, Run, TaskInfo
 from systemtasks.values import clean_column, clean_text
 
 if TYPE_CHECKING:
     from celery.worker.request import Request  # which no process but a worker needs
+
+logger = logging.getLogger(__name__)
 
 SENT_HEADER = "systemtasks_sent"
 """The message header that says when a task was sent, in seconds since 1970, UTC."""
@@ -108,8 +111,21 @@ def task_info(task: Task[Any, Any]) -> TaskInfo:
     return TaskInfo(
         name=clean_column(task.name, NAME_LIMIT),
         description=clean_text(paragraph, conf().TEXT_LIMIT),
-        expires_after=getattr(task, "systemtasks_expires_after", conf().EXPIRES_AFTER),
+        expires_after=_expires_after(task),
     )
+
+
+def _expires_after(task: Task[Any, Any]) -> timedelta | None:
+    default = conf().EXPIRES_AFTER
+    own: timedelta | None = getattr(task, "systemtasks_expires_after", default)
+    if is_expiry(own):
+        return own
+    logger.warning(
+        "%s has systemtasks_expires_after=%r, which is neither None nor a timedelta of up to "
+        "36500 days; its rows expire after %s",
+        *(task.name, own, default),
+    )
+    return default
 
 
 def moment(value: object) -> datetime | None:

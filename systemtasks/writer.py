@@ -132,6 +132,7 @@ class Writer:
         self._work = threading.Event()
         self._writing = 0
         self._dropped = 0
+        self._given_up = False
 
     def submit(self, record: RunRecord) -> None:
         """Hand over a record; takes microseconds and never waits for the database."""
@@ -160,9 +161,16 @@ class Writer:
                 conf().FLUSH_TIMEOUT if timeout is None else timeout,
             )
         self._hurry.clear()
+        self._given_up = not done
         if not done:
-            logger.error("%d task runs are not recorded: the database is away", len(self._pending))
+            left = len(self._pending) + self._writing
+            logger.error("%d task runs are not recorded: the database is away", left)
         return done
+
+    def flush_at_exit(self) -> None:
+        """Flush, unless the worker's shutdown has already waited in vain."""
+        if not self._given_up:
+            self.flush()
 
     def _drop_one(self) -> None:
         # The oldest success is what is missed least.
@@ -232,4 +240,4 @@ writer = Writer()
 """This process's writer."""
 
 os.register_at_fork(after_in_child=writer.reset)
-atexit.register(writer.flush)
+atexit.register(writer.flush_at_exit)

@@ -44,6 +44,13 @@ def test_production_settings_load() -> None:
         ("DATABASE_URL", "postgresql://user@host:port/db"),
         ("DATABASE_URL", "postgresql://user@host/db?no_such_option=1"),
         ("BROKER_URL", "amqp://guest@host//"),
+        ("BROKER_URL", "redis://"),
+        ("BROKER_URL", "redis://host:port/0"),
+        ("BROKER_URL", "redis://host:6379/name"),
+        ("BROKER_URL", "redis+socket://"),
+        ("ALLOWED_HOSTS", "https://tasks.internal"),
+        ("EXPIRES_AFTER_DAYS", "9999999"),
+        ("CSRF_TRUSTED_ORIGINS", "://"),
         ("SECRET_KEY", ""),
         ("SECRET_KEY", "short"),
         ("SECRET_KEY", "django-insecure-q7Zr0xWc4LmB9vTn2KsYd8HfGj3PaEu6RiOo1NbVwXkCzMtQ5S"),
@@ -66,6 +73,26 @@ def test_bad_value_stops_the_start_with_one_sentence_that_names_it(name: str, va
     assert len(loaded.stderr.splitlines()) == 1
     assert name in loaded.stderr
     assert loaded.stderr.startswith("System Tasks cannot start: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://broker",
+        "rediss://:word@broker:6380/1",
+        "redis+socket:///run/valkey.sock?virtual_host=2",
+        "sentinel://one:26379;sentinel://two:26379",
+    ],
+)
+def test_broker_urls_that_kombu_takes_are_taken(url: str) -> None:
+    assert environment.broker(url) == url
+
+
+@pytest.mark.parametrize("hosts", ["*", "tasks.internal", ".internal", "127.0.0.1", "[::1],a-b.c"])
+def test_hosts_that_django_takes_are_taken(hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOWED_HOSTS", hosts)
+
+    assert environment.hosts("ALLOWED_HOSTS", ()) == hosts.split(",")
 
 
 def test_password_in_a_bad_database_url_is_not_printed() -> None:

@@ -141,12 +141,15 @@ def test_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, port: int
     assert "no permission to write" in refused(tmp_path / "file" / "var", port)
 
 
+def test_broker_that_is_away_is_one_sentence(data: Path, port: int) -> None:
+    assert "the broker cannot be used" in refused(data, port, BROKER_URL="redis://127.0.0.1:1/0")
+
+
 def test_database_that_is_away_is_one_sentence(data: Path, port: int) -> None:
     said = refused(
         data,
         port,
         DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
-        BROKER_URL="redis://127.0.0.1:1/0",
     )
 
     assert "the database cannot be used" in said

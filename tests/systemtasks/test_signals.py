@@ -124,6 +124,23 @@ def test_task_says_when_its_row_expires(records: list[RunRecord]) -> None:
     assert short.expires == short.finish_timestamp + timedelta(hours=1)
 
 
+@pytest.mark.parametrize("wrong", [90, "soon", timedelta(days=9_999_999), -timedelta(days=1)])
+def test_wrong_expiry_gives_way_to_the_default_and_is_said(
+    records: list[RunRecord],
+    wrong: object,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tasks.short_lived, "systemtasks_expires_after", wrong)
+    received.task_info.cache_clear()
+    run(tasks.short_lived)
+    received.task_info.cache_clear()
+    (record,) = records
+
+    assert record.expires == record.finish_timestamp + timedelta(days=30)
+    assert "tests.short_lived has systemtasks_expires_after" in caplog.text
+
+
 def test_recording_that_fails_does_not_reach_the_task(
     records: list[RunRecord], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

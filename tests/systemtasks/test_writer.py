@@ -197,6 +197,7 @@ def test_records_wait_while_the_database_is_away(
         assert tried.acquire(timeout=10)
     batch_writer.submit(record("2"))
     assert not batch_writer.flush(timeout=0.05)
+    assert "2 task runs are not recorded: the database is away" in caplog.text
     away.set()
 
     assert batch_writer.flush(timeout=10)
