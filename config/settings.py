@@ -158,6 +158,9 @@ SYSTEMTASKS = {
     "LOG_LEVEL": environment.one_of(
         "RECORD_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     ),
+    "JOURNAL_DIR": environment.text(
+        "JOURNAL_DIR", str(EMBEDDED.data.resolve() / "journal") if ONE_MACHINE else ""
+    ),
     "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=True),
 }
 

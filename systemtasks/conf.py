@@ -62,6 +62,9 @@ class Conf:
     PENDING_LIMIT: int = 20_000
     """How many finished runs wait in memory while the database is away."""
 
+    JOURNAL_DIR: str = ""
+    """The folder of the journal; empty for one below the system's temporary folder."""
+
     FLUSH_TIMEOUT: float = 5.0
     """Seconds that a process which is shutting down waits for its last rows to be written."""
 

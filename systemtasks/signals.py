@@ -49,6 +49,7 @@ def connect() -> None:
         (signals.task_failure, note_failure),
         (signals.task_retry, note_retry),
         (signals.task_postrun, finish),
+        (signals.worker_ready, write_what_is_left),
         (signals.worker_process_shutdown, flush),
         (signals.worker_shutdown, flush),
     ):
@@ -129,6 +130,11 @@ def note_unknown(id: str, name: str, exc: BaseException, message: Any, **_: Any)
     run = received.unregistered_attempt(id, name, message)
     run.fail(exc)
     writer.submit(run.finish(State.FAILURE))
+
+
+@never_raising
+def write_what_is_left(**_: Any) -> None:  # noqa: ANN401
+    writer.start()
 
 
 @never_raising

@@ -6,13 +6,15 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
 from django.db import DataError, IntegrityError, connections, transaction
+from psycopg.errors import UniqueViolation
 
 from systemtasks.conf import conf
+from systemtasks.journal import Journal, Segment
 from systemtasks.models import system_task_uuid
 from systemtasks.recorder import RunRecord
 from systemtasks.states import State
@@ -20,6 +22,7 @@ from systemtasks.states import State
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
+ORPHAN_INTERVAL = 5.0  # seconds between two looks for what dead processes left
 
 # Errors that lie in a record, and not in the database or the way to it.
 RECORD_ERRORS = (DataError, IntegrityError, ValueError, TypeError, OverflowError)
@@ -96,13 +99,26 @@ def write(records: Sequence[RunRecord]) -> None:
     records = sorted(records, key=lambda record: record.start_timestamp)
     tasks = {system_task_uuid(record.name, record.uid): record for record in records}
     runs = {(record.celery_id, record.attempt): record for record in records}
+    for last in (False, False, True):
+        try:
+            _upsert_rows(tasks.values(), runs.values())
+        except IntegrityError as error:
+            # ON CONFLICT looks at one unique index: where two processes insert a new task at the
+            # same moment, the other index may refuse it. Now that row is there to be updated.
+            if last or not isinstance(error.__cause__, UniqueViolation):
+                raise
+        else:
+            return
+
+
+def _upsert_rows(tasks: Collection[RunRecord], runs: Collection[RunRecord]) -> None:
     alias = conf().DATABASE
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute(UPSERT_SYSTEM_TASKS, _arrays(SYSTEM_TASK_COLUMNS, tasks.values()))
-        cursor.execute(UPSERT_TASK_RUNS, _arrays(TASK_RUN_COLUMNS, runs.values()))
+        cursor.execute(UPSERT_SYSTEM_TASKS, _arrays(SYSTEM_TASK_COLUMNS, tasks))
+        cursor.execute(UPSERT_TASK_RUNS, _arrays(TASK_RUN_COLUMNS, runs))
 
 
-def _arrays(columns: dict[str, str], records: Any) -> list[list[Any]]:  # noqa: ANN401
+def _arrays(columns: dict[str, str], records: Collection[RunRecord]) -> list[list[Any]]:
     computed = {"uuid", "system_task_id"}
     known = {field.name for field in fields(RunRecord)} | computed
     assert known.issuperset(columns)  # noqa: S101 - a column without a value is a mistake of ours
@@ -121,10 +137,13 @@ class Writer:
     """Takes records from any thread, and writes them from one of its own."""
 
     def __init__(self) -> None:
+        self._journal = Journal()
         self.reset()
 
     def reset(self) -> None:
         """Begin with nothing, as a forked child must: its parent writes what is the parent's."""
+        self._journal.forget()
+        self._journal = Journal()
         self._pending: deque[RunRecord] = deque()
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
@@ -135,17 +154,22 @@ class Writer:
         self._given_up = False
 
     def submit(self, record: RunRecord) -> None:
-        """Hand over a record; takes microseconds and never waits for the database."""
+        """Hand over a record; takes microseconds and never waits for the database.
+
+        When this returns, the record is in the journal.
+        """
         with self._changed:
-            if len(self._pending) >= conf().PENDING_LIMIT:
+            if len(self._pending) + self._writing >= conf().PENDING_LIMIT and self._pending:
                 self._drop_one()
+            self._journal.append(record)
             self._pending.append(record)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="systemtasks-writer", daemon=True
-                )
-                self._thread.start()
+            self._start()
         self._work.set()
+
+    def start(self) -> None:
+        """Have the thread run, which also writes what dead processes left in the journal."""
+        with self._changed:
+            self._start()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all is written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
@@ -155,6 +179,7 @@ class Writer:
         if self._thread is None:
             return True
         self._hurry.set()
+        self._work.set()
         with self._changed:
             done = self._changed.wait_for(
                 lambda: not self._pending and not self._writing,
@@ -164,13 +189,20 @@ class Writer:
         self._given_up = not done
         if not done:
             left = len(self._pending) + self._writing
-            logger.error("%d task runs are not recorded: the database is away", left)
+            logger.error("The database is away: %d task runs stay in the journal", left)
         return done
 
     def flush_at_exit(self) -> None:
         """Flush, unless the worker's shutdown has already waited in vain."""
         if not self._given_up:
             self.flush()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="systemtasks-writer", daemon=True
+            )
+            self._thread.start()
 
     def _drop_one(self) -> None:
         # The oldest success is what is missed least.
@@ -183,22 +215,48 @@ class Writer:
         self._dropped += 1
 
     def _run(self) -> None:
+        next_look = 0.0
         while True:
-            self._work.wait()
-            self._hurry.wait(conf().BATCH_INTERVAL)
+            if self._work.wait(ORPHAN_INTERVAL):
+                self._hurry.wait(conf().BATCH_INTERVAL)
             self._work.clear()
-            while batch := self._take():
-                self._write_until_done(batch)
-                with self._changed:
-                    self._writing = 0
-                    self._changed.notify_all()
+            self._write_pending()
+            if time.monotonic() >= next_look:
+                self._adopt_orphans()
+                next_look = time.monotonic() + ORPHAN_INTERVAL
 
-    def _take(self) -> list[RunRecord]:
-        with self._changed:
-            count = min(len(self._pending), conf().BATCH_LIMIT)
-            batch = [self._pending.popleft() for _ in range(count)]
-            self._writing = count
-            return batch
+    def _write_pending(self) -> None:
+        while True:
+            with self._changed:
+                records = list(self._pending)
+                self._pending.clear()
+                self._writing = len(records)
+                segment = self._journal.rotate()
+            if not records:
+                return
+            self._write_all(records, segment)
+            with self._changed:
+                self._writing = 0
+                self._changed.notify_all()
+
+    def _adopt_orphans(self) -> None:
+        for segment in self._journal.orphans():
+            try:
+                records = list(segment.records())
+            except OSError as error:
+                logger.warning("%s cannot be read: %s", segment.path, error)
+                segment.close()
+                continue
+            if records:
+                logger.warning("%d task runs of a dead process are recorded now", len(records))
+            self._write_all(records, segment)
+
+    def _write_all(self, records: list[RunRecord], segment: Segment | None) -> None:
+        limit = conf().BATCH_LIMIT
+        for begin in range(0, len(records), limit):
+            self._write_until_done(records[begin : begin + limit])
+        if segment is not None:
+            segment.remove()
 
     def _write_until_done(self, batch: list[RunRecord]) -> None:
         pause = 0.1

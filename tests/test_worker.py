@@ -1,10 +1,14 @@
 """Real workers run real tasks, and their records are read over HTTP."""
 
 import json
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -132,6 +136,38 @@ def test_stopped_worker_has_written_every_run_that_it_finished(worker: Worker) -
     assert SystemTask.objects.count() == 1
 
 
+def test_killed_child_loses_no_run_that_it_had_finished(
+    tmp_path: Path, transactional_db: None
+) -> None:
+    with Worker(tmp_path / "worker.log", "--pool", "prefork", "--concurrency", "1") as worker:
+        for number in range(3):  # the pool takes five seconds to replace a child
+            send("tests.succeed", number)
+            send("tests.die")
+        assert recorded(6), worker.log.read_text()
+
+    runs = TaskRun.objects.filter(system_task__name="tests.succeed")
+    assert {run.args[0] for run in runs if run.args} == {0, 1, 2}
+    assert TaskRun.objects.filter(system_task__name="tests.die", state="failure").count() == 3
+
+
+def test_killed_worker_loses_no_run_that_it_had_finished(
+    tmp_path: Path, transactional_db: None
+) -> None:
+    options = (*POOLS["prefork"], "--prefetch-multiplier", "1")
+    with Worker(tmp_path / "worker.log", *options) as worker:
+        for number in range(300):
+            send("tests.succeed", number)
+        assert eventually(lambda: "Hello 100" in worker.log.read_text()), worker.log.read_text()
+        os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+    finished = set(re.findall(r"tests\.succeed\[(\S+)\] succeeded in", worker.log.read_text()))
+    assert len(finished) > 50
+
+    with Worker(tmp_path / "next.log", "--pool", "solo"):
+        written = TaskRun.objects.filter(celery_id__in=finished)
+        assert eventually(lambda: written.count() == len(finished)), len(finished) - written.count()
+
+
 def test_children_that_are_replaced_lose_nothing(tmp_path: Path, transactional_db: None) -> None:
     options = (*POOLS["prefork"], "--max-tasks-per-child", "10")
     with Worker(tmp_path / "worker.log", *options) as worker:
@@ -192,9 +228,12 @@ def test_task_that_is_terminated_while_it_runs_is_recorded_as_error(prefork: Wor
 
 
 def test_task_that_is_revoked_before_its_start_is_recorded_as_warning(prefork: Worker) -> None:
-    sent = app.send_task("tests.succeed", countdown=1)
-    app.control.revoke(sent.id)
-    run = outcome(prefork, str(sent.id))
+    celery_id = str(uuid4())
+    assert eventually(lambda: bool(app.control.ping(timeout=1)))  # it hears what is broadcast
+    app.control.revoke(celery_id)
+    assert eventually(lambda: celery_id in prefork.log.read_text()), prefork.log.read_text()
+    app.send_task("tests.succeed", task_id=celery_id)
+    run = outcome(prefork, celery_id)
 
     assert (run.state, run.status) == ("revoked", "warning")
     assert last_event(run) == "Revoked before it started"

@@ -4,10 +4,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection
+from psycopg.errors import UniqueViolation
 from pytest_django import Settings
 
 from systemtasks import writer as writer_module
@@ -45,6 +47,12 @@ def record(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -
         "expires": finish + timedelta(days=30),
     }
     return RunRecord(**{**values, **changes})
+
+
+@pytest.fixture(autouse=True)
+def journal_folder(settings: Settings, tmp_path: Path) -> Path:
+    settings.SYSTEMTASKS = {"JOURNAL_DIR": str(tmp_path / "journal")}
+    return tmp_path / "journal"
 
 
 @pytest.fixture
@@ -197,7 +205,7 @@ def test_records_wait_while_the_database_is_away(
         assert tried.acquire(timeout=10)
     batch_writer.submit(record("2"))
     assert not batch_writer.flush(timeout=0.05)
-    assert "2 task runs are not recorded: the database is away" in caplog.text
+    assert "2 task runs stay in the journal" in caplog.text
     away.set()
 
     assert batch_writer.flush(timeout=10)
@@ -214,7 +222,7 @@ def test_full_memory_drops_the_oldest_success_and_says_how_many(
     settings: Settings,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings.SYSTEMTASKS = {"PENDING_LIMIT": 3}
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 4}
     taken, back = threading.Event(), threading.Event()
 
     def waiting(records: list[RunRecord]) -> None:
@@ -263,6 +271,26 @@ def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
     assert failures == []
     assert TaskRun.objects.count() == 4 * 20 * 20
     assert SystemTask.objects.count() == 20
+
+
+@pytest.mark.django_db
+def test_new_task_that_another_process_inserts_at_the_same_moment_is_updated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upsert = writer_module._upsert_rows
+    calls = []
+
+    def refused_at_first(*rows: Any) -> None:
+        calls.append(rows)
+        if len(calls) == 1:
+            raise IntegrityError from UniqueViolation("systemtask_name_uid")
+        upsert(*rows)
+
+    monkeypatch.setattr(writer_module, "_upsert_rows", refused_at_first)
+    write([record()])
+
+    assert len(calls) == 2
+    assert TaskRun.objects.count() == 1
 
 
 def test_forked_child_begins_with_nothing_pending(batch_writer: Writer) -> None:

@@ -1,0 +1,164 @@
+"""Finished runs on disk, from the moment they end until their rows are committed.
+
+Appended without fsync: that outlives the process, not the machine. Each file belongs to one
+process, which holds a lock on it; the kernel drops a dead process's locks, and then the next
+process on this host takes the file over.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from django.db import connections
+
+from systemtasks.conf import conf
+from systemtasks.recorder import RunRecord
+from systemtasks.states import State, Status
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".journal"
+TIMES = tuple(field.name for field in fields(RunRecord) if "datetime" in str(field.type))
+
+
+def default_folder() -> Path:
+    """The folder of this account and this database, below the system's temporary folder."""
+    database = connections[conf().DATABASE].settings_dict
+    where = "\0".join(str(database[key]) for key in ("HOST", "PORT", "NAME", "USER"))
+    name = hashlib.sha256(where.encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"systemtasks-{os.geteuid()}-{name}"
+
+
+def encode(record: RunRecord) -> bytes:
+    """The record as one line."""
+    return orjson.dumps(record) + b"\n"
+
+
+def decode(line: bytes) -> RunRecord:
+    """The record of a line; raises ValueError, KeyError or TypeError for anything else."""
+    values: dict[str, Any] = orjson.loads(line)
+    for name in TIMES:
+        if values[name] is not None:
+            values[name] = datetime.fromisoformat(values[name])
+    return RunRecord(
+        **{**values, "state": State(values["state"]), "status": Status(values["status"])}
+    )
+
+
+class Segment:
+    """One file of a journal, locked for as long as it is open."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def append(self, line: bytes) -> None:
+        """Add a line; raises OSError where the disk does not take it whole."""
+        written = os.write(self._descriptor, line)
+        if written != len(line):
+            # The half line ends here, so that it spoils no other.
+            os.write(self._descriptor, b"\n")
+            raise OSError(f"only {written} of {len(line)} bytes were written")
+
+    def records(self) -> Iterator[RunRecord]:
+        """What the file holds; a half-written or foreign line is left out with a warning."""
+        for line in self.path.read_bytes().splitlines():
+            try:
+                yield decode(line)
+            except (ValueError, KeyError, TypeError):
+                logger.warning("An entry of %s is not whole, and left out", self.path)
+
+    def remove(self) -> None:
+        """Delete the file: all that it holds is committed."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+
+class Journal:
+    """The journal of one process; the caller sees to it that one thread uses it at once."""
+
+    def __init__(self) -> None:
+        self._segment: Segment | None = None
+        self._failed = False
+        self._numbers = count()
+
+    def append(self, record: RunRecord) -> None:
+        """Write the record down. Where the disk fails, it is in memory only, which is said once."""
+        try:
+            if self._segment is None:
+                self._segment = self._new_segment()
+            self._segment.append(encode(record))
+        except OSError as error:
+            if not self._failed:
+                logger.warning("Finished runs are in memory only until they are rows: %s", error)
+            self._failed = True
+        else:
+            self._failed = False
+
+    def rotate(self) -> Segment | None:
+        """The file so far, for whoever writes its rows; what comes next goes into a new one."""
+        segment, self._segment = self._segment, None
+        return segment
+
+    def forget(self) -> None:
+        """Close the file without removing it: a forked child must leave it to its parent."""
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+
+    def orphans(self) -> Iterator[Segment]:
+        """The files whose processes are gone; each is the caller's from now on."""
+        try:
+            paths = sorted(self._folder().glob(f"*{SUFFIX}"))
+        except OSError:
+            return
+        for path in paths:
+            try:
+                descriptor = os.open(path, os.O_RDWR)
+            except OSError:
+                continue  # its process has just removed it
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                continue
+            if os.fstat(descriptor).st_nlink:
+                yield Segment(path, descriptor)
+            else:
+                os.close(descriptor)
+
+    def _folder(self) -> Path:
+        configured = conf().JOURNAL_DIR
+        return Path(configured) if configured else default_folder()
+
+    def _new_segment(self) -> Segment:
+        folder = self._folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise PermissionError(f"{folder} belongs to somebody else")
+        # Locked before it has its name, or another process might take it for an orphan.
+        name = f"{os.getpid()}-{next(self._numbers)}-{uuid4().hex[:8]}"
+        unnamed, path = folder / f"{name}.new", folder / f"{name}{SUFFIX}"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(unnamed, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            unnamed.rename(path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return Segment(path, descriptor)
