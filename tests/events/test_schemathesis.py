@@ -15,6 +15,8 @@ from events.serializers import LogLevel
 from systemtasks.models import SystemTask
 from tests import factories
 
+pytestmark = pytest.mark.slow
+
 CONFIG: dict[str, Any] = {
     "checks": {
         # The document calls `ordering` a text and `page` an integer, as authentik's does, and so
