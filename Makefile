@@ -4,12 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
-DEMO_TASKS ?= true
 
 .PHONY: up test lint format requirements clean
 
 up: $(VENV)/local
-	@DEMO_TASKS=$(DEMO_TASKS) $(BIN)/python -m config.up --port $(PORT)
+	@$(BIN)/python -m config.up --port $(PORT)
 
 test: $(VENV)/test lint
 	@./tests/run

@@ -1,11 +1,13 @@
 """What the commands for tokens share: a user by name, and a time as people write it."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.core.management.base import CommandError
+
+from systemtasks.values import utc
 
 SPAN = re.compile(r"([0-9]{1,6})([dh])", re.ASCII)
 TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
@@ -38,9 +40,8 @@ def time_to_come(text: str, now: datetime) -> datetime:
     return time
 
 
-def _time(text: str, now: datetime) -> datetime | None:
+def _time(text: str, now: datetime) -> datetime:
     if match := SPAN.fullmatch(text):
         unit = {"d": timedelta(days=1), "h": timedelta(hours=1)}[match[2]]
         return now + int(match[1]) * unit
-    time = datetime.fromisoformat(text)
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    return utc(text)

@@ -1,6 +1,7 @@
 """The two tables: what a task's last run came to, and each attempt of each run."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -20,6 +21,7 @@ def full_name(name: str, uid: str) -> str:
     return f"{name}:{uid}" if uid else name
 
 
+@lru_cache(maxsize=10_000)  # the writer asks three times a run
 def system_task_uuid(name: str, uid: str = "") -> UUID:
     """The uuid of a SystemTask: the same in every environment, known without a query."""
     return uuid5(NAMESPACE, full_name(name, uid))

@@ -18,7 +18,7 @@ from celery.app.task import Context
 from systemtasks import recorder
 from systemtasks.conf import conf, is_expiry
 from systemtasks.recorder import NAME_LIMIT, Run, TaskInfo
-from systemtasks.values import clean_column, clean_text
+from systemtasks.values import clean_column, clean_text, utc
 
 if TYPE_CHECKING:
     from celery.worker.request import Request  # which no process but a worker needs
@@ -37,7 +37,7 @@ def remember(request: "Request") -> None:
 
 
 def attempt(
-    task: Task[Any, Any],
+    info: TaskInfo,
     context: Context,
     *,
     args: object,
@@ -46,7 +46,7 @@ def attempt(
 ) -> Run:
     """The attempt that this context describes; it starts now, or started then."""
     return recorder.new(
-        task_info(task),
+        info,
         celery_id=str(context.id),
         attempt=(context.retries or 0) + 1,
         queue=str((context.delivery_info or {}).get("routing_key") or ""),
@@ -67,30 +67,23 @@ def lost_attempt(celery_id: str) -> Run | None:
         request.request_dict, delivery_info=request.delivery_info, hostname=request.hostname
     )
     started = moment(request.time_start)
-    return attempt(request.task, context, args=request.args, kwargs=request.kwargs, started=started)
+    info = task_info(request.task)
+    return attempt(info, context, args=request.args, kwargs=request.kwargs, started=started)
 
 
 def revoked_attempt(task: Task[Any, Any], context: Context) -> Run:
     """The attempt that was revoked, which a child may have taken already."""
     request = _requests.get(str(context.id))
     started = moment(request.time_start) if request else None
-    return attempt(task, context, args=context.args, kwargs=context.kwargs, started=started)
+    info = task_info(task)
+    return attempt(info, context, args=context.args, kwargs=context.kwargs, started=started)
 
 
 def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
     """The attempt of a task that this worker does not know."""
-    headers = message.headers or {}
-    return recorder.new(
-        TaskInfo(clean_column(name, NAME_LIMIT), "", conf().EXPIRES_AFTER),
-        celery_id=celery_id,
-        attempt=(headers.get("retries") or 0) + 1,
-        queue=str((message.delivery_info or {}).get("routing_key") or ""),
-        worker="",
-        sent=moment(headers.get(SENT_HEADER)),
-        due=moment(headers.get("eta")),
-        args=None,
-        kwargs=None,
-    )
+    info = TaskInfo(clean_column(name, NAME_LIMIT), "", conf().EXPIRES_AFTER)
+    context = Context(message.headers or {}, id=celery_id, delivery_info=message.delivery_info)
+    return attempt(info, context, args=None, kwargs=None)
 
 
 def reason(terminated: bool, number: int | str | None, expired: bool) -> str:
@@ -132,7 +125,4 @@ def moment(value: object) -> datetime | None:
     """A time that a message carries: seconds since 1970, or ISO 8601."""
     if isinstance(value, int | float):
         return datetime.fromtimestamp(value, UTC)
-    if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return None
+    return utc(value) if isinstance(value, str) else None

@@ -16,20 +16,14 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from systemtasks import logs, received, recorder
-from systemtasks.received import SENT_HEADER
-from systemtasks.states import State
+from systemtasks.received import SENT_HEADER, task_info
+from systemtasks.states import UNFINISHED, State
 from systemtasks.writer import writer
 
 logger = logging.getLogger(__name__)
 
-STATES = {
-    "SUCCESS": State.SUCCESS,
-    "FAILURE": State.FAILURE,
-    "RETRY": State.RETRY,
-    "IGNORED": State.IGNORED,
-    "REJECTED": State.REJECTED,
-    "REVOKED": State.REVOKED,
-}
+STATES = {state.name: state for state in State if state not in UNFINISHED}
+"""The states in which a run ends, by Celery's names for them."""
 
 Receiver = Callable[..., None]
 
@@ -86,7 +80,7 @@ def note_received(request: Any, **_: Any) -> None:  # noqa: ANN401
 
 @never_raising
 def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
-    recorder.start(received.attempt(task, task.request, args=args, kwargs=kwargs))
+    recorder.start(received.attempt(task_info(task), task.request, args=args, kwargs=kwargs))
 
 
 @never_raising

@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from math import isfinite
 from types import TracebackType
@@ -21,6 +22,15 @@ LARGEST_INTEGER = 2**63 - 1
 LARGEST_EXACT_FLOAT = 2**53
 
 _hidden = cache(lambda pattern: re.compile(pattern, re.IGNORECASE))
+
+
+def utc(text: str) -> datetime:
+    """The ISO 8601 date-time in UTC, which is also the zone of a text that names none.
+
+    Raises ValueError or OverflowError for any other text.
+    """
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def clean_text(text: str, limit: int) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from systemtasks.values import utc
+
 ERROR_LEVELS = ("critical", "exception", "error")
 WARNING_LEVELS = ("warning", "warn")
 LEVELS = (*ERROR_LEVELS, *WARNING_LEVELS, "info", "debug")
@@ -113,8 +115,7 @@ def _log_line(event: dict[str, Any]) -> LogLine:
 def _moment(text: str) -> tuple[str, str, str]:
     """A timestamp as the whole, the day, and the time to the millisecond."""
     try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = utc(text)
     except (ValueError, OverflowError):
         return text, "", text
     time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
