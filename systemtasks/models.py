@@ -133,6 +133,9 @@ class TaskRun(models.Model):
     queue = models.CharField(max_length=255, blank=True, default="")
     worker = models.CharField(max_length=255, blank=True, default="")
     sent_timestamp = models.DateTimeField("sent", null=True, blank=True)
+    eta_timestamp = models.DateTimeField(
+        "due", null=True, blank=True, help_text="When it was to start at the earliest"
+    )
     start_timestamp = models.DateTimeField("started", null=True, blank=True)
     finish_timestamp = models.DateTimeField("finished", null=True, blank=True)
     wait = models.FloatField(
@@ -151,6 +154,41 @@ class TaskRun(models.Model):
     )
     expires = models.DateTimeField(
         null=True, blank=True, help_text="When the row may be deleted; never, where empty"
+    )
+    # With defaults in the database, so that workers of the release before may go on writing.
+    sender = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="The process that sent it"
+    )
+    parent_id = models.CharField(
+        "parent",
+        max_length=255,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Celery id of the run that sent it",
+    )
+    root_id = models.CharField(
+        "root",
+        max_length=255,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Celery id of the run from which it descends",
+    )
+    context: "models.JSONField[Any, dict[str, Any]]" = models.JSONField(
+        default=dict,
+        db_default=Value({}, models.JSONField()),
+        blank=True,
+        help_text="What SENDER_CONTEXT said when it was sent",
+    )
+    lease = models.UUIDField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The worker process that answers for this run until its end is known",
+    )
+    seen_timestamp = models.DateTimeField(
+        "last sign of life", null=True, blank=True, help_text="Of the worker, while it runs"
     )
 
     class Meta:
@@ -191,6 +229,8 @@ class TaskRun(models.Model):
             models.Index(
                 fields=("expires",), name="taskrun_expires", condition=Q(expires__isnull=False)
             ),
+            # Without seen_timestamp, so that to renew a lease touches no index.
+            models.Index(fields=("lease",), name="taskrun_lease", condition=Q(lease__isnull=False)),
         )
 
     def __str__(self) -> str:
