@@ -5,6 +5,8 @@ A project overrides them in one dictionary in its Django settings::
     SYSTEMTASKS = {"EXPIRES_AFTER": timedelta(days=90)}
 """
 
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import cache
@@ -14,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,19 @@ class Conf:
     TEXT_LIMIT: int = 8192
     """How many characters of one text (a message, a value, a traceback) are kept."""
 
+    FOLLOW_THREADS: bool = True
+    """Whether what a thread logs belongs to the run that started it (or gave it its work)."""
+
+    RECORD_SENDING: bool = True
+    """Whether a task is a run from the moment it is sent, in the state `queued`."""
+
+    SENDER_CONTEXT: str = ""
+    """The dotted path of a function without arguments, called in the sender whenever a task is
+    sent; what it returns, a small dictionary (user, request, tenant), is kept with the run."""
+
+    KNOWN_FROM_START: str = "scheduled"
+    """Which tasks have a row before they have run: `scheduled`, `registered`, or `none`."""
+
     RECORD_ARGUMENTS: bool = True
     """Whether a run's arguments are kept."""
 
@@ -57,10 +73,20 @@ class Conf:
     """Seconds between two batches of rows."""
 
     BATCH_LIMIT: int = 500
-    """How many finished runs one batch writes at the most."""
+    """How many runs one batch writes at the most."""
+
+    RUNNING_INTERVAL: float = 1.0
+    """Seconds between two looks at what the runs in progress have said."""
+
+    LEASE: float = 60.0
+    """Seconds without a sign of life after which a worker is taken to be gone, and its runs lost.
+    A worker gives one every quarter of this."""
 
     PENDING_LIMIT: int = 20_000
-    """How many finished runs wait in memory while the database is away."""
+    """How many runs wait in each process while the database is away."""
+
+    PENDING_BYTES: int = 67_108_864
+    """How many bytes the journal of each process takes for them."""
 
     JOURNAL_DIR: str = ""
     """The folder of the journal; empty for one below the system's temporary folder."""
@@ -106,9 +132,36 @@ def conf() -> Conf:
             expected = hint.__name__ if isinstance(hint, type) else str(hint)
             raise ImproperlyConfigured(f"SYSTEMTASKS['{name}'] must be {expected}, not {value!r}")
     read = Conf(**given)
-    if not is_expiry(read.EXPIRES_AFTER):
-        raise ImproperlyConfigured("SYSTEMTASKS['EXPIRES_AFTER'] must be from 0 to 36500 days")
+    for name, fault in _faults(read):
+        raise ImproperlyConfigured(f"SYSTEMTASKS['{name}'] must be {fault}")
     return read
+
+
+def _faults(read: Conf) -> Iterator[tuple[str, str]]:
+    if not is_expiry(read.EXPIRES_AFTER):
+        yield "EXPIRES_AFTER", "from 0 to 36500 days"
+    if read.LOG_LEVEL not in logging.getLevelNamesMapping():
+        yield "LOG_LEVEL", f"a level of logging, not {read.LOG_LEVEL!r}"
+    if read.KNOWN_FROM_START not in ("scheduled", "registered", "none"):
+        yield "KNOWN_FROM_START", "scheduled, registered or none"
+    for name in ("BATCH_INTERVAL", "RUNNING_INTERVAL", "LEASE"):
+        if not 0 < getattr(read, name) < float("inf"):
+            yield name, "more than 0 seconds"
+    for name in ("BATCH_LIMIT", "PENDING_LIMIT", "PENDING_BYTES", "MESSAGE_LIMIT"):
+        if getattr(read, name) < 1:
+            yield name, "at least 1"
+    try:
+        sender_context(read)
+    except ImportError as error:
+        yield "SENDER_CONTEXT", f"the dotted path of a function ({error})"
+
+
+def sender_context(read: Conf) -> Callable[[], object] | None:
+    """The function that SENDER_CONTEXT names; raises ImportError where there is none."""
+    if not read.SENDER_CONTEXT:
+        return None
+    function: Callable[[], object] = import_string(read.SENDER_CONTEXT)
+    return function
 
 
 def _reset(*, setting: str, **_: object) -> None:

@@ -1,4 +1,4 @@
-"""Finished runs on disk, from the moment they end until their rows are committed.
+"""Runs on disk, from the moment they are sent or end until their rows are committed.
 
 Appended without fsync: that outlives the process, not the machine. Each file belongs to one
 process, which holds a lock on it; the kernel drops a dead process's locks, and then the next
@@ -10,25 +10,26 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 from django.db import connections
 
 from systemtasks.conf import conf
-from systemtasks.recorder import RunRecord
+from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".journal"
 TIMES = tuple(field.name for field in fields(RunRecord) if "datetime" in str(field.type))
+UUIDS = tuple(field.name for field in fields(RunRecord) if "UUID" in str(field.type))
 
 
 def default_folder() -> Path:
@@ -46,10 +47,11 @@ def encode(record: RunRecord) -> bytes:
 
 def decode(line: bytes) -> RunRecord:
     """The record of a line; raises ValueError, KeyError or TypeError for anything else."""
-    values: dict[str, Any] = orjson.loads(line)
-    for name in TIMES:
-        if values[name] is not None:
-            values[name] = datetime.fromisoformat(values[name])
+    values: dict[str, Any] = dict(orjson.loads(line))
+    for names, parse in ((TIMES, datetime.fromisoformat), (UUIDS, UUID)):
+        for name in names:
+            if values.get(name) is not None:
+                values[name] = parse(values[name])
     return RunRecord(
         **{**values, "state": State(values["state"]), "status": Status(values["status"])}
     )
@@ -96,15 +98,15 @@ class Journal:
         self._failed = False
         self._numbers = count()
 
-    def append(self, record: RunRecord) -> None:
-        """Write the record down. Where the disk fails, it is in memory only, which is said once."""
+    def append(self, line: bytes) -> None:
+        """Write a record's line down. Where the disk fails, it is in memory only; that is said."""
         try:
             if self._segment is None:
                 self._segment = self._new_segment()
-            self._segment.append(encode(record))
+            self._segment.append(line)
         except OSError as error:
             if not self._failed:
-                logger.warning("Finished runs are in memory only until they are rows: %s", error)
+                logger.warning("Runs are in memory only until they are rows: %s", error)
             self._failed = True
         else:
             self._failed = False
@@ -113,6 +115,20 @@ class Journal:
         """The file so far, for whoever writes its rows; what comes next goes into a new one."""
         segment, self._segment = self._segment, None
         return segment
+
+    def replace(self, segment: Segment, lines: Iterable[bytes]) -> Segment:
+        """The file that holds these lines instead; the same one where the disk fails."""
+        try:
+            smaller = self._new_segment()
+        except OSError:
+            return segment
+        try:
+            smaller.append(b"".join(lines))
+        except OSError:
+            smaller.remove()
+            return segment
+        segment.remove()
+        return smaller
 
     def forget(self) -> None:
         """Close the file without removing it: a forked child must leave it to its parent."""

@@ -1,39 +1,70 @@
-"""What a worker's process knows of a message that it received, as an attempt for the recorder.
+"""What Celery's messages and requests say of a run, as an attempt for the recorder.
 
 In the prefork pool some ends are known only to the main process, which never saw the task run:
 a child that was killed, a hard time limit, a revoked or expired or unregistered task.
 """
 
-import inspect
-import logging
 import signal
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from celery import Task
+import orjson
+from celery import Task, current_app
 from celery.app.task import Context
 
-from systemtasks import recorder
-from systemtasks.conf import conf, is_expiry
-from systemtasks.recorder import NAME_LIMIT, Run, TaskInfo
-from systemtasks.values import clean_column, clean_text, utc
+from systemtasks import leases, recorder
+from systemtasks.conf import conf, sender_context
+from systemtasks.options import default_info, task_info
+from systemtasks.recorder import Run, Sending
+from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
+from systemtasks.values import Cleaner, clean_column, utc
 
 if TYPE_CHECKING:
     from celery.worker.request import Request  # which no process but a worker needs
 
-logger = logging.getLogger(__name__)
-
 SENT_HEADER = "systemtasks_sent"
 """The message header that says when a task was sent, in seconds since 1970, UTC."""
+CONTEXT_HEADER = "systemtasks_context"
+"""The message header with what SENDER_CONTEXT said, as JSON."""
+CONTEXT_LIMIT = 4096  # bytes of JSON
+UNNAMED = "(a message without a task's name)"
 
-_requests: "WeakValueDictionary[str, Request]" = WeakValueDictionary()
+_requests: "WeakValueDictionary[tuple[str, int], Request]" = WeakValueDictionary()
 
 
 def remember(request: "Request") -> None:
     """Keep hold of a request for as long as the worker does."""
-    _requests[request.id] = request
+    _requests[request.id, request.request_dict.get("retries") or 0] = request
+
+
+def context_header() -> str | None:
+    """What SENDER_CONTEXT says now, as JSON; raises what it raises."""
+    if (ask := sender_context(conf())) is None:
+        return None
+    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT, conf().HIDDEN_KEYS).clean(ask()))
+    if not text.startswith(b"{") or len(text) > CONTEXT_LIMIT:
+        raise ValueError(f"SENDER_CONTEXT must return a dictionary of up to {CONTEXT_LIMIT} bytes")
+    return text.decode()
+
+
+def queued(
+    name: str, headers: Mapping[str, Any], body: object, routing_key: str
+) -> RunRecord | None:
+    """The record of a message that has been sent; None where its task wants none."""
+    task = current_app.tasks.get(name)
+    info = task_info(task) if task is not None else default_info(name)
+    if not info.recorded or not info.save_on_success:
+        return None
+    if isinstance(body, tuple):  # Celery's message protocol 2
+        values, (args, kwargs, *_) = dict(headers), body
+    else:
+        values = {**body, **headers} if isinstance(body, dict) else dict(headers)
+        args, kwargs = values.get("args"), values.get("kwargs")
+    values["delivery_info"] = {"routing_key": routing_key}
+    return recorder.queued(info, _sending(Context(values)), args=args, kwargs=kwargs)
 
 
 def attempt(
@@ -43,50 +74,79 @@ def attempt(
     args: object,
     kwargs: object,
     started: datetime | None = None,
+    lost: bool = False,
 ) -> Run:
     """The attempt that this context describes; it starts now, or started then."""
     return recorder.new(
         info,
-        celery_id=str(context.id),
-        attempt=(context.retries or 0) + 1,
-        queue=str((context.delivery_info or {}).get("routing_key") or ""),
-        worker=str(context.hostname or ""),
-        sent=moment(getattr(context, SENT_HEADER, None)),
-        due=moment(context.eta),
+        _sending(context),
         args=args,
         kwargs=kwargs,
+        worker=str(context.hostname or ""),
+        lease=leases.lease().id,
         started=started,
+        lost=lost,
     )
 
 
-def lost_attempt(celery_id: str) -> Run | None:
-    """The attempt that a child of this process took and cannot record itself any more."""
-    if (request := _requests.get(celery_id)) is None:
+def lost_attempt(celery_id: str, retries: int | None) -> Run | None:
+    """The attempt that a child of this process took and cannot record itself; known once."""
+    if (request := _requests.pop((celery_id, retries or 0), None)) is None:
         return None
     context = Context(
         request.request_dict, delivery_info=request.delivery_info, hostname=request.hostname
     )
     started = moment(request.time_start)
     info = task_info(request.task)
-    return attempt(info, context, args=request.args, kwargs=request.kwargs, started=started)
+    if not info.recorded:
+        return None
+    args, kwargs = request.args, request.kwargs
+    return attempt(info, context, args=args, kwargs=kwargs, started=started, lost=True)
 
 
-def revoked_attempt(task: Task[Any, Any], context: Context) -> Run:
-    """The attempt that was revoked, which a child may have taken already."""
-    request = _requests.get(str(context.id))
-    started = moment(request.time_start) if request else None
+def broken_attempt(
+    task: Task[Any, Any], celery_id: str, request: object, args: object, kwargs: object
+) -> Run | None:
+    """The attempt that Celery could not even begin."""
     info = task_info(task)
-    return attempt(info, context, args=context.args, kwargs=context.kwargs, started=started)
+    if not info.recorded:
+        return None
+    values = dict(request) if isinstance(request, Mapping) else {}
+    context = Context(values, id=celery_id)
+    return attempt(info, context, args=args, kwargs=kwargs)
+
+
+def revoked_attempt(task: Task[Any, Any], context: Context) -> Run | None:
+    """The attempt that was revoked, which a child may have taken already."""
+    info = task_info(task)
+    if not info.recorded:
+        return None
+    request = _requests.get((str(context.id), context.retries or 0))
+    started = moment(request.time_start) if request else None
+    args, kwargs = context.args, context.kwargs
+    return attempt(info, context, args=args, kwargs=kwargs, started=started, lost=True)
 
 
 def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
     """The attempt of a task that this worker does not know."""
-    info = TaskInfo(clean_column(name, NAME_LIMIT), "", conf().EXPIRES_AFTER)
     context = Context(message.headers or {}, id=celery_id, delivery_info=message.delivery_info)
+    return attempt(default_info(name), context, args=None, kwargs=None)
+
+
+def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
+    """The attempt of which nothing but a message's envelope can be read."""
+    headers = message.headers if isinstance(message.headers, dict) else {}
+    celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
+    known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
+    if not isinstance(known["retries"], int) or known["retries"] < 0:
+        known["retries"] = 0
+    context = Context(known, id=str(celery_id), delivery_info=message.delivery_info)
+    name = headers.get("task")
+    info = default_info(name if isinstance(name, str) and name else UNNAMED)
     return attempt(info, context, args=None, kwargs=None)
 
 
-def reason(terminated: bool, number: int | str | None, expired: bool) -> str:
+def revocation(terminated: bool, number: int | str | None, expired: bool) -> str:
     """Why a task was revoked, as a sentence for its messages."""
     if expired:
         return "Expired before it started"
@@ -96,33 +156,37 @@ def reason(terminated: bool, number: int | str | None, expired: bool) -> str:
     return f"Terminated by {name or 'a signal'} while it ran"
 
 
-@cache
-def task_info(task: Task[Any, Any]) -> TaskInfo:
-    """What is the same in every run of this task."""
-    docstring = inspect.cleandoc(task.__doc__ or "").strip()
-    paragraph = " ".join(docstring.split("\n\n")[0].split())
-    return TaskInfo(
-        name=clean_column(task.name, NAME_LIMIT),
-        description=clean_text(paragraph, conf().TEXT_LIMIT),
-        expires_after=_expires_after(task),
-    )
-
-
-def _expires_after(task: Task[Any, Any]) -> timedelta | None:
-    default = conf().EXPIRES_AFTER
-    own: timedelta | None = getattr(task, "systemtasks_expires_after", default)
-    if is_expiry(own):
-        return own
-    logger.warning(
-        "%s has systemtasks_expires_after=%r, which is neither None nor a timedelta of up to "
-        "36500 days; its rows expire after %s",
-        *(task.name, own, default),
-    )
-    return default
-
-
 def moment(value: object) -> datetime | None:
-    """A time that a message carries: seconds since 1970, or ISO 8601."""
-    if isinstance(value, int | float):
-        return datetime.fromtimestamp(value, UTC)
-    return utc(value) if isinstance(value, str) else None
+    """A time that a message carries: seconds since 1970, or ISO 8601; None for anything else."""
+    try:
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
+        return utc(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _sending(context: Context) -> Sending:
+    said = getattr(context, CONTEXT_HEADER, None)
+    return Sending(
+        celery_id=clean_column(str(context.id), NAME_LIMIT),
+        attempt=(context.retries or 0) + 1,
+        queue=_column((context.delivery_info or {}).get("routing_key")),
+        sent=moment(getattr(context, SENT_HEADER, None)),
+        eta=moment(context.eta),
+        sender=_column(getattr(context, "origin", None)),
+        parent_id=_column(context.parent_id),
+        root_id=_column(context.root_id),
+        context=said if isinstance(said, str) and _is_object(said) else "{}",
+    )
+
+
+def _column(value: object) -> str:
+    return clean_column(str(value), NAME_LIMIT) if value else ""
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(orjson.loads(text), dict) and "\\u0000" not in text
+    except ValueError:
+        return False

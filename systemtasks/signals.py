@@ -1,108 +1,157 @@
 """Celery's signals, translated into what the recorder knows.
 
 A receiver never raises and never waits: Celery would log what it raises, and nobody would read it.
+docs/celery-signals.md has which signals come when, and in which process.
 """
 
-import logging
 import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
-from functools import wraps
 from typing import Any
 
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
-from systemtasks import logs, received, recorder
-from systemtasks.received import SENT_HEADER, task_info
+from systemtasks import leases, logs, received, recorder, schedule, threads
+from systemtasks.conf import conf
+from systemtasks.guard import never_raising
+from systemtasks.options import task_info
+from systemtasks.recorder import Run
 from systemtasks.states import UNFINISHED, State
 from systemtasks.writer import writer
 
-logger = logging.getLogger(__name__)
-
 STATES = {state.name: state for state in State if state not in UNFINISHED}
 """The states in which a run ends, by Celery's names for them."""
-
-Receiver = Callable[..., None]
 
 
 def connect() -> None:
     """Connect the receivers, once."""
     for signal, receiver in (
-        (signals.before_task_publish, note_sending),
+        (signals.before_task_publish, stamp),
+        (signals.after_task_publish, note_sent),
+        (signals.celeryd_init, take_lease),
         (signals.after_setup_logger, capture_logs),
         (signals.after_setup_task_logger, capture_logs),
         (signals.celeryd_after_setup, capture_logs),
         (signals.worker_process_init, capture_logs),
+        (signals.worker_ready, start_worker),
+        (signals.beat_init, start_beat),
         (signals.task_received, note_received),
+        (signals.task_rejected, note_rejected),
         (signals.task_unknown, note_unknown),
         (signals.task_revoked, note_revoked),
         (signals.task_prerun, begin),
         (signals.task_failure, note_failure),
         (signals.task_retry, note_retry),
+        (signals.task_internal_error, note_internal_error),
         (signals.task_postrun, finish),
-        (signals.worker_ready, write_what_is_left),
         (signals.worker_process_shutdown, flush),
         (signals.worker_shutdown, flush),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=f"systemtasks.{receiver.__name__}")
 
 
-def never_raising(receiver: Receiver) -> Receiver:
-    """Log what the receiver raises; the task goes on."""
-
-    @wraps(receiver)
-    def call(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - a signal's own arguments
-        try:
-            receiver(*args, **kwargs)
-        except Exception:
-            logger.exception("Recording failed in %s", receiver.__name__)
-
-    return call
+# In the process that sends a task.
 
 
 @never_raising
-def note_sending(headers: dict[str, Any], **_: Any) -> None:  # noqa: ANN401
-    headers[SENT_HEADER] = time.time()
+def stamp(headers: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    headers[received.SENT_HEADER] = time.time()
+    if (said := received.context_header()) is not None:
+        headers[received.CONTEXT_HEADER] = said
 
 
 @never_raising
-def capture_logs(**_: Any) -> None:  # noqa: ANN401
-    logs.install()
+def note_sent(
+    sender: str,
+    headers: dict[str, Any] | None,
+    body: Any,  # noqa: ANN401
+    routing_key: str | None = None,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    if conf().RECORD_SENDING:
+        record = received.queued(sender, headers or {}, body, routing_key or "")
+        if record is not None:
+            writer.submit(record)
+
+
+# In the process that runs it.
+
+
+@never_raising
+def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
+    info = task_info(task)
+    if info.recorded:
+        context = task.request
+        run = received.attempt(info, context, args=args, kwargs=kwargs)
+        recorder.start(run, nested=bool(context.is_eager))
+        writer.watch(run)
+
+
+@never_raising
+def note_failure(
+    sender: Task[Any, Any],
+    task_id: str,
+    exception: BaseException,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    if run := recorder.running(task_id):
+        run.fail(_original(exception))
+    elif isinstance(exception, Reject | Ignore):
+        return  # it has ended as such
+    elif run := recorder.ended(task_id) or received.lost_attempt(task_id, sender.request.retries):
+        # Celery failed after the task's own end, or a child is gone.
+        _end(run, State.FAILURE, exception)
+
+
+@never_raising
+def note_retry(request: Any, reason: BaseException | None, **_: Any) -> None:  # noqa: ANN401
+    cause, when = (reason.exc, reason.when) if isinstance(reason, Retry) else (reason, None)
+    if run := recorder.running(request.id):
+        run.retry(cause, _seconds_until(when))
+    elif run := received.lost_attempt(request.id, request.retries):
+        run.retry(cause, _seconds_until(when))
+        _end(run, State.RETRY)
+
+
+@never_raising
+def note_internal_error(
+    sender: Task[Any, Any],
+    task_id: str,
+    args: object,
+    kwargs: object,
+    request: object,
+    exception: BaseException,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    if recorder.running(task_id) or recorder.ended(task_id):
+        return  # task_postrun, or the task_failure that follows, tells of it
+    if run := received.broken_attempt(sender, task_id, request, args, kwargs):
+        _end(run, State.FAILURE, exception)
+
+
+@never_raising
+def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
+    if (run := recorder.end(task_id)) is None:
+        return
+    if state in STATES:
+        _end(run, STATES[state])
+        return
+    # The task ends by what no task catches. If a signal was the cause, the main process says more.
+    if error := sys.exc_info()[1]:
+        run.fail(error)
+    writer.leave(run)
+    writer.submit(run.finish(State.FAILURE, sure=False))
+
+
+# In the worker's main process.
 
 
 @never_raising
 def note_received(request: Any, **_: Any) -> None:  # noqa: ANN401
     received.remember(request)
-
-
-@never_raising
-def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
-    recorder.start(received.attempt(task_info(task), task.request, args=args, kwargs=kwargs))
-
-
-@never_raising
-def note_failure(task_id: str, exception: BaseException, **_: Any) -> None:  # noqa: ANN401
-    if run := recorder.running(task_id):
-        run.fail(_original(exception))
-    elif not isinstance(exception, Reject | Ignore) and (run := received.lost_attempt(task_id)):
-        run.fail(exception)
-        writer.submit(run.finish(State.FAILURE))
-
-
-@never_raising
-def note_retry(request: Any, reason: BaseException, **_: Any) -> None:  # noqa: ANN401
-    if run := recorder.running(request.id):
-        cause, when = (reason.exc, reason.when) if isinstance(reason, Retry) else (reason, None)
-        run.retry(cause, _seconds_until(when))
-
-
-@never_raising
-def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
-    if (run := recorder.end(task_id)) and state in STATES:
-        writer.submit(run.finish(STATES[state]))
 
 
 @never_raising
@@ -114,26 +163,76 @@ def note_revoked(
     expired: bool,
     **_: Any,  # noqa: ANN401
 ) -> None:
-    run = received.revoked_attempt(sender, request)
-    run.revoke(received.reason(terminated, signum, expired), terminated=terminated)
-    writer.submit(run.finish(State.REVOKED))
+    if run := received.revoked_attempt(sender, request):
+        run.revoke(received.revocation(terminated, signum, expired), terminated=terminated)
+        _end(run, State.REVOKED)
 
 
 @never_raising
 def note_unknown(id: str, name: str, exc: BaseException, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
-    run = received.unregistered_attempt(id, name, message)
-    run.fail(exc)
-    writer.submit(run.finish(State.FAILURE))
+    _end(received.unregistered_attempt(id, name, message), State.FAILURE, exc)
 
 
 @never_raising
-def write_what_is_left(**_: Any) -> None:  # noqa: ANN401
+def note_rejected(message: Any, exc: BaseException | None, **_: Any) -> None:  # noqa: ANN401
+    error = exc or ValueError("This is not a message of Celery's")
+    _end(received.undecodable_attempt(message), State.REJECTED, error)
+
+
+@never_raising
+def take_lease(**_: Any) -> None:  # noqa: ANN401
+    leases.take(worker=True)
+
+
+@never_raising
+def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
     writer.start()
+    _note_undecodable(sender)
+    writer.announce(schedule.known_tasks(sender.app))
+
+
+@never_raising
+def start_beat(sender: Any, **_: Any) -> None:  # noqa: ANN401
+    leases.lease()
+    writer.start()
+    writer.announce(schedule.known_tasks(sender.app, sender.scheduler.schedule))
+
+
+# In all of them.
+
+
+@never_raising
+def capture_logs(**_: Any) -> None:  # noqa: ANN401
+    logs.install()
+    if conf().FOLLOW_THREADS:
+        threads.follow()
 
 
 @never_raising
 def flush(**_: Any) -> None:  # noqa: ANN401
     writer.flush()
+
+
+def _end(run: Run, state: State, error: BaseException | None = None) -> None:
+    if error is not None:
+        run.fail(error)
+    writer.leave(run)
+    writer.submit(run.finish(state))
+
+
+def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
+    """Hear of messages that cannot be decoded, for which Celery has no signal, only this method."""
+    if "on_decode_error" in vars(consumer):
+        return  # it has connected to its broker anew
+    report: Callable[..., None] = consumer.on_decode_error
+
+    def note(message: Any, exc: BaseException) -> None:  # noqa: ANN401
+        never_raising(_end)(received.undecodable_attempt(message), State.REJECTED, exc)
+        report(message, exc)
+
+    consumer.on_decode_error = note
+    if getattr(consumer, "task_consumer", None) is not None:
+        consumer.task_consumer.on_decode_error = note
 
 
 def _original(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ BUDGET = 5000
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_EXACT_FLOAT = 2**53
 
-_hidden = cache(lambda pattern: re.compile(pattern, re.IGNORECASE))
+hidden = cache(lambda pattern: re.compile(pattern, re.IGNORECASE))
 
 
 def utc(text: str) -> datetime:
@@ -133,7 +133,7 @@ class Cleaner:
                 self.intact = False
                 key = key if isinstance(key, str) else describe(key, self.text_limit)
             name = self._text(key)
-            if _hidden(self.hidden_keys).search(name):
+            if hidden(self.hidden_keys).search(name):
                 self.intact = False
                 cleaned[name] = MASK
             else:

@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from celery.signals import after_task_publish
 from django.conf import settings
+
+from systemtasks.signals import note_sent
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,9 @@ def django_db_modify_db_settings() -> Iterator[None]:
     settings.EMBEDDED.attach()
     yield
     settings.EMBEDDED.detach()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tests_are_no_senders() -> None:
+    """The process of the tests records nothing that it sends: its rows are the tests' own."""
+    after_task_publish.disconnect(note_sent, dispatch_uid="systemtasks.note_sent")

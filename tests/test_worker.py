@@ -48,7 +48,8 @@ def send(name: str, *args: Any, **kwargs: Any) -> str:
 
 
 def recorded(count: int) -> bool:
-    return eventually(lambda: TaskRun.objects.count() >= count)
+    ended = TaskRun.objects.filter(finish_timestamp__isnull=False)
+    return eventually(lambda: ended.count() >= count)
 
 
 def get(url: str, token: str) -> Any:
@@ -187,7 +188,10 @@ def prefork(transactional_db: None, tmp_path: Path) -> Iterator[Worker]:
 
 
 def outcome(worker: Worker, celery_id: str) -> TaskRun:
-    found = TaskRun.objects.filter(celery_id=celery_id)
+    """How the run ended, for sure."""
+    found = TaskRun.objects.filter(
+        celery_id=celery_id, finish_timestamp__isnull=False, lease__isnull=True
+    )
     assert eventually(found.exists), worker.log.read_text()
     return found.get()
 

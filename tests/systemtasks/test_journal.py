@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from systemtasks.journal import SUFFIX, Journal, decode, encode
-from systemtasks.recorder import RunRecord
+from systemtasks.records import RunRecord
 from tests.systemtasks.test_writer import record
 
 
@@ -32,7 +32,7 @@ def in_a_child_that_is_killed(*records: RunRecord) -> None:
     if (child := os.fork()) == 0:
         journal = Journal()
         for one in records:
-            journal.append(one)
+            journal.append(encode(one))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
 
@@ -51,7 +51,7 @@ def test_record_is_read_as_it_was_written() -> None:
 
 
 def test_record_is_on_disk_when_append_returns(journal: Journal, folder: Path) -> None:
-    journal.append(record())
+    journal.append(encode(record()))
     (path,) = folder.iterdir()
 
     assert path.read_bytes() == encode(record())
@@ -78,7 +78,7 @@ def test_orphan_belongs_to_whoever_found_it_first(journal: Journal) -> None:
 
 
 def test_living_process_is_no_orphan(journal: Journal) -> None:
-    journal.append(record())
+    journal.append(encode(record()))
 
     assert list(Journal().orphans()) == []
 
@@ -87,7 +87,7 @@ def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:
     parent_wrote, child_may_leave = os.pipe()
     if (parent := os.fork()) == 0:
         inner = Journal()
-        inner.append(record())
+        inner.append(encode(record()))
         if os.fork() == 0:
             inner.forget()
             os.close(child_may_leave)
@@ -102,9 +102,9 @@ def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:
 
 
 def test_rotated_file_takes_no_more_and_is_removed_alone(journal: Journal, folder: Path) -> None:
-    journal.append(record("1"))
+    journal.append(encode(record("1")))
     first = journal.rotate()
-    journal.append(record("2"))
+    journal.append(encode(record("2")))
     assert first
     assert [one.celery_id for one in first.records()] == ["1"]
     first.remove()
@@ -139,7 +139,7 @@ def test_disk_that_fails_is_said_once_and_raises_nothing(
 ) -> None:
     folder.write_text("a file where the folder should be")
     for number in range(3):
-        journal.append(record(str(number)))
+        journal.append(encode(record(str(number))))
 
     assert journal.rotate() is None
     said = [entry for entry in caplog.records if "in memory only" in entry.getMessage()]
@@ -149,12 +149,12 @@ def test_disk_that_fails_is_said_once_and_raises_nothing(
 def test_full_disk_is_said_and_spoils_no_other_entry(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal.append(record("1"))
+    journal.append(encode(record("1")))
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:10]))
-    journal.append(record("2"))
+    journal.append(encode(record("2")))
     monkeypatch.undo()
-    journal.append(record("3"))
+    journal.append(encode(record("3")))
     segment = journal.rotate()
 
     assert segment

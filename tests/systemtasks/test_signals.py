@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from celery.app.task import Task
 
-from systemtasks import received, recorder, signals
-from systemtasks.recorder import RunRecord
+from systemtasks import options, received, recorder, signals
+from systemtasks.recorder import Run
+from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 from tests import tasks
 
@@ -18,6 +19,13 @@ from tests import tasks
 class Collector:
     def __init__(self) -> None:
         self.records: list[RunRecord] = []
+        self.watched: list[Run] = []
+
+    def watch(self, run: Run) -> None:
+        self.watched.append(run)
+
+    def leave(self, run: Run) -> None:
+        self.watched.remove(run)
 
     def submit(self, record: RunRecord) -> None:
         self.records.append(record)
@@ -31,6 +39,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunRecord]]:
     logging.getLogger("celery.task").setLevel(logging.INFO)
     signals.capture_logs()
     yield collector.records
+    assert collector.watched == []
     assert recorder.current.get() is None
 
 
@@ -54,6 +63,7 @@ def test_success_is_recorded_with_its_arguments_and_messages(records: list[RunRe
     assert record.description == "Say hello."
     assert (record.args, record.kwargs) == ("[3]", '{"label":"x"}')
     assert events(record) == ["Hello 3", "Hello from another logger"]
+    assert record.duration
     assert 0 < record.duration < 5
 
 
@@ -121,6 +131,7 @@ def test_task_says_when_its_row_expires(records: list[RunRecord]) -> None:
     never, short = records
 
     assert never.expires is None
+    assert short.finish_timestamp
     assert short.expires == short.finish_timestamp + timedelta(hours=1)
 
 
@@ -132,13 +143,14 @@ def test_wrong_expiry_gives_way_to_the_default_and_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(tasks.short_lived, "systemtasks_expires_after", wrong)
-    received.task_info.cache_clear()
+    options.task_info.cache_clear()
     run(tasks.short_lived)
-    received.task_info.cache_clear()
+    options.task_info.cache_clear()
     (record,) = records
 
+    assert record.finish_timestamp
     assert record.expires == record.finish_timestamp + timedelta(days=30)
-    assert "tests.short_lived has systemtasks_expires_after" in caplog.text
+    assert "systemtasks_expires_after of tests.short_lived" in caplog.text
 
 
 def test_recording_that_fails_does_not_reach_the_task(
@@ -156,7 +168,7 @@ def test_recording_that_fails_does_not_reach_the_task(
 
 def test_sending_is_stamped(monkeypatch: pytest.MonkeyPatch) -> None:
     headers: dict[str, Any] = {}
-    signals.note_sending(headers=headers, body=None)
+    signals.stamp(headers=headers, body=None)
 
     assert received.moment(headers[received.SENT_HEADER]) is not None
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from django.db import IntegrityError, OperationalError, connection
 from psycopg.errors import UniqueViolation
 from pytest_django import Settings
 
-from systemtasks import writer as writer_module
+from systemtasks import rows
+from systemtasks.journal import encode
 from systemtasks.models import SystemTask, TaskRun, system_task_uuid
-from systemtasks.recorder import RunRecord
+from systemtasks.records import RunRecord
+from systemtasks.rows import write
 from systemtasks.states import State, Status
-from systemtasks.writer import Writer, write
+from systemtasks.writer import Writer
 from tests.waiting import eventually
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -70,11 +71,12 @@ def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Ite
 def close_in_thread(made: Writer) -> None:
     closed = threading.Event()
 
-    def close(batch: list[RunRecord]) -> None:
+    def close(_: list[RunRecord]) -> None:
         connection.close()
         closed.set()
 
-    made._write_until_done = close  # type: ignore[method-assign]
+    made._write_until_done = close  # type: ignore[assignment, method-assign]
+    made._keep_house = lambda: None  # type: ignore[method-assign]
     made.submit(record())
     assert closed.wait(10)
 
@@ -181,10 +183,14 @@ def test_bad_record_stands_alone_and_its_neighbours_are_written(
     assert batch_writer.flush()
 
     written = set(TaskRun.objects.values_list("celery_id", flat=True))
-    assert written == {str(number) for number in range(20)} - {"7", "13", "17"}
+    assert written == {str(number) for number in range(20)} - {"13", "17"}
+    bare = TaskRun.objects.get(celery_id="7")
+    assert (bare.state, bare.args, bare.duration) == ("success", None, 1.5)
+    assert bare.exception == "What this run said cannot be recorded: DataError"
+    assert [message["event"] for message in bare.messages] == [bare.exception]
     failures = [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
-    assert len(failures) == 3
-    assert any("run 7 of shop.charge" in failure for failure in failures)
+    assert any("run 7 of shop.charge is recorded in part" in failure for failure in failures)
+    assert any("run 13 of shop.charge is not recorded" in failure for failure in failures)
 
 
 def test_records_wait_while_the_database_is_away(
@@ -199,7 +205,7 @@ def test_records_wait_while_the_database_is_away(
             raise OperationalError("server closed the connection")
         write(records)
 
-    monkeypatch.setattr(writer_module, "write", failing)
+    monkeypatch.setattr(rows, "write", failing)
     batch_writer.submit(record("1"))
     for _ in range(2):
         assert tried.acquire(timeout=10)
@@ -216,13 +222,12 @@ def test_records_wait_while_the_database_is_away(
     assert "recorded again" in said[1]
 
 
-def test_full_memory_drops_the_oldest_success_and_says_how_many(
+def test_what_has_no_room_is_dropped_and_recorded(
     batch_writer: Writer,
     monkeypatch: pytest.MonkeyPatch,
     settings: Settings,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 4}
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 3, "BATCH_LIMIT": 1}
     taken, back = threading.Event(), threading.Event()
 
     def waiting(records: list[RunRecord]) -> None:
@@ -230,7 +235,7 @@ def test_full_memory_drops_the_oldest_success_and_says_how_many(
         assert back.wait(10)
         write(records)
 
-    monkeypatch.setattr(writer_module, "write", waiting)
+    monkeypatch.setattr(rows, "write", waiting)
     batch_writer.submit(record("in the batch"))
     assert taken.wait(10)
     batch_writer.submit(record("failure", state=State.FAILURE, status=Status.ERROR))
@@ -239,9 +244,14 @@ def test_full_memory_drops_the_oldest_success_and_says_how_many(
     back.set()
     assert batch_writer.flush(timeout=10)
 
-    written = set(TaskRun.objects.values_list("celery_id", flat=True))
-    assert written == {"in the batch", "failure", "success 2", "success 3"}
-    assert any("2 task runs are not recorded" in entry.getMessage() for entry in caplog.records)
+    written = TaskRun.objects.filter(system_task__name="shop.charge")
+    assert set(written.values_list("celery_id", flat=True)) == {
+        *("in the batch", "failure", "success 2", "success 3"),
+    }
+    assert eventually(SystemTask.objects.filter(name="systemtasks.writer").exists)
+    said = SystemTask.objects.get(name="systemtasks.writer")
+    assert said.status == "error"
+    assert said.messages[0]["event"].startswith("2 task runs are not recorded")
 
 
 def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
@@ -277,16 +287,16 @@ def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
 def test_new_task_that_another_process_inserts_at_the_same_moment_is_updated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    upsert = writer_module._upsert_rows
+    in_transaction = rows._write
     calls = []
 
-    def refused_at_first(*rows: Any) -> None:
-        calls.append(rows)
+    def refused_at_first(records: Any) -> None:
+        calls.append(records)
         if len(calls) == 1:
             raise IntegrityError from UniqueViolation("systemtask_name_uid")
-        upsert(*rows)
+        in_transaction(records)
 
-    monkeypatch.setattr(writer_module, "_upsert_rows", refused_at_first)
+    monkeypatch.setattr(rows, "_write", refused_at_first)
     write([record()])
 
     assert len(calls) == 2
@@ -294,7 +304,8 @@ def test_new_task_that_another_process_inserts_at_the_same_moment_is_updated(
 
 
 def test_forked_child_begins_with_nothing_pending(batch_writer: Writer) -> None:
-    batch_writer._pending.append(replace(record(), celery_id="the parent's"))
+    parents = record("the parent's")
+    batch_writer._pending.add(parents, encode(parents))
     batch_writer.reset()
 
     assert batch_writer.flush()

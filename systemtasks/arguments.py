@@ -1,0 +1,68 @@
+"""A run's arguments as JSON: safe, bounded, and without secrets."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from systemtasks.conf import conf
+from systemtasks.records import NAME_LIMIT, TaskInfo
+from systemtasks.values import MASK, Cleaner, clean_column
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A run's arguments, or None where they are not kept."""
+
+    args: str | None = None
+    kwargs: str | None = None
+    intact: bool = False
+    """Whether they are the very ones: nothing masked, cut or described."""
+    uid: str = ""
+    """The uid that they make."""
+
+
+def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
+    """What is kept of these arguments of a task."""
+    rules = conf()
+    uid = uid_of(task, args, kwargs)
+    if not rules.RECORD_ARGUMENTS or args is None:
+        return Arguments(uid=uid)
+    cleaner = Cleaner(rules.ARGUMENTS_LIMIT, rules.HIDDEN_KEYS)
+    kept_args, kept_kwargs = cleaner.clean(args), cleaner.clean(kwargs)
+    intact = not _mask(task, kept_args, kept_kwargs) and cleaner.intact
+    args_text, kwargs_text = orjson.dumps(kept_args), orjson.dumps(kept_kwargs)
+    if (size := len(args_text) + len(kwargs_text)) > rules.ARGUMENTS_LIMIT:
+        note = f"{size} bytes of arguments are more than the {rules.ARGUMENTS_LIMIT} that are kept"
+        return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid)
+    return Arguments(args_text.decode(), kwargs_text.decode(), intact, uid)
+
+
+def _mask(task: TaskInfo, args: object, kwargs: object) -> bool:
+    """Mask what the task wants masked; the values under telling names are masked already."""
+    masked = False
+    if isinstance(args, list):
+        for index in task.masked_positions:
+            if index < len(args):
+                args[index] = MASK
+                masked = True
+    if task.masked and isinstance(kwargs, dict):
+        for name in task.masked & kwargs.keys():
+            kwargs[name] = MASK
+            masked = True
+    return masked
+
+
+def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
+    """The uid that these arguments make; "" where the task's function for it makes none."""
+    if task.uid is None or not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
+        return ""
+    try:
+        made = task.uid(*args, **kwargs)
+    except Exception:
+        logger.exception("systemtasks_uid of %s raised", task.name)
+        return ""
+    return clean_column(str(made), NAME_LIMIT) if made is not None else ""

@@ -1,0 +1,107 @@
+"""Runs that wait for their rows, in memory and in the journal, up to a bound."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from systemtasks.conf import conf
+from systemtasks.journal import Journal, Segment, encode
+from systemtasks.records import RunRecord
+from systemtasks.states import State
+
+EXPENDABLE = (State.SUCCESS, State.QUEUED)
+"""What goes first where there is no room."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records that are written together, and the file that holds them until then."""
+
+    records: list[RunRecord] = field(default_factory=list)
+    size: int = 0
+    segment: Segment | None = None
+
+    def done(self) -> None:
+        """Remove the file: all of it is committed."""
+        if self.segment is not None:
+            self.segment.remove()
+            self.segment = None
+
+
+class Pending:
+    """Batches, oldest first; the caller sees to it that one thread uses it at once."""
+
+    def __init__(self) -> None:
+        self._journal = Journal()
+        self._batches: deque[Batch] = deque()
+        self._count = 0
+        self._size = 0
+        self.dropped = 0
+        """How many runs there was no room for."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, record: RunRecord, line: bytes) -> None:
+        """Take the record, whose line is in the journal when this returns."""
+        rules = conf()
+        while self._count and (
+            self._count >= rules.PENDING_LIMIT or self._size + len(line) > rules.PENDING_BYTES
+        ):
+            self._make_room()
+        if not self._batches or len(self._batches[-1].records) >= rules.BATCH_LIMIT:
+            self._close_last()
+            self._batches.append(Batch())
+        self._journal.append(line)
+        last = self._batches[-1]
+        last.records.append(record)
+        last.size += len(line)
+        self._count += 1
+        self._size += len(line)
+
+    def take(self) -> Batch | None:
+        """The oldest batch, which is the caller's from now on."""
+        if not self._batches:
+            return None
+        if len(self._batches) == 1:
+            self._close_last()
+        batch = self._batches.popleft()
+        self._count -= len(batch.records)
+        self._size -= batch.size
+        return batch
+
+    def forget(self) -> None:
+        """Close every file without removing it: a forked child must leave them to its parent."""
+        self._journal.forget()
+        for batch in self._batches:
+            if batch.segment is not None:
+                batch.segment.close()
+
+    def orphans(self) -> "list[Segment]":
+        """The files of processes that are gone; each is the caller's from now on."""
+        return list(self._journal.orphans())
+
+    def _close_last(self) -> None:
+        if self._batches:
+            segment = self._journal.rotate()
+            self._batches[-1].segment = self._batches[-1].segment or segment
+
+    def _make_room(self) -> None:
+        """Drop the oldest batch's successes or, where there are none at all, the oldest batch."""
+        self._close_last()
+        for batch in self._batches:
+            kept = [record for record in batch.records if record.state not in EXPENDABLE]
+            if len(kept) < len(batch.records):
+                break
+        else:
+            batch, kept = self._batches[0], []
+        lines = [encode(record) for record in kept]
+        self.dropped += len(batch.records) - len(kept)
+        self._count -= len(batch.records) - len(kept)
+        self._size -= batch.size
+        batch.records, batch.size = kept, sum(map(len, lines))
+        self._size += batch.size
+        if not kept:
+            batch.done()
+            self._batches.remove(batch)
+        elif batch.segment is not None:
+            batch.segment = self._journal.replace(batch.segment, lines)

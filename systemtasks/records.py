@@ -1,0 +1,82 @@
+"""What is handed from the recorder to the journal and the writer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from systemtasks.states import State, Status
+
+NAME_LIMIT = 255  # characters; the columns' own
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """What is the same in every run of a task."""
+
+    name: str
+    description: str = ""
+    expires_after: timedelta | None = None
+    recorded: bool = True
+    save_on_success: bool = True
+    """Whether a successful run is a TaskRun; if not, only its SystemTask tells of it."""
+    uid: Callable[..., object] | None = None
+    """Called with a run's arguments, it tells the uid."""
+    masked: frozenset[str] = frozenset()
+    """The names of the parameters whose values are masked."""
+    masked_positions: tuple[int, ...] = ()
+    """Which positional arguments are masked."""
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """An attempt as its row will have it: queued, running or finished; JSON is text by now."""
+
+    name: str
+    uid: str
+    description: str
+    celery_id: str
+    attempt: int
+    state: State
+    status: Status
+    queue: str
+    worker: str
+    sent_timestamp: datetime | None
+    start_timestamp: datetime | None
+    finish_timestamp: datetime | None
+    wait: float | None
+    duration: float | None
+    args: str | None
+    kwargs: str | None
+    arguments_intact: bool
+    exception: str
+    messages: str
+    expires: datetime | None
+    # With defaults, so that a journal of the release before is read.
+    eta_timestamp: datetime | None = None
+    sender: str = ""
+    parent_id: str = ""
+    root_id: str = ""
+    context: str = "{}"
+    lease: UUID | None = None
+    """The process that answers for the run, while it is running or its end is not sure."""
+    lost: UUID | None = None
+    """For an end that only the worker's main process knows: the lease of the run that ended."""
+    first_uid: str = ""
+    """The uid under which it was sent or started, where the task has changed it since."""
+    save_run: bool = True
+    """Whether it becomes a TaskRun."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What identifies an attempt."""
+        return self.celery_id, self.attempt
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class KnownTask:
+    """A task that has a row before it has run."""
+
+    name: str
+    uid: str = ""
+    description: str = ""

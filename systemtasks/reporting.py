@@ -1,0 +1,61 @@
+"""What a task may say of itself, in the run that it is in.
+
+None of it is required: a task that never heard of this module is recorded as well. Outside a run
+all of it does nothing. None of it raises: what makes no sense is logged, and the task goes on.
+"""
+
+import logging
+
+from systemtasks.guard import never_raising
+from systemtasks.recorder import current
+from systemtasks.records import NAME_LIMIT
+from systemtasks.states import Status
+from systemtasks.values import clean_column
+
+
+@never_raising
+def set_uid(uid: object) -> None:
+    """Say which instance of the task this run is of: a source's slug, say. Each has a row."""
+    if run := current.get():
+        run.uid = clean_column(str(uid), NAME_LIMIT)
+
+
+@never_raising
+def set_status(status: Status | str) -> None:
+    """Say how a run that ends without an exception is to be judged.
+
+    That is `unknown`, `successful`, `warning` or `error`.
+    """
+    if run := current.get():
+        run.chosen_status = Status(status)
+
+
+@never_raising
+def info(event: str, **attributes: object) -> None:
+    """Add a message to this run."""
+    _say(logging.INFO, event, attributes)
+
+
+@never_raising
+def warning(event: str, **attributes: object) -> None:
+    """Add a warning to this run, whose status becomes `warning` if it is successful otherwise."""
+    _say(logging.WARNING, event, attributes)
+
+
+@never_raising
+def error(event: str, **attributes: object) -> None:
+    """Add an error to this run, whose status becomes `warning` if it is successful otherwise."""
+    _say(logging.ERROR, event, attributes)
+
+
+@never_raising
+def progress(done: float, total: float | None = None) -> None:
+    """Say how far this run is, as often as you like: of calls in a row, the last one stays."""
+    if run := current.get():
+        run.progress(done, total)
+
+
+def _say(level: int, event: str, attributes: dict[str, object]) -> None:
+    if run := current.get():
+        run.warned = run.warned or level >= logging.WARNING
+        run.log(level, run.task.name, str(event), attributes)

@@ -1,0 +1,319 @@
+"""Every statement that writes rows; the writer's thread runs them.
+
+A row of an attempt goes from queued to running to finished, whatever the order in which the
+processes that know of it write: an older record never overwrites a newer one.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, connections, transaction
+from psycopg.errors import ForeignKeyViolation, UniqueViolation
+
+from systemtasks.conf import conf
+from systemtasks.messages import not_run_yet
+from systemtasks.models import system_task_uuid
+from systemtasks.records import KnownTask, RunRecord
+
+SYSTEM_TASK_COLUMNS = {
+    "uuid": "uuid",
+    "name": "text",
+    "uid": "text",
+    "description": "text",
+    "start_timestamp": "timestamptz",
+    "finish_timestamp": "timestamptz",
+    "duration": "float8",
+    "status": "text",
+    "messages": "jsonb",
+    "expires": "timestamptz",
+}
+TASK_RUN_COLUMNS = {
+    "system_task_id": "uuid",
+    "celery_id": "text",
+    "attempt": "int4",
+    "state": "text",
+    "status": "text",
+    "queue": "text",
+    "worker": "text",
+    "sent_timestamp": "timestamptz",
+    "eta_timestamp": "timestamptz",
+    "start_timestamp": "timestamptz",
+    "finish_timestamp": "timestamptz",
+    "wait": "float8",
+    "duration": "float8",
+    "args": "jsonb",
+    "kwargs": "jsonb",
+    "arguments_intact": "bool",
+    "exception": "text",
+    "messages": "jsonb",
+    "expires": "timestamptz",
+    "sender": "text",
+    "parent_id": "text",
+    "root_id": "text",
+    "context": "jsonb",
+    "lease": "uuid",
+}
+LOST_COLUMNS = {
+    name: TASK_RUN_COLUMNS[name]
+    for name in (
+        *("celery_id", "attempt", "state", "status", "finish_timestamp"),
+        *("exception", "messages", "expires", "lease"),
+    )
+}
+
+NEVER_RAN = "{table}.status = 'unknown' AND {table}.duration = 0"
+
+
+def _arrays(columns: dict[str, str]) -> str:
+    return ", ".join(f"%s::{kind}[]" for kind in columns.values())
+
+
+def _upsert(
+    table: str, columns: dict[str, str], key: tuple[str, ...], newer: str, more: dict[str, str]
+) -> str:
+    # Rows are locked in the order of their key, so that two workers' batches never deadlock.
+    given = ", ".join(columns)
+    names = ", ".join([*columns, *more])
+    values = ", ".join([*columns, *more.values()])
+    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in [*columns, *more])
+    keys = ", ".join(key)
+    return (
+        f"INSERT INTO {table} AS old ({names}) "  # noqa: S608 - all of it is our own words
+        f"SELECT {values} FROM unnest({_arrays(columns)}) AS new ({given}) ORDER BY {keys} "
+        f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE {newer}"
+    )
+
+
+UPSERT_SYSTEM_TASKS = _upsert(
+    "systemtasks_systemtask",
+    SYSTEM_TASK_COLUMNS,
+    ("uuid",),
+    f"old.start_timestamp <= EXCLUDED.start_timestamp OR {NEVER_RAN.format(table='old')}",
+    more={},
+)
+
+# A redelivered task runs again under the same Celery id and attempt: the later run stands. What a
+# worker's main process says of a run starts before what the child says of it: the child stands.
+UPSERT_TASK_RUNS = _upsert(
+    "systemtasks_taskrun",
+    TASK_RUN_COLUMNS,
+    ("celery_id", "attempt"),
+    # Whatever is known follows what is only queued.
+    "(old.start_timestamp IS NULL AND EXCLUDED.start_timestamp IS NOT NULL) "
+    # What is running, or was taken for lost, is followed by its own end and by a later run, and
+    # what has ended by an end that is as sure;
+    "OR (old.start_timestamp <= EXCLUDED.start_timestamp AND (old.lease IS NOT NULL "
+    "OR (EXCLUDED.finish_timestamp IS NOT NULL AND EXCLUDED.lease IS NULL))) "
+    # and what has ended, by a run that begins after that.
+    "OR old.finish_timestamp < EXCLUDED.start_timestamp",
+    # By the database's clock, as every lease is.
+    more={"seen_timestamp": "CASE WHEN state = 'running' THEN now() END"},
+)
+
+_UNRUN = ("uuid", "name", "uid", "description", "messages", "expires")
+_UNRUN_COLUMNS = {name: SYSTEM_TASK_COLUMNS[name] for name in _UNRUN}
+INSERT_UNRUN = (
+    "INSERT INTO systemtasks_systemtask "  # noqa: S608
+    f"({', '.join(_UNRUN)}, start_timestamp, finish_timestamp, duration, status) "
+    f"SELECT {', '.join(_UNRUN)}, moment, moment, 0, 'unknown' FROM unnest("
+    f"{_arrays(_UNRUN_COLUMNS)}) AS new ({', '.join(_UNRUN)}), (SELECT %s AS moment) AS now "
+    "WHERE {condition} ORDER BY uuid ON CONFLICT DO NOTHING"
+)
+INSERT_SENT = INSERT_UNRUN.format(condition="true")
+# A task whose runs have uids of their own is known by those.
+INSERT_KNOWN = INSERT_UNRUN.format(
+    condition="new.uid <> '' OR NOT EXISTS "
+    "(SELECT FROM systemtasks_systemtask AS old WHERE old.name = new.name)"
+)
+
+DELETE_UNRUN = f"""
+    DELETE FROM systemtasks_systemtask AS task
+    WHERE task.uuid = ANY(%s) AND {NEVER_RAN.format(table="task")}
+    AND NOT EXISTS (SELECT FROM systemtasks_taskrun AS run WHERE run.system_task_id = task.uuid)
+"""  # noqa: S608
+
+CLOSE_LOST = f"""
+    UPDATE systemtasks_taskrun AS run
+    SET state = lost.state, status = lost.status, exception = lost.exception,
+        finish_timestamp = greatest(lost.finish_timestamp, run.start_timestamp),
+        duration = greatest(extract(epoch FROM lost.finish_timestamp - run.start_timestamp), 0),
+        messages = run.messages || lost.messages, expires = lost.expires,
+        lease = NULL, seen_timestamp = NULL
+    FROM unnest({_arrays(LOST_COLUMNS)}) AS lost ({", ".join(LOST_COLUMNS)})
+    WHERE run.celery_id = lost.celery_id AND run.attempt = lost.attempt AND run.lease = lost.lease
+    RETURNING run.id, run.celery_id, run.attempt
+"""  # noqa: S608
+
+REAP = """
+    UPDATE systemtasks_taskrun AS run
+    SET state = 'failure', status = 'error', exception = end_of.event,
+        finish_timestamp = greatest(run.seen_timestamp, run.start_timestamp),
+        duration = greatest(extract(epoch FROM run.seen_timestamp - run.start_timestamp), 0),
+        messages = run.messages || jsonb_build_array(jsonb_build_object(
+            'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+            'log_level', 'error', 'logger', end_of.name, 'event', end_of.event,
+            'attributes', jsonb_build_object(
+                'worker', run.worker, 'last_sign_of_life', end_of.seen)))
+    FROM (
+        SELECT run.id, task.name, said.seen, format(
+            'The worker %%s is gone: its last sign of life was at %%s',
+            coalesce(nullif(run.worker, ''), 'that ran it'), said.seen) AS event
+        FROM systemtasks_taskrun AS run
+        JOIN systemtasks_systemtask AS task ON task.uuid = run.system_task_id,
+        LATERAL (SELECT to_char(
+            run.seen_timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS seen) AS said
+        WHERE run.lease IS NOT NULL AND run.state = 'running'
+        AND run.seen_timestamp < now() - make_interval(secs => %s)
+        ORDER BY run.id FOR UPDATE OF run SKIP LOCKED
+    ) AS end_of
+    WHERE run.id = end_of.id
+    RETURNING run.id
+"""
+
+# A run that was taken for lost is running after all.
+RENEW = """
+    UPDATE systemtasks_taskrun
+    SET seen_timestamp = now(), state = 'running', status = 'unknown', exception = '',
+        finish_timestamp = NULL, duration = NULL,
+        messages = CASE WHEN state = 'running' THEN messages ELSE messages - -1 END
+    WHERE lease = %s AND seen_timestamp IS NOT NULL
+"""
+
+TELL_SYSTEM_TASKS = f"""
+    UPDATE systemtasks_systemtask AS task
+    SET start_timestamp = run.start_timestamp, finish_timestamp = run.finish_timestamp,
+        duration = run.duration, status = run.status, messages = run.messages,
+        expires = run.expires
+    FROM (
+        SELECT DISTINCT ON (system_task_id) * FROM systemtasks_taskrun
+        WHERE id = ANY(%s) ORDER BY system_task_id, start_timestamp DESC
+    ) AS run
+    WHERE task.uuid = run.system_task_id
+    AND (task.start_timestamp <= run.start_timestamp OR {NEVER_RAN.format(table="task")})
+"""  # noqa: S608
+
+_known: set[UUID] = set()
+"""SystemTasks that have a row, as far as this process knows."""
+
+
+def write(records: Sequence[RunRecord]) -> None:
+    """Write these records in one transaction.
+
+    Raises what the database raises, and then has written none of them.
+    """
+    for last in (False, False, True):
+        try:
+            with transaction.atomic(using=conf().DATABASE):
+                _write(records)
+        except IntegrityError as error:
+            # ON CONFLICT looks at one unique index: where two processes insert a new task at the
+            # same moment, the other index may refuse it. Now that row is there to be updated.
+            # And a task that was known may have been deleted.
+            if last or not isinstance(error.__cause__, UniqueViolation | ForeignKeyViolation):
+                raise
+            _known.clear()
+        else:
+            return
+
+
+def announce(tasks: Collection[KnownTask]) -> None:
+    """Give these tasks a row that says that they have not run yet, where they have none."""
+    _insert_unrun(
+        INSERT_KNOWN,
+        [(task.name, task.uid, task.description, None) for task in tasks],
+    )
+
+
+def renew(lease: UUID) -> None:
+    """Say that the worker with this lease is alive, and with it every run that it has begun."""
+    _execute(RENEW, [lease])
+
+
+def reap(lease: float) -> int:
+    """End the runs whose worker has given no sign of life for so many seconds; how many."""
+    with transaction.atomic(using=conf().DATABASE):
+        ended = [row[0] for row in _execute(REAP, [lease])]
+        if ended:
+            _execute(TELL_SYSTEM_TASKS, [ended])
+    return len(ended)
+
+
+def _write(records: Sequence[RunRecord]) -> None:
+    closed = _close([record for record in records if record.lost])
+    runs = {}
+    for record in sorted(records, key=_order):
+        if not (record.lost and record.key in closed):
+            runs[record.key] = record
+    ended = [record for record in runs.values() if record.finish_timestamp is not None]
+    tasks = {system_task_uuid(record.name, record.uid): record for record in ended}
+    if tasks:
+        _execute(UPSERT_SYSTEM_TASKS, _values(SYSTEM_TASK_COLUMNS, tasks.values()))
+    unfinished = [record for record in runs.values() if record.finish_timestamp is None]
+    _insert_unrun(
+        INSERT_SENT,
+        [
+            (record.name, record.uid, record.description, record.expires)
+            for record in unfinished
+            if system_task_uuid(record.name, record.uid) not in _known
+        ],
+    )
+    saved = [record for record in runs.values() if record.save_run]
+    if saved:
+        _execute(UPSERT_TASK_RUNS, _values(TASK_RUN_COLUMNS, saved))
+    _known.update(tasks, (system_task_uuid(record.name, record.uid) for record in unfinished))
+    _forget_first_uids([record for record in ended if record.uid != record.first_uid])
+
+
+def _order(record: RunRecord) -> tuple[datetime, bool]:
+    return record.start_timestamp or datetime.min.replace(tzinfo=UTC), bool(record.finish_timestamp)
+
+
+def _close(lost: Sequence[RunRecord]) -> set[tuple[str, int]]:
+    """End the rows of runs that a child had begun; which attempts had one."""
+    if not lost:
+        return set()
+    values = [
+        [getattr(record, "lost" if name == "lease" else name) for record in lost]
+        for name in LOST_COLUMNS
+    ]
+    rows = _execute(CLOSE_LOST, values)
+    if rows:
+        _execute(TELL_SYSTEM_TASKS, [[row[0] for row in rows]])
+    return {(celery_id, attempt) for _, celery_id, attempt in rows}
+
+
+def _insert_unrun(statement: str, tasks: Collection[tuple[str, str, str, datetime | None]]) -> None:
+    rows = {system_task_uuid(name, uid): (name, uid, *rest) for name, uid, *rest in tasks}
+    if rows:
+        names, uids, descriptions, expiries = zip(*rows.values(), strict=True)
+        messages = [not_run_yet(name) for name in names]
+        values = [list(rows), names, uids, descriptions, messages, expiries]
+        _execute(statement, [*map(list, values), datetime.now(UTC)])
+
+
+def _forget_first_uids(moved: Collection[RunRecord]) -> None:
+    """Delete the rows that stood for these runs before their tasks said which uid they are of."""
+    if moved:
+        uuids = [system_task_uuid(record.name, record.first_uid) for record in moved]
+        _execute(DELETE_UNRUN, [uuids])
+        _known.difference_update(uuids)
+
+
+def _values(columns: dict[str, str], records: Collection[RunRecord]) -> list[list[Any]]:
+    return [
+        [
+            system_task_uuid(record.name, record.uid)
+            if column in ("uuid", "system_task_id")
+            else getattr(record, column)
+            for record in records
+        ]
+        for column in columns
+    ]
+
+
+def _execute(statement: str, values: Sequence[Any]) -> list[Any]:
+    with connections[conf().DATABASE].cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
