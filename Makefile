@@ -25,7 +25,7 @@ format: $(VENV)/test
 
 # The three sets of pinned packages, from pyproject.toml; the larger one first, so that all agree.
 requirements: $(VENV)/test
-	$(call compile,test,--extra service --extra embedded --extra test)
+	$(call compile,test,--extra service --extra embedded --extra benchmark --extra test)
 	$(call compile,local,--extra service --extra embedded -c requirements/test.txt)
 	$(call compile,production,--extra service -c requirements/test.txt)
 

@@ -1,0 +1,50 @@
+"""Times each signal of a task in this process, with whatever receives it in this mode.
+
+Says microseconds in JSON: `receivers NUMBER`, the median of that many tasks.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from celery import signals
+
+from benchmarks.recording import flow
+from systemtasks.writer import writer
+
+BATCH = 200  # tasks between two pauses, in which the writer catches up
+
+
+def main(number: str) -> None:
+    flow.prepare()
+    timed = {
+        f"{ending.__name__}: {name}": statistics.median(times)
+        for ending in (flow.success, flow.failure)
+        for name, times in _time(ending, int(number)).items()
+    }
+    connected = {
+        name: len(getattr(signals, name).receivers) for name in sorted(set(signals.__all__))
+    }
+    print(json.dumps({"timed": timed, "connected": connected}))
+
+
+def _time(
+    ending: Callable[[int], Iterator[flow.Step]], number: int
+) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = defaultdict(list)
+    for index in range(number):
+        for name, step in ending(index):
+            begin = time.perf_counter_ns()
+            step()
+            times[name].append((time.perf_counter_ns() - begin) / 1000)
+        if index % BATCH == 0:
+            writer.flush()
+    writer.flush()
+    return times
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
