@@ -17,6 +17,8 @@ Step = tuple[str, Callable[[], object]]
 """What happens, by the signal's name where it is one, and how to have it happen."""
 
 LINE = "a logged line"
+OWN_THREAD = ("task_prerun", LINE, "task_success", "task_postrun")
+"""The steps of a task that succeeds which are in its own thread, so that the next one waits."""
 
 
 def prepare() -> None:
@@ -82,7 +84,7 @@ def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[St
 
 
 def _begun(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
-    task.push_request(
+    task.request_stack.push(
         Context(
             id=celery_id,
             args=(number,),
@@ -108,4 +110,4 @@ def _ended(task: Task[Any, Any], celery_id: str, number: int, state: str) -> Ite
             task, task_id=celery_id, task=task, args=(number,), kwargs={}, retval=None, state=state
         ),
     )
-    task.pop_request()
+    task.request_stack.pop()

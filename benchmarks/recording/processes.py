@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from benchmarks.recording import modes, tasks
 from benchmarks.recording.modes import MODULES, Mode
 
 ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = [sys.executable, "-m", "benchmarks.launch"]
 CHILDREN = 2
-TIMEOUT = 600.0  # seconds, for whatever is waited for
+TIMEOUT = 600.0  # seconds, for whatever else is waited for
+STALLED_AFTER = 30.0  # seconds in which no task ends
 POLL_INTERVAL = 0.05
 
 Usage = dict[str, float]
@@ -32,7 +34,7 @@ def environment(mode: Mode, folder: Path) -> dict[str, str]:
 def run(module: str, *words: str, mode: Mode, **variables: str) -> str:
     """What this module says, run in this mode; ends the benchmark where it fails."""
     return subprocess.run(
-        [sys.executable, "-m", f"{MODULES}.{module}", *words],
+        [*LAUNCH, f"{MODULES}.{module}", *words],
         cwd=ROOT,
         env={**os.environ, modes.VARIABLE: mode.name, **variables},
         stdout=subprocess.PIPE,
@@ -47,12 +49,14 @@ def run_json(module: str, *words: str, mode: Mode, **variables: str) -> Any:  # 
     return json.loads(run(module, *words, mode=mode, **variables).splitlines()[-1])
 
 
-def wait_until(met: Callable[[], bool], what: str) -> None:
-    """Return once this is true; raises TimeoutError where it does not become so."""
-    deadline = time.monotonic() + TIMEOUT
-    while not met():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {TIMEOUT:g} s")
+def wait_for_ends(number: int, folder: Path, process: psutil.Process) -> None:
+    """Return once this many tasks have ended; raises where the worker does not go on."""
+    last, since = -1, time.monotonic()
+    while (ended := tasks.count_ends(folder)) < number:
+        if ended > last:
+            last, since = ended, time.monotonic()
+        if process.status() == psutil.STATUS_ZOMBIE or time.monotonic() - since > STALLED_AFTER:
+            raise RuntimeError(f"the worker stops after {ended} tasks")
         time.sleep(POLL_INTERVAL)
 
 
@@ -60,7 +64,12 @@ def wait_until(met: Callable[[], bool], what: str) -> None:
 def worker(mode: Mode, folder: Path) -> Iterator[psutil.Process]:
     """A worker of this mode, as a real one is started; it is stopped warmly."""
     command = [sys.executable, "-m", "celery", "--app", "config", "worker"]
-    command += ["--include", f"{MODULES}.tasks", "--concurrency", str(CHILDREN)]
+    command += [
+        "--include",
+        ",".join((f"{MODULES}.tasks", *mode.modules)),
+        "--concurrency",
+        str(CHILDREN),
+    ]
     command += ["--loglevel", "INFO", *mode.options]
     with (
         (folder.parent / "worker.log").open("w") as log,
@@ -73,9 +82,10 @@ def worker(mode: Mode, folder: Path) -> Iterator[psutil.Process]:
             process.terminate()
             process.wait(TIMEOUT)
         finally:
-            for left in (*psutil.Process().children(recursive=True),):
-                if process.poll() is None and process.pid in (left.pid, left.ppid()):
-                    left.kill()
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children():
+                    child.kill()
+                process.kill()
 
 
 @contextmanager
@@ -85,7 +95,7 @@ def event_reader(mode: Mode, seen: list[int]) -> Iterator[psutil.Process | None]
         yield None
         return
     with subprocess.Popen(
-        [sys.executable, "-m", f"{MODULES}.read_events"],
+        [*LAUNCH, f"{MODULES}.read_events"],
         cwd=ROOT,
         env={**os.environ, modes.VARIABLE: mode.name},
         stdout=subprocess.PIPE,

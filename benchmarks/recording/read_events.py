@@ -24,7 +24,3 @@ def main() -> None:
             receiver.capture(limit=None, timeout=None, wakeup=True)
         finally:
             print(state.task_count)
-
-
-if __name__ == "__main__":
-    main()

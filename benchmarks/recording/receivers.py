@@ -5,7 +5,6 @@ Says microseconds in JSON: `receivers NUMBER`, the median of that many tasks.
 
 import json
 import statistics
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,20 +19,15 @@ BATCH = 200  # tasks between two pauses, in which the writer catches up
 
 def main(number: str) -> None:
     flow.prepare()
-    timed = {
-        f"{ending.__name__}: {name}": statistics.median(times)
-        for ending in (flow.success, flow.failure)
-        for name, times in _time(ending, int(number)).items()
-    }
+    times = {**_time(flow.failure, int(number)), **_time(flow.success, int(number))}
+    timed = {name: statistics.median(each) for name, each in times.items()}
     connected = {
         name: len(getattr(signals, name).receivers) for name in sorted(set(signals.__all__))
     }
     print(json.dumps({"timed": timed, "connected": connected}))
 
 
-def _time(
-    ending: Callable[[int], Iterator[flow.Step]], number: int
-) -> dict[str, list[float]]:
+def _time(ending: Callable[[int], Iterator[flow.Step]], number: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = defaultdict(list)
     for index in range(number):
         for name, step in ending(index):
@@ -44,7 +38,3 @@ def _time(
             writer.flush()
     writer.flush()
     return times
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

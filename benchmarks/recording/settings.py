@@ -1,4 +1,4 @@
-"""This service's own settings, with those of the mode in place of some."""
+"""The service's own settings, with those of the mode in place of some."""
 
 from benchmarks.recording import modes
 from config import settings as service
@@ -7,9 +7,5 @@ from config.settings import *  # noqa: F403 - Django's settings are a module's n
 _mode = modes.of_this_process()
 
 INSTALLED_APPS = [*service.INSTALLED_APPS, *_mode.apps]
+SYSTEMTASKS = {**service.SYSTEMTASKS, "ENABLED": _mode.recording}
 globals().update(_mode.settings)
-SYSTEMTASKS = {
-    **service.SYSTEMTASKS,
-    **_mode.settings.get("SYSTEMTASKS", {}),
-    "ENABLED": _mode == modes.OURS,
-}

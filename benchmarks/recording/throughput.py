@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 
 from benchmarks.recording.modes import Mode
-from benchmarks.recording.processes import Usage, event_reader, run, usage, wait_until, worker
+from benchmarks.recording.processes import Usage, event_reader, run, usage, wait_for_ends, worker
 from benchmarks.recording.tasks import count_ends, ends
 from config.celery import app
 
@@ -39,10 +39,10 @@ def measure(mode: Mode, number: int, warm_up: int) -> Throughput:
         folder.mkdir()
         empty()
         with event_reader(mode, seen) as reader:
-            run("send", app.conf.task_default_queue, str(warm_up), mode=mode)
-            run("send", QUEUE, str(number), mode=mode)
+            first = app.conf.task_default_queue
+            run("send", first, str(warm_up), QUEUE, str(number), mode=mode)
             with worker(mode, folder) as process:
-                wait_until(lambda: count_ends(folder) == warm_up, "the worker's first tasks end")
+                wait_for_ends(warm_up, folder, process)
                 groups = {"main process": process, "event reader": reader, **services()}
                 measured = _measure_tasks(mode, number, folder, groups)
     _check(mode, number + warm_up, seen)
@@ -52,12 +52,14 @@ def measure(mode: Mode, number: int, warm_up: int) -> Throughput:
 def _measure_tasks(
     mode: Mode, number: int, folder: Path, groups: dict[str, psutil.Process | None]
 ) -> Throughput:
+    worker = groups["main process"]
+    assert worker
     warm_up = count_ends(folder)
     time.sleep(SETTLE)
     before, begin = usage(groups), time.monotonic()
     # They wait in a queue of their own, to which the worker turns now.
     app.control.add_consumer(QUEUE, reply=True)
-    wait_until(lambda: count_ends(folder) == warm_up + number, "all tasks end")
+    wait_for_ends(warm_up + number, folder, worker)
     behind = warm_up + number - count_rows(mode) if mode.count else None
     time.sleep(SETTLE)
     after = usage(groups)
@@ -104,5 +106,3 @@ def _check(mode: Mode, expected: int, seen: list[int]) -> None:
     for number in (recorded, *seen):
         if number != expected:
             raise RuntimeError(f"{mode.name}: {number} of {expected} tasks are on record")
-
-

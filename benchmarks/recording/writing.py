@@ -6,7 +6,6 @@ where the database is away.
 
 import json
 import os
-import sys
 import time
 import tracemalloc
 from typing import Any
@@ -61,7 +60,3 @@ def main(what: str, number: str) -> None:
     print(json.dumps(figure), flush=True)
     # What waits for a database that never comes must not be waited for.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
