@@ -110,7 +110,7 @@ def _receivers(scale: Scale) -> Iterator[Row]:
         sum(times) for times in zip(*(added[name] for name in flow.OWN_THREAD), strict=True)
     ]
     yield Row("added in the task's own thread, together", *spread(together, "µs", digits=1))
-    yield Row("received, but not timed", ", ".join(sorted(connected - added.keys())))
+    _say(f"received, but not timed: {', '.join(sorted(connected - added.keys()))}")
 
 
 def _writing(scale: Scale) -> Iterator[Row]:

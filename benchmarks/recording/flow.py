@@ -1,5 +1,6 @@
 """The signals of one task, each sent as Celery sends it, with nothing else around them."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,7 +27,7 @@ def prepare() -> None:
     app.set_current()
     app.finalize()
     # Sends `after_setup_logger` and `after_setup_task_logger`.
-    app.log.setup(loglevel="INFO", logfile=os.devnull, redirect_stdouts=False)
+    app.log.setup(loglevel=logging.INFO, logfile=os.devnull, redirect_stdouts=False)
     signals.worker_process_init.send(sender=None)
 
 

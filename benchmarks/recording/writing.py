@@ -8,6 +8,7 @@ import json
 import os
 import time
 import tracemalloc
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
@@ -41,7 +42,7 @@ def memory(number: int) -> int:
     return after - before
 
 
-def _submissions(number: int) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+def _submissions(number: int) -> list[tuple[tuple[Any, ...], Mapping[str, Any]]]:
     """What the receivers hand over to the writer for this many tasks."""
     with mock.patch.object(writer, "submit") as submit:
         _run(number)
