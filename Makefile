@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: up test lint format requirements clean
+.PHONY: up test lint format benchmark-recording requirements clean
 
 up: $(VENV)/local
 	@$(BIN)/python -m config.up --port $(PORT)
@@ -23,9 +23,12 @@ format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+benchmark-recording: $(VENV)/test
+	@./benchmarks/run recording
+
 # The three sets of pinned packages, from pyproject.toml; the larger one first, so that all agree.
 requirements: $(VENV)/test
-	$(call compile,test,--extra service --extra embedded --extra test)
+	$(call compile,test,--extra service --extra embedded --extra benchmark --extra test)
 	$(call compile,local,--extra service --extra embedded -c requirements/test.txt)
 	$(call compile,production,--extra service -c requirements/test.txt)
 

@@ -1,0 +1,1 @@
+"""What recording costs a Celery worker, beside what others cost it."""

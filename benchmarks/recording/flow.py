@@ -1,0 +1,114 @@
+"""The signals of one task, each sent as Celery sends it, with nothing else around them."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+from celery import Task, signals
+from celery.app.task import Context
+from celery.worker.request import Request
+from kombu import Message, serialization
+
+from benchmarks.recording.tasks import fail, noop
+from config.celery import app
+
+Step = tuple[str, Callable[[], object]]
+"""What happens, by the signal's name where it is one, and how to have it happen."""
+
+LINE = "a logged line"
+OWN_THREAD = ("task_prerun", LINE, "task_success", "task_postrun")
+"""The steps of a task that succeeds which are in its own thread, so that the next one waits."""
+
+
+def prepare() -> None:
+    """Configure the logging as a worker's is, with its output to nowhere."""
+    app.set_current()
+    app.finalize()
+    # Sends `after_setup_logger` and `after_setup_task_logger`.
+    app.log.setup(loglevel=logging.INFO, logfile=os.devnull, redirect_stdouts=False)
+    signals.worker_process_init.send(sender=None)
+
+
+def success(number: int) -> Iterator[Step]:
+    """A task that logs one line and succeeds."""
+    celery_id = str(uuid4())
+    yield from _published(noop, celery_id, number)
+    yield from _begun(noop, celery_id, number)
+    yield LINE, lambda: noop.run(number)
+    yield "task_success", lambda: signals.task_success.send(noop, result=None, runtime=0.0)
+    yield from _ended(noop, celery_id, number, "SUCCESS")
+
+
+def failure(number: int) -> Iterator[Step]:
+    """A task that raises."""
+    celery_id = str(uuid4())
+    yield from _begun(fail, celery_id, number)
+    try:
+        fail.run(number)
+    except ValueError as raised:
+        error = raised
+        yield (
+            "task_failure",
+            lambda: signals.task_failure.send(
+                fail,
+                task_id=celery_id,
+                exception=error,
+                args=(number,),
+                kwargs={},
+                traceback=error.__traceback__,
+                einfo=None,
+            ),
+        )
+    yield from _ended(fail, celery_id, number, "FAILURE")
+
+
+def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
+    message = app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
+    where = {"exchange": "", "routing_key": "celery"}
+    common = {"body": message.body, "headers": message.headers, **where}
+    yield (
+        "before_task_publish",
+        lambda: signals.before_task_publish.send(
+            task.name, **common, declare=[], properties=message.properties, retry_policy={}
+        ),
+    )
+    yield "after_task_publish", lambda: signals.after_task_publish.send(task.name, **common)
+    content_type, encoding, body = serialization.dumps(message.body, serializer="json")
+    received = Message(
+        body, content_type=content_type, content_encoding=encoding, headers=message.headers,
+        properties=message.properties, delivery_info=where,
+    )  # fmt: skip
+    request = Request(received, app=app, task=task, hostname="benchmark@here")
+    yield "task_received", lambda: signals.task_received.send(None, request=request)
+
+
+def _begun(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
+    task.request_stack.push(
+        Context(
+            id=celery_id,
+            args=(number,),
+            kwargs={},
+            task=task.name,
+            hostname="benchmark@here",
+            delivery_info={"exchange": "", "routing_key": "celery"},
+            called_directly=False,
+        )
+    )
+    yield (
+        "task_prerun",
+        lambda: signals.task_prerun.send(
+            task, task_id=celery_id, task=task, args=(number,), kwargs={}
+        ),
+    )
+
+
+def _ended(task: Task[Any, Any], celery_id: str, number: int, state: str) -> Iterator[Step]:
+    yield (
+        "task_postrun",
+        lambda: signals.task_postrun.send(
+            task, task_id=celery_id, task=task, args=(number,), kwargs={}, retval=None, state=state
+        ),
+    )
+    task.request_stack.pop()

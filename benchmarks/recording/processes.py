@@ -1,0 +1,129 @@
+"""The processes of one mode, and how much processor time each has used."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.recording import modes, tasks
+from benchmarks.recording.modes import MODULES, Mode
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = [sys.executable, "-m", "benchmarks.launch"]
+CHILDREN = 2
+TIMEOUT = 600.0  # seconds, for whatever else is waited for
+STALLED_AFTER = 30.0  # seconds in which no task ends
+POLL_INTERVAL = 0.05
+
+Usage = dict[str, float]
+"""Seconds of processor time so far, by who used them."""
+
+
+def environment(mode: Mode, folder: Path) -> dict[str, str]:
+    """What a process of this mode needs; `folder` is where the tasks note their ends."""
+    return {**os.environ, modes.VARIABLE: mode.name, tasks.VARIABLE: str(folder)}
+
+
+def run(module: str, *words: str, mode: Mode, **variables: str) -> str:
+    """What this module says, run in this mode; ends the benchmark where it fails."""
+    return subprocess.run(
+        [*LAUNCH, f"{MODULES}.{module}", *words],
+        cwd=ROOT,
+        env={**os.environ, modes.VARIABLE: mode.name, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=TIMEOUT,
+    ).stdout
+
+
+def run_json(module: str, *words: str, mode: Mode, **variables: str) -> Any:  # noqa: ANN401
+    """Like `run`, of a module whose last line is JSON."""
+    return json.loads(run(module, *words, mode=mode, **variables).splitlines()[-1])
+
+
+def wait_for_ends(number: int, folder: Path, process: psutil.Process) -> None:
+    """Return once this many tasks have ended; raises where the worker does not go on."""
+    last, since = -1, time.monotonic()
+    while (ended := tasks.count_ends(folder)) < number:
+        if ended > last:
+            last, since = ended, time.monotonic()
+        if process.status() == psutil.STATUS_ZOMBIE or time.monotonic() - since > STALLED_AFTER:
+            raise RuntimeError(f"the worker stops after {ended} tasks")
+        time.sleep(POLL_INTERVAL)
+
+
+@contextmanager
+def worker(mode: Mode, folder: Path) -> Iterator[psutil.Process]:
+    """A worker of this mode, as a real one is started; it is stopped warmly."""
+    command = [sys.executable, "-m", "celery", "--app", "config", "worker"]
+    command += [
+        "--include",
+        ",".join((f"{MODULES}.tasks", *mode.modules)),
+        "--concurrency",
+        str(CHILDREN),
+    ]
+    command += ["--loglevel", "INFO", *mode.options]
+    with (
+        (folder.parent / "worker.log").open("w") as log,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment(mode, folder), stdout=log, stderr=log
+        ) as process,
+    ):
+        try:
+            yield psutil.Process(process.pid)
+            process.terminate()
+            process.wait(TIMEOUT)
+        finally:
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children():
+                    child.kill()
+                process.kill()
+
+
+@contextmanager
+def event_reader(mode: Mode, seen: list[int]) -> Iterator[psutil.Process | None]:
+    """A process that reads events, where the mode has one; how many tasks it saw is added."""
+    if not mode.read_events:
+        yield None
+        return
+    with subprocess.Popen(
+        [*LAUNCH, f"{MODULES}.read_events"],
+        cwd=ROOT,
+        env={**os.environ, modes.VARIABLE: mode.name},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            seen.append(int(process.stdout.read()))
+
+
+def usage(groups: dict[str, psutil.Process | None]) -> Usage:
+    """The processor time of these processes, and under `children` that of the worker's."""
+    worker = groups["main process"]
+    assert worker
+    used = {name: _own_seconds(process) for name, process in groups.items() if process}
+    used["children"] = sum(map(_own_seconds, worker.children()))
+    return used
+
+
+def _own_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    seconds = times.user + times.system
+    if process.name() == "postgres":
+        # One process a connection; those that have ended are in the first one's sum.
+        seconds += times.children_user + times.children_system
+        seconds += sum(map(_own_seconds, process.children()))
+    return seconds

@@ -1,0 +1,42 @@
+"""Times each signal of a task in this process, with whatever receives it in this mode.
+
+Says microseconds in JSON: `receivers NUMBER`, the median of that many tasks.
+"""
+
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from celery import signals
+
+from benchmarks.recording import flow
+from systemtasks.writer import writer
+
+BATCH = 200  # tasks between two pauses, in which the writer catches up
+
+
+def main(number: str) -> None:
+    flow.prepare()
+    times = _time(flow.success, int(number))
+    # What both kinds of task have in common is told of the one that succeeds.
+    times |= {k: v for k, v in _time(flow.failure, int(number)).items() if k not in times}
+    timed = {name: statistics.median(each) for name, each in times.items()}
+    connected = {
+        name: len(getattr(signals, name).receivers) for name in sorted(set(signals.__all__))
+    }
+    print(json.dumps({"timed": timed, "connected": connected}))
+
+
+def _time(ending: Callable[[int], Iterator[flow.Step]], number: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = defaultdict(list)
+    for index in range(number):
+        for name, step in ending(index):
+            begin = time.perf_counter_ns()
+            step()
+            times[name].append((time.perf_counter_ns() - begin) / 1000)
+        if index % BATCH == 0:
+            writer.flush()
+    writer.flush()
+    return times

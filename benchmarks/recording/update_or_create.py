@@ -1,0 +1,31 @@
+"""Recording as one writes it first: a query when the task ends, in the task's own thread."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import Task, signals
+
+from systemtasks.models import SystemTask, system_task_uuid
+from systemtasks.states import Status
+
+_starts: dict[str, datetime] = {}
+
+
+@signals.task_prerun.connect
+def note_start(task_id: str, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    _starts[task_id] = datetime.now(UTC)
+
+
+@signals.task_postrun.connect
+def record(task_id: str, task: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
+    start, finish = _starts.pop(task_id), datetime.now(UTC)
+    SystemTask.objects.update_or_create(
+        uuid=system_task_uuid(task.name),
+        defaults={
+            "name": task.name,
+            "start_timestamp": start,
+            "finish_timestamp": finish,
+            "duration": (finish - start).total_seconds(),
+            "status": Status.SUCCESSFUL,
+        },
+    )

@@ -1,0 +1,63 @@
+"""How fast this process's writer writes, or how much memory its pending runs take, in JSON.
+
+`writing rate NUMBER`: rows a second. `writing memory NUMBER`: bytes for that many pending runs,
+where the database is away.
+"""
+
+import json
+import os
+import time
+import tracemalloc
+from collections.abc import Mapping
+from typing import Any
+from unittest import mock
+
+from benchmarks.recording import flow, modes, throughput
+from benchmarks.recording.processes import TIMEOUT
+from systemtasks.writer import writer
+
+
+def rate(number: int) -> float:
+    """Runs a second that the writer makes rows of, from the first handed over to the last one."""
+    throughput.empty()
+    calls = _submissions(number)
+    begin = time.monotonic()
+    for arguments, keywords in calls:
+        writer.submit(*arguments, **keywords)
+    writer.flush(TIMEOUT)
+    seconds = time.monotonic() - begin
+    written = throughput.count_rows(modes.OURS)
+    if written != number:
+        raise RuntimeError(f"the writer has written {written} of {number} runs")
+    return number / seconds
+
+
+def memory(number: int) -> int:
+    """Bytes that the runs of this many tasks take until the database is back."""
+    _run(1)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    _run(number)
+    after, _ = tracemalloc.get_traced_memory()
+    return after - before
+
+
+def _submissions(number: int) -> list[tuple[tuple[Any, ...], Mapping[str, Any]]]:
+    """What the receivers hand over to the writer for this many tasks."""
+    with mock.patch.object(writer, "submit") as submit:
+        _run(number)
+    return [(call.args, call.kwargs) for call in submit.call_args_list]
+
+
+def _run(number: int) -> None:
+    for index in range(number):
+        for _, step in flow.success(index):
+            step()
+
+
+def main(what: str, number: str) -> None:
+    flow.prepare()
+    figure = {"rate": rate, "memory": memory}[what](int(number))
+    print(json.dumps(figure), flush=True)
+    # What waits for a database that never comes must not be waited for.
+    os._exit(0)

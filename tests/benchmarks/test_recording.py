@@ -1,0 +1,44 @@
+"""The benchmark of recording runs, and tells every figure; which, is not for a test to say."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ROWS = """
+throughput: nothing
+throughput: System Tasks
+throughput: django-celery-results
+throughput: django-celery-results, connections kept
+throughput: events, as Flower needs them
+throughput: one update_or_create a task
+added by before_task_publish
+added by task_received
+added by task_prerun
+added by a logged line
+added by task_postrun
+added by task_failure
+added in the task's own thread, together
+runs the writer writes a second
+memory of 10,000 pending runs
+from a task's end to its row, p50
+from a task's end to its row, p99
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def test_table_has_every_figure() -> None:
+    done = subprocess.run(
+        ["benchmarks/run", "recording", "--quick"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    header, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()
+    ]
+    figures = {cells[0]: cells[1] for cells in lines}
+    assert set(ROWS.strip().splitlines()) <= figures.keys()
+    assert all(figures.values())
+    assert all(len(cells) == len(header) for cells in lines)
