@@ -47,10 +47,11 @@ def whole_number(name: str, default: int, *, most: int) -> int:
 
 def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
     """One of these words, in any case."""
-    value = text(name, default).upper()
-    if value not in choices:
-        stop(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-    return value
+    value = text(name, default)
+    for choice in choices:
+        if choice.casefold() == value.casefold():
+            return choice
+    stop(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
 
 
 def words(name: str, default: tuple[str, ...] = ()) -> list[str]:

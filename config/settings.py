@@ -161,6 +161,11 @@ SYSTEMTASKS = {
     "JOURNAL_DIR": environment.text(
         "JOURNAL_DIR", str(EMBEDDED.data.resolve() / "journal") if ONE_MACHINE else ""
     ),
+    "RECORD_SENDING": environment.boolean("RECORD_SENDING", default=True),
+    "KNOWN_FROM_START": environment.one_of(
+        "KNOWN_FROM_START", "scheduled", ("scheduled", "registered", "none")
+    ),
+    "LEASE": environment.whole_number("LEASE_SECONDS", 60, most=86_400),
     "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=True),
 }
 

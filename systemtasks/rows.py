@@ -242,9 +242,10 @@ def reap(lease: float) -> int:
 
 def _write(records: Sequence[RunRecord]) -> None:
     closed = _close([record for record in records if record.lost])
-    runs = {}
+    runs: dict[tuple[str, int], RunRecord] = {}
     for record in sorted(records, key=_order):
         if not (record.lost and record.key in closed):
+            runs.pop(record.key, None)  # so that the latest is the last
             runs[record.key] = record
     ended = [record for record in runs.values() if record.finish_timestamp is not None]
     tasks = {system_task_uuid(record.name, record.uid): record for record in ended}

@@ -3,13 +3,17 @@
 import logging
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
 from celery.utils.log import get_task_logger
+
+from systemtasks import reporting
 
 task_logger: logging.Logger = get_task_logger(__name__)
 logger = logging.getLogger("shop")
@@ -109,3 +113,35 @@ def nest() -> None:
     logger.info("Before")
     succeed.apply(args=(3,), task_id="inner")
     logger.info("After")
+
+
+@shared_task(name="tests.start_threads")
+def start_threads(number: int) -> None:
+    """Log from a thread, and from a pool's thread, of the task's own."""
+    thread = threading.Thread(target=logger.info, args=("Thread of %d", number))
+    thread.start()
+    thread.join()
+    _executor.submit(logger.info, "Pool of %d", number).result()
+
+
+_executor = ThreadPoolExecutor(1)
+
+
+@shared_task(bind=True, name="tests.retry_later", max_retries=1)
+def retry_later(self: Any) -> None:
+    raise self.retry(countdown=3600)
+
+
+@shared_task(name="tests.report")
+def report(slug: str) -> None:
+    """Say all that a task may say of itself."""
+    reporting.set_uid(slug)
+    reporting.info("Begun", source=slug)
+    for done in range(5):
+        reporting.progress(done, 4)
+    reporting.set_status("warning")
+
+
+@shared_task(bind=True, name="tests.parent")
+def parent(self: Any) -> None:
+    succeed.delay(1)

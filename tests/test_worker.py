@@ -23,6 +23,7 @@ POOLS = {
     "prefork": ("--pool", "prefork", "--concurrency", "2"),
     "threads": ("--pool", "threads", "--concurrency", "4"),
     "solo": ("--pool", "solo"),
+    "gevent": ("--pool", "gevent", "--concurrency", "4"),
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -123,6 +124,20 @@ def test_simultaneous_runs_keep_their_messages_apart(worker: Worker) -> None:
         assert run.args
         assert {message["event"] for message in run.messages} == {f"I am {run.args[0]}"}
         assert len(run.messages) == 20
+
+
+def test_what_a_tasks_own_threads_log_is_in_its_run(worker: Worker) -> None:
+    for number in range(5):
+        send("tests.start_threads", number)
+    assert recorded(5), worker.log.read_text()
+
+    for run in TaskRun.objects.all():
+        assert run.args
+        number = run.args[0]
+        assert [message["event"] for message in run.messages] == [
+            f"Thread of {number}",
+            f"Pool of {number}",
+        ]
 
 
 def test_stopped_worker_has_written_every_run_that_it_finished(worker: Worker) -> None:

@@ -35,9 +35,10 @@ def environment() -> dict[str, str]:
 class Worker:
     """A running `celery worker`; a context manager that stops it warmly."""
 
-    def __init__(self, log: Path, *options: str) -> None:
+    def __init__(self, log: Path, *options: str, **variables: str) -> None:
         self.log = log
         self._options = options
+        self._variables = variables
 
     def __enter__(self) -> "Worker":
         with app.connection_for_write() as broker:
@@ -48,7 +49,7 @@ class Worker:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=environment(),
+                env={**environment(), **self._variables},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -63,6 +64,10 @@ class Worker:
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the worker and its children at once, as when a host goes down."""
+        os.killpg(self.process.pid, number)
 
     def stop(self) -> None:
         """Shut it down warmly, as a deployment does."""

@@ -23,8 +23,9 @@ from tests.waiting import eventually
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
-def record(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
-    finish = start + timedelta(seconds=1.5)
+def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes: Any) -> RunRecord:
+    """A run that took 1.5 seconds; without a start it is one that was only sent."""
+    finish = (start or NOON) + timedelta(seconds=1.5)
     values: dict[str, Any] = {
         "name": "shop.charge",
         "uid": "",
@@ -35,7 +36,7 @@ def record(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -
         "status": Status.SUCCESSFUL,
         "queue": "celery",
         "worker": "celery@host",
-        "sent_timestamp": start - timedelta(seconds=2),
+        "sent_timestamp": NOON - timedelta(seconds=2),
         "start_timestamp": start,
         "finish_timestamp": finish,
         "wait": 2.0,
@@ -118,6 +119,18 @@ def test_the_latest_run_stands_whatever_the_order(together: bool, newest_first: 
 
     assert SystemTask.objects.get().status == Status.SUCCESSFUL
     assert TaskRun.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_retry_that_was_queued_before_its_forerunner_ended_stands_last() -> None:
+    first = record(state=State.RETRY, status=Status.WARNING)
+    sent = record(
+        attempt=2, state=State.QUEUED, status=Status.UNKNOWN, start=None, finish_timestamp=None
+    )
+    second = record(attempt=2, start=NOON + timedelta(seconds=1))
+    write([sent, first, second])
+
+    assert SystemTask.objects.get().status == Status.SUCCESSFUL
 
 
 @pytest.mark.django_db
