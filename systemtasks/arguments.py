@@ -13,7 +13,7 @@ from systemtasks.values import MASK, Cleaner, clean_column
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arguments:
     """A run's arguments, or None where they are not kept."""
 
@@ -31,6 +31,8 @@ def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
     uid = uid_of(task, args, kwargs)
     if not rules.RECORD_ARGUMENTS or args is None:
         return Arguments(uid=uid)
+    if not args and not kwargs:
+        return Arguments("[]", "{}", intact=True, uid=uid)
     cleaner = Cleaner(rules.ARGUMENTS_LIMIT, rules.HIDDEN_KEYS)
     kept_args, kept_kwargs = cleaner.clean(args), cleaner.clean(kwargs)
     intact = not _mask(task, kept_args, kept_kwargs) and cleaner.intact

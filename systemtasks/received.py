@@ -169,7 +169,7 @@ def moment(value: object) -> datetime | None:
 def _sending(context: Context) -> Sending:
     said = getattr(context, CONTEXT_HEADER, None)
     return Sending(
-        celery_id=clean_column(str(context.id), NAME_LIMIT),
+        celery_id=_column(context.id),
         attempt=(context.retries or 0) + 1,
         queue=_column((context.delivery_info or {}).get("routing_key")),
         sent=moment(getattr(context, SENT_HEADER, None)),
@@ -182,7 +182,9 @@ def _sending(context: Context) -> Sending:
 
 
 def _column(value: object) -> str:
-    return clean_column(str(value), NAME_LIMIT) if value else ""
+    if not value:
+        return ""
+    return clean_column(value if type(value) is str else str(value), NAME_LIMIT)
 
 
 def _is_object(text: str) -> bool:

@@ -32,7 +32,7 @@ current: ContextVar["Run | None"] = ContextVar("systemtasks_run", default=None)
 _ended: ContextVar["Run | None"] = ContextVar("systemtasks_ended_run", default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sending:
     """What is known of a run from the moment that it is sent."""
 

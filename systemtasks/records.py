@@ -28,7 +28,7 @@ class TaskInfo:
     """Which positional arguments are masked."""
 
 
-@dataclass(slots=True)
+@dataclass  # without slots, since orjson is faster then
 class RunRecord:
     """An attempt as its row will have it: queued, running or finished; JSON is text by now."""
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.db import IntegrityError, connections, transaction
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
@@ -59,29 +60,33 @@ LOST_COLUMNS = {
     name: TASK_RUN_COLUMNS[name]
     for name in (
         *("celery_id", "attempt", "state", "status", "finish_timestamp"),
-        *("exception", "messages", "expires", "lease"),
+        *("exception", "messages", "expires"),
     )
+} | {"lost": "uuid"}
+UNSURE_COLUMNS = {
+    name: TASK_RUN_COLUMNS[name] for name in ("celery_id", "attempt", "start_timestamp", "messages")
 }
 
 NEVER_RAN = "{table}.status = 'unknown' AND {table}.duration = 0"
 
 
-def _arrays(columns: dict[str, str]) -> str:
-    return ", ".join(f"%s::{kind}[]" for kind in columns.values())
+def _given(columns: dict[str, str], name: str) -> str:
+    """The rows that a statement is given, as one parameter: JSON costs least to send."""
+    kinds = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+    return f"json_to_recordset(%s::json) AS {name} ({kinds})"
 
 
 def _upsert(
     table: str, columns: dict[str, str], key: tuple[str, ...], newer: str, more: dict[str, str]
 ) -> str:
     # Rows are locked in the order of their key, so that two workers' batches never deadlock.
-    given = ", ".join(columns)
     names = ", ".join([*columns, *more])
     values = ", ".join([*columns, *more.values()])
     updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in [*columns, *more])
     keys = ", ".join(key)
     return (
         f"INSERT INTO {table} AS old ({names}) "  # noqa: S608 - all of it is our own words
-        f"SELECT {values} FROM unnest({_arrays(columns)}) AS new ({given}) ORDER BY {keys} "
+        f"SELECT {values} FROM {_given(columns, 'new')} ORDER BY {keys} "
         f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE {newer}"
     )
 
@@ -112,14 +117,15 @@ UPSERT_TASK_RUNS = _upsert(
     more={"seen_timestamp": "CASE WHEN state = 'running' THEN now() END"},
 )
 
-_UNRUN = ("uuid", "name", "uid", "description", "messages", "expires")
-_UNRUN_COLUMNS = {name: SYSTEM_TASK_COLUMNS[name] for name in _UNRUN}
+_UNRUN_COLUMNS = {
+    name: SYSTEM_TASK_COLUMNS[name]
+    for name in ("uuid", "name", "uid", "description", "messages", "expires")
+}
 INSERT_UNRUN = (
     "INSERT INTO systemtasks_systemtask "  # noqa: S608
-    f"({', '.join(_UNRUN)}, start_timestamp, finish_timestamp, duration, status) "
-    f"SELECT {', '.join(_UNRUN)}, moment, moment, 0, 'unknown' FROM unnest("
-    f"{_arrays(_UNRUN_COLUMNS)}) AS new ({', '.join(_UNRUN)}), (SELECT %s AS moment) AS now "
-    "WHERE {condition} ORDER BY uuid ON CONFLICT DO NOTHING"
+    f"({', '.join(_UNRUN_COLUMNS)}, start_timestamp, finish_timestamp, duration, status) "
+    f"SELECT {', '.join(_UNRUN_COLUMNS)}, now(), now(), 0, 'unknown' "
+    f"FROM {_given(_UNRUN_COLUMNS, 'new')} WHERE {{condition}} ORDER BY uuid ON CONFLICT DO NOTHING"
 )
 INSERT_SENT = INSERT_UNRUN.format(condition="true")
 # A task whose runs have uids of their own is known by those.
@@ -141,8 +147,20 @@ CLOSE_LOST = f"""
         duration = greatest(extract(epoch FROM lost.finish_timestamp - run.start_timestamp), 0),
         messages = run.messages || lost.messages, expires = lost.expires,
         lease = NULL, seen_timestamp = NULL
-    FROM unnest({_arrays(LOST_COLUMNS)}) AS lost ({", ".join(LOST_COLUMNS)})
-    WHERE run.celery_id = lost.celery_id AND run.attempt = lost.attempt AND run.lease = lost.lease
+    FROM {_given(LOST_COLUMNS, "lost")}
+    WHERE run.celery_id = lost.celery_id AND run.attempt = lost.attempt AND run.lease = lost.lost
+    RETURNING run.id, run.celery_id, run.attempt
+"""  # noqa: S608
+
+# The main process may be the first to tell of an end; what the child heard is worth keeping.
+ADD_MESSAGES = f"""
+    UPDATE systemtasks_taskrun AS run
+    SET messages = CASE WHEN run.messages @> unsure.messages THEN run.messages
+        ELSE unsure.messages || run.messages END
+    FROM {_given(UNSURE_COLUMNS, "unsure")}
+    WHERE run.celery_id = unsure.celery_id AND run.attempt = unsure.attempt
+    AND run.lease IS NULL AND run.start_timestamp <= unsure.start_timestamp
+    AND run.finish_timestamp >= unsure.start_timestamp
     RETURNING run.id, run.celery_id, run.attempt
 """  # noqa: S608
 
@@ -220,50 +238,58 @@ def write(records: Sequence[RunRecord]) -> None:
 
 def announce(tasks: Collection[KnownTask]) -> None:
     """Give these tasks a row that says that they have not run yet, where they have none."""
-    _insert_unrun(
-        INSERT_KNOWN,
-        [(task.name, task.uid, task.description, None) for task in tasks],
-    )
+    _insert_unrun(INSERT_KNOWN, [(task, None) for task in tasks])
 
 
 def renew(lease: UUID) -> None:
     """Say that the worker with this lease is alive, and with it every run that it has begun."""
-    _execute(RENEW, [lease])
+    _execute(RENEW, lease)
 
 
 def reap(lease: float) -> int:
     """End the runs whose worker has given no sign of life for so many seconds; how many."""
     with transaction.atomic(using=conf().DATABASE):
-        ended = [row[0] for row in _execute(REAP, [lease])]
-        if ended:
-            _execute(TELL_SYSTEM_TASKS, [ended])
+        ended = _execute(REAP, lease)
+        _tell_system_tasks(ended)
     return len(ended)
 
 
 def _write(records: Sequence[RunRecord]) -> None:
-    closed = _close([record for record in records if record.lost])
+    lost = [record for record in records if record.lost]
+    unsure = [record for record in records if record.finish_timestamp and record.lease]
+    rest = _left(ADD_MESSAGES, unsure, [record for record in records if not record.lost])
+    _upsert_all(rest)
+    if lost:
+        _upsert_all(_left(CLOSE_LOST, lost, lost))
+
+
+def _left(
+    statement: str, records: Sequence[RunRecord], of: Sequence[RunRecord]
+) -> Sequence[RunRecord]:
+    """Those of the attempts for which this statement finds no row to add these records to."""
+    if not records:
+        return of
+    rows = _execute(statement, _json([_row(record) for record in records]))
+    _tell_system_tasks(rows)
+    done = {(celery_id, attempt) for _, celery_id, attempt in rows}
+    return [record for record in of if record.key not in done or record not in records]
+
+
+def _upsert_all(records: Sequence[RunRecord]) -> None:
     runs: dict[tuple[str, int], RunRecord] = {}
     for record in sorted(records, key=_order):
-        if not (record.lost and record.key in closed):
-            runs.pop(record.key, None)  # so that the latest is the last
-            runs[record.key] = record
+        runs.pop(record.key, None)  # so that the latest is the last
+        runs[record.key] = record
     ended = [record for record in runs.values() if record.finish_timestamp is not None]
-    tasks = {system_task_uuid(record.name, record.uid): record for record in ended}
+    tasks = {_uuid(record): record for record in ended}
     if tasks:
-        _execute(UPSERT_SYSTEM_TASKS, _values(SYSTEM_TASK_COLUMNS, tasks.values()))
+        _execute(UPSERT_SYSTEM_TASKS, _json([_row(record) for record in tasks.values()]))
     unfinished = [record for record in runs.values() if record.finish_timestamp is None]
-    _insert_unrun(
-        INSERT_SENT,
-        [
-            (record.name, record.uid, record.description, record.expires)
-            for record in unfinished
-            if system_task_uuid(record.name, record.uid) not in _known
-        ],
-    )
-    saved = [record for record in runs.values() if record.save_run]
-    if saved:
-        _execute(UPSERT_TASK_RUNS, _values(TASK_RUN_COLUMNS, saved))
-    _known.update(tasks, (system_task_uuid(record.name, record.uid) for record in unfinished))
+    new = [(record, record.expires) for record in unfinished if _uuid(record) not in _known]
+    _insert_unrun(INSERT_SENT, new)
+    if saved := [_row(record) for record in runs.values() if record.save_run]:
+        _execute(UPSERT_TASK_RUNS, _json(saved))
+    _known.update(tasks, map(_uuid, unfinished))
     _forget_first_uids([record for record in ended if record.uid != record.first_uid])
 
 
@@ -271,50 +297,57 @@ def _order(record: RunRecord) -> tuple[datetime, bool]:
     return record.start_timestamp or datetime.min.replace(tzinfo=UTC), bool(record.finish_timestamp)
 
 
-def _close(lost: Sequence[RunRecord]) -> set[tuple[str, int]]:
-    """End the rows of runs that a child had begun; which attempts had one."""
-    if not lost:
-        return set()
-    values = [
-        [getattr(record, "lost" if name == "lease" else name) for record in lost]
-        for name in LOST_COLUMNS
-    ]
-    rows = _execute(CLOSE_LOST, values)
-    if rows:
-        _execute(TELL_SYSTEM_TASKS, [[row[0] for row in rows]])
-    return {(celery_id, attempt) for _, celery_id, attempt in rows}
+def _uuid(record: RunRecord | KnownTask) -> UUID:
+    return system_task_uuid(record.name, record.uid)
 
 
-def _insert_unrun(statement: str, tasks: Collection[tuple[str, str, str, datetime | None]]) -> None:
-    rows = {system_task_uuid(name, uid): (name, uid, *rest) for name, uid, *rest in tasks}
+def _tell_system_tasks(rows: Sequence[Any]) -> None:
+    """Have the outcome of these runs, each with its id first, be that of their tasks."""
     if rows:
-        names, uids, descriptions, expiries = zip(*rows.values(), strict=True)
-        messages = [not_run_yet(name) for name in names]
-        values = [list(rows), names, uids, descriptions, messages, expiries]
-        _execute(statement, [*map(list, values), datetime.now(UTC)])
+        _execute(TELL_SYSTEM_TASKS, [row[0] for row in rows])
+
+
+def _insert_unrun(
+    statement: str, tasks: Sequence[tuple[RunRecord | KnownTask, datetime | None]]
+) -> None:
+    rows = {
+        _uuid(task): {
+            "uuid": _uuid(task),
+            "name": task.name,
+            "uid": task.uid,
+            "description": task.description,
+            "messages": orjson.Fragment(not_run_yet(task.name)),
+            "expires": expires,
+        }
+        for task, expires in tasks
+    }
+    if rows:
+        _execute(statement, _json(list(rows.values())))
 
 
 def _forget_first_uids(moved: Collection[RunRecord]) -> None:
     """Delete the rows that stood for these runs before their tasks said which uid they are of."""
     if moved:
         uuids = [system_task_uuid(record.name, record.first_uid) for record in moved]
-        _execute(DELETE_UNRUN, [uuids])
+        _execute(DELETE_UNRUN, uuids)
         _known.difference_update(uuids)
 
 
-def _values(columns: dict[str, str], records: Collection[RunRecord]) -> list[list[Any]]:
-    return [
-        [
-            system_task_uuid(record.name, record.uid)
-            if column in ("uuid", "system_task_id")
-            else getattr(record, column)
-            for record in records
-        ]
-        for column in columns
-    ]
+def _row(record: RunRecord) -> dict[str, Any]:
+    """The record by its columns' names; a statement takes no notice of the others."""
+    uuid = _uuid(record)
+    row = {**vars(record), "uuid": uuid, "system_task_id": uuid}
+    for name in ("messages", "context", "args", "kwargs"):
+        if row[name] is not None:
+            row[name] = orjson.Fragment(row[name])
+    return row
 
 
-def _execute(statement: str, values: Sequence[Any]) -> list[Any]:
+def _json(rows: Sequence[dict[str, Any]]) -> str:
+    return orjson.dumps(rows).decode()
+
+
+def _execute(statement: str, value: str | float | UUID | list[Any]) -> list[Any]:
     with connections[conf().DATABASE].cursor() as cursor:
-        cursor.execute(statement, values)
+        cursor.execute(statement, [value])
         return cursor.fetchall() if cursor.description else []

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from celery import Task, signals
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, NotRegistered, Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from systemtasks import leases, logs, received, recorder, schedule, threads
@@ -107,13 +107,17 @@ def note_failure(
 
 
 @never_raising
-def note_retry(request: Any, reason: BaseException | None, **_: Any) -> None:  # noqa: ANN401
+def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> None:  # noqa: ANN401
     cause, when = (reason.exc, reason.when) if isinstance(reason, Retry) else (reason, None)
     if run := recorder.running(request.id):
         run.retry(cause, _seconds_until(when))
     elif run := received.lost_attempt(request.id, request.retries):
-        run.retry(cause, _seconds_until(when))
-        _end(run, State.RETRY)
+        if reason is None:  # nothing is sent anew
+            run.revoke("Terminated by its worker's cold shutdown", terminated=True)
+            _end(run, State.REVOKED)
+        else:
+            run.retry(cause, _seconds_until(when))
+            _end(run, State.RETRY)
 
 
 @never_raising
@@ -169,8 +173,8 @@ def note_revoked(
 
 
 @never_raising
-def note_unknown(id: str, name: str, exc: BaseException, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
-    _end(received.unregistered_attempt(id, name, message), State.FAILURE, exc)
+def note_unknown(id: str, name: str, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
+    _end(received.unregistered_attempt(id, name, message), State.FAILURE, NotRegistered(name))
 
 
 @never_raising

@@ -18,6 +18,7 @@ DEPTH_LIMIT = 8
 ITEM_LIMIT = 200
 BUDGET = 5000
 """How much of one value is looked at: items, and hundreds of characters."""
+CONTAINERS = (dict, list, tuple, set, frozenset, Mapping)
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_EXACT_FLOAT = 2**53
 
@@ -42,6 +43,8 @@ def clean_text(text: str, limit: int) -> str:
 
 def clean_column(text: str, limit: int) -> str:
     """The text as a column of `limit` characters holds it."""
+    if len(text) <= limit and text.isascii() and "\0" not in text:
+        return text
     return _storable(text)[:limit]
 
 
@@ -93,7 +96,7 @@ class Cleaner:
             # Postgres prints a large one as an integer, with other digits.
             self.intact = self.intact and abs(value) < LARGEST_EXACT_FLOAT  # type: ignore[arg-type]
             return value
-        if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if kind in CONTAINERS or isinstance(value, CONTAINERS):
             return self._container(value, depth)
         self.intact = False
         if isinstance(value, str):
@@ -114,7 +117,7 @@ class Cleaner:
             return f"<{type(value).__qualname__}: {reason}>"
         self._open.add(id(value))
         try:
-            if isinstance(value, Mapping):
+            if type(value) is dict or isinstance(value, Mapping):
                 return self._mapping(value, depth)
             return self._sequence(value, depth)
         finally:

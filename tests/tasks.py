@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from celery import Task, shared_task
@@ -59,7 +60,9 @@ def retry(self: Any, until: int) -> str:
     return "done"
 
 
-@shared_task(name="tests.give_up", autoretry_for=(ConnectionError,), max_retries=1, retry_backoff=0)
+@shared_task(
+    name="tests.give_up", autoretry_for=(ConnectionError,), max_retries=1, default_retry_delay=0
+)
 def give_up() -> None:
     raise ConnectionError("still away")
 
@@ -72,6 +75,45 @@ def ignore() -> None:
 @shared_task(name="tests.reject")
 def reject() -> None:
     raise Reject("not mine", requeue=False)
+
+
+class UnpicklableError(Exception):
+    """An exception that pickle cannot take apart."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("not for pickle")
+
+
+@shared_task(name="tests.fail_unpicklable")
+def fail_unpicklable() -> None:
+    raise UnpicklableError("kept")
+
+
+@shared_task(name="tests.requeue", bind=True, acks_late=True)
+def requeue(self: Any, marker: str) -> None:
+    """Put the message back the first time."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        raise Reject("later", requeue=True)
+
+
+@shared_task(name="tests.replace", bind=True)
+def replaced(self: Any) -> None:
+    raise self.replace(succeed.si(5))
+
+
+@shared_task(name="tests.call")
+def call() -> None:
+    """Run another task within this one, as a function."""
+    succeed(4)
+
+
+@shared_task(name="tests.lose_child", bind=True, acks_late=True, reject_on_worker_lost=True)
+def lose_child(self: Any, marker: str) -> None:
+    """Kill the process the first time."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @shared_task(name="tests.die")

@@ -186,10 +186,3 @@ def test_message_of_somebody_else_is_on_record(worker: Worker) -> None:
 
     assert eventually(TaskRun.objects.filter(state="rejected").exists)
     assert TaskRun.objects.get().system_task.name == "(a message without a task's name)"
-
-
-def test_exit_from_a_thread_is_recorded(transactional_db: None, tmp_path: Path) -> None:
-    with Worker(tmp_path / "worker.log", "--pool", "threads", "--concurrency", "2"):
-        run = one(str(app.send_task("tests.exit").id), state="failure")
-
-    assert run.exception == "SystemExit: 3"

@@ -17,14 +17,7 @@ from knox.models import AuthToken
 from config.celery import app
 from systemtasks.models import SystemTask, TaskRun, system_task_uuid
 from tests.waiting import eventually
-from tests.workers import Worker
-
-POOLS = {
-    "prefork": ("--pool", "prefork", "--concurrency", "2"),
-    "threads": ("--pool", "threads", "--concurrency", "4"),
-    "solo": ("--pool", "solo"),
-    "gevent": ("--pool", "gevent", "--concurrency", "4"),
-}
+from tests.workers import POOLS, Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -280,3 +273,44 @@ def test_reject_is_recorded_once_and_as_rejected(prefork: Worker) -> None:
     prefork.stop()
 
     assert outcome(prefork, celery_id).state == "rejected"
+
+
+def test_soft_time_limit_is_recorded_as_error(prefork: Worker) -> None:
+    celery_id = app.send_task("tests.sleep", args=[60], soft_time_limit=1).id
+
+    run = outcome(prefork, celery_id)
+
+    assert (run.state, run.status) == ("failure", "error")
+    assert "SoftTimeLimitExceeded" in run.exception
+
+
+def test_task_whose_child_was_lost_and_that_runs_again_has_that_end(
+    prefork: Worker, tmp_path: Path
+) -> None:
+    celery_id = app.send_task("tests.lose_child", args=[str(tmp_path / "marker")]).id
+
+    assert outcome(prefork, celery_id).state == "success"
+
+
+def test_task_in_a_cold_shutdown_is_recorded_as_error(prefork: Worker, tmp_path: Path) -> None:
+    celery_id = app.send_task("tests.sleep", args=[60]).id
+    assert eventually(lambda: "Sleeping" in prefork.log.read_text())
+    prefork.process.send_signal(signal.SIGQUIT)
+    prefork.process.wait(60)
+    with Worker(tmp_path / "next.log", *POOLS["solo"]) as following:
+        run = outcome(following, celery_id)
+
+    assert (run.state, run.status) == ("revoked", "error")
+    assert run.messages[0]["event"] == "Sleeping"
+    assert last_event(run) == "Terminated by its worker's cold shutdown"
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "solo"])
+def test_exit_ends_the_run_in_the_pools_that_say_nothing_more(
+    transactional_db: None, tmp_path: Path, pool: str
+) -> None:
+    with Worker(tmp_path / "worker.log", *POOLS[pool]):
+        found = TaskRun.objects.filter(celery_id=send("tests.exit"), state="failure")
+        assert eventually(found.exists)
+
+    assert found.get().exception == "SystemExit: 3"

@@ -15,6 +15,13 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 
+POOLS = {
+    "prefork": ("--pool", "prefork", "--concurrency", "2"),
+    "threads": ("--pool", "threads", "--concurrency", "4"),
+    "solo": ("--pool", "solo"),
+    "gevent": ("--pool", "gevent", "--concurrency", "4"),
+}
+
 
 def environment() -> dict[str, str]:
     """What a process of its own needs to use this test's services."""
