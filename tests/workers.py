@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 from django.conf import settings
@@ -35,20 +37,28 @@ def environment() -> dict[str, str]:
 class Worker:
     """A running `celery worker`; a context manager that stops it warmly."""
 
-    def __init__(self, log: Path, *options: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *options: str,
+        include: str = "tests.tasks",
+        environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
+    ) -> None:
         self.log = log
-        self._options = options
+        self._command = [*launcher, sys.executable, "-m", "celery", "--app", "config", "worker"]
+        self._command += ["--include", include, "--loglevel", "INFO", *options]
+        self._environment = environment
 
-    def __enter__(self) -> "Worker":
-        with app.connection_for_write() as broker:
-            app.control.purge(connection=broker)
-        command = [sys.executable, "-m", "celery", "--app", "config", "worker"]
-        command += ["--include", "tests.tasks", "--loglevel", "INFO", *self._options]
+    def __enter__(self) -> Self:
+        if self._environment is None:
+            with app.connection_for_write() as broker:
+                app.control.purge(connection=broker)
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
-                command,
+                self._command,
                 cwd=ROOT,
-                env=environment(),
+                env=environment() if self._environment is None else self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
