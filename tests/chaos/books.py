@@ -87,10 +87,10 @@ class Notes:
         return notes
 
 
-def faults(notes: Notes, database: str, killed: int, *, messages_lost: bool) -> list[str]:
+def faults(notes: Notes, database: str, killed: int, *, may_be_queued: bool) -> list[str]:
     """Where the rows are not what the notes say.
 
-    At most so many children were killed, and messages may have been lost on their way.
+    At most so many children were killed, and messages may be queued or lost.
     """
     with psycopg.connect(database, row_factory=dict_row) as connection:
         runs: Rows = connection.execute(RUNS).fetchall()
@@ -98,7 +98,7 @@ def faults(notes: Notes, database: str, killed: int, *, messages_lost: bool) -> 
     return [
         *_wrong_runs(notes, runs),
         *_unexplained_runs(notes, runs, killed),
-        *([] if messages_lost else _runs_to_come(runs)),
+        *([] if may_be_queued else _runs_to_come(runs)),
         *_wrong_tasks(runs, tasks),
     ]
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from tests.waiting import eventually
 from tests.workers import ROOT, Worker
 
 CHILDREN = 2
+QUEUES = ("celery", "unacked")  # what is sent, and what a worker has taken and not begun
 
 
 class Server:
@@ -43,7 +44,8 @@ class Server:
         """End all of it at once, as for want of memory."""
         killed = self._processes()
         for process in killed:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # they go by themselves, too
+                process.kill()
         self.process.wait()
         psutil.wait_procs(killed, 30)
 
@@ -78,6 +80,7 @@ class Stage:
         self.database = services.database_url()
         self.postgres = Server(Postgres(services))
         self.broker = Server(Valkey(services))
+        self.broker_data = services.data / "valkey"
         self.environment = {
             **os.environ,
             "DATABASE_URL": self.database,
@@ -122,16 +125,14 @@ class Scene:
         self.broker = stage.broker
         self.count = count
         """How many tasks there are to be."""
-        self.some = max(20, min(count // 5, 4000))
-        """How many tasks it takes to tell that the worker works; the journal has room for these."""
         self.killed = 0
         """How many children of workers were killed so far."""
         self.messages_lost = False
         self.sent = 0
         self._folder = folder
         self._workers = 0
-        self._notes = folder / "notes"
-        self._notes.mkdir()
+        self.notes = folder / "notes"
+        self.notes.mkdir()
         self.journal = folder / "journal"
         self.journal.mkdir()
 
@@ -141,7 +142,7 @@ class Scene:
         self._workers += 1
         environment = {
             **self.stage.environment,
-            "CHAOS_NOTES": str(self._notes),
+            "CHAOS_NOTES": str(self.notes),
             "JOURNAL_DIR": str(self.journal),
         }
         log = self._folder / f"worker-{self._workers}.log"
@@ -150,37 +151,44 @@ class Scene:
         ) as running:
             yield running
 
-    def send(self, count: int | None = None) -> None:
-        """Send so many tasks, by default all."""
+    def send(self, count: int) -> None:
+        """Send so many tasks."""
         with self.stage.app.connection_for_write() as connection:
             producer = self.stage.app.amqp.Producer(connection)
-            for _ in range(self.count if count is None else count):
+            for _ in range(count):
                 self.stage.app.send_task(
                     "chaos.work", args=(self.sent,), task_id=str(uuid4()), producer=producer
                 )
                 self.sent += 1
 
-    def notes(self) -> Notes:
-        return Notes.read(self._notes)
-
     def finished(self) -> int:
         """How many runs have finished so far."""
-        return sum(path.read_bytes().count(b"FINISHED") for path in self._notes.iterdir())
+        return sum(path.read_bytes().count(b"FINISHED") for path in self.notes.iterdir())
 
     def wait_for(self, met: Callable[[], bool], what: str) -> None:
         """Wait for as long as so many tasks may take on a busy machine."""
         assert eventually(met, 60 + self.count / 25), f"not within time: {what}"
 
-    def go_on(self, count: int | None = None) -> None:
-        """Wait until so many more runs have finished, by default some."""
-        target = self.finished() + (self.some if count is None else count)
+    def work(self, count: int) -> None:
+        """Send so many tasks, and wait until half as many more have finished: it is in the middle.
+
+        What happens next finds the worker at work, and may not hold up the other half.
+        """
+        target = self.finished() + count // 2
+        self.send(count)
         self.wait_for(lambda: self.finished() >= target, f"{target} runs")
+
+    def lose_queue(self) -> None:
+        """Lose the broker and every message in it, and have it back."""
+        self.broker.kill()
+        shutil.rmtree(self.stage.broker_data)
+        self.broker.start()
+        self.messages_lost = True
 
     def run_out(self) -> None:
         """Wait until no message is left."""
         valkey = self.stage.valkey
-        queues = ("celery", "unacked")
-        self.wait_for(lambda: not valkey.exists(*queues), "an empty queue")
+        self.wait_for(lambda: not valkey.exists(*QUEUES), "an empty queue")
 
     def lose_reserved(self) -> None:
         """Forget the messages of a worker that was killed; Valkey would keep them for an hour."""
@@ -197,14 +205,15 @@ class Scene:
         eventually(lambda: not self._faults())
         self.check()
 
+    def left(self) -> list[str]:
+        """The files of the journal."""
+        return sorted(path.name for path in self.journal.iterdir())
+
     def _faults(self) -> list[str]:
-        left = sorted(path.name for path in self.journal.iterdir())
-        return [
-            *faults(
-                self.notes(), self.stage.database, self.killed, messages_lost=self.messages_lost
-            ),
-            *([f"The journal is not empty: {left}"] if left else []),
-        ]
+        queued = self.messages_lost or bool(self.stage.valkey.exists(*QUEUES))
+        notes = Notes.read(self.notes)
+        found = faults(notes, self.stage.database, self.killed, may_be_queued=queued)
+        return found + [f"The journal holds {name}" for name in self.left()]
 
 
 class ChaosWorker(Worker):
@@ -219,7 +228,7 @@ class ChaosWorker(Worker):
         scene: Scene,
     ) -> None:
         # One message at a time, so that a killed worker takes few with it.
-        options = (*("--concurrency", str(CHILDREN), "--prefetch-multiplier", "1"), *options)
+        options = (*("--concurrency", str(CHILDREN), "--prefetch-multiplier", "8"), *options)
         super().__init__(
             log,
             *options,
@@ -239,20 +248,25 @@ class ChaosWorker(Worker):
         oldest.kill()
         self._scene.killed += 1
 
-    def kill(self, *, with_children: bool) -> None:
-        """Kill the worker, and wait until its children are gone as well."""
+    def kill(self) -> None:
+        """Kill the worker and its children, which the kernel would kill with it."""
+        self._scene.killed += CHILDREN
         children = self.children
-        if with_children:
-            self._scene.killed += len(children)
-            os.killpg(self.process.pid, signal.SIGKILL)
-        else:
-            self.process.kill()
-        self.process.wait()
-        _, alive = psutil.wait_procs(children, 30)
-        assert not alive, "children outlive their worker"
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self._wait_for(children)
         self._scene.lose_reserved()
 
-    def shut_down(self, number: signal.Signals) -> None:
-        """Shut it down by this signal, and wait until it has."""
-        self.process.send_signal(number)
+    def shut_down(self, *, cold: bool = False) -> None:
+        """Shut it down, and wait until it has; a cold shutdown terminates its children."""
+        if cold:
+            self._scene.killed += CHILDREN
+        children = self.children
+        self.process.send_signal(signal.SIGQUIT if cold else signal.SIGTERM)
+        self._wait_for(children)
+        if cold:
+            self._scene.lose_reserved()
+
+    def _wait_for(self, children: list[psutil.Process]) -> None:
         self.process.wait(60)
+        _, alive = psutil.wait_procs(children, 30)
+        assert not alive, "children outlive their worker"
