@@ -245,6 +245,7 @@ def _write(records: Sequence[RunRecord]) -> None:
     runs = {}
     for record in sorted(records, key=_order):
         if not (record.lost and record.key in closed):
+            runs.pop(record.key, None)  # so that this one takes its own place, not the older one's
             runs[record.key] = record
     ended = [record for record in runs.values() if record.finish_timestamp is not None]
     tasks = {system_task_uuid(record.name, record.uid): record for record in ended}

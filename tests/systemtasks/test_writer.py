@@ -50,6 +50,19 @@ def record(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -
     return RunRecord(**{**values, **changes})
 
 
+def queued(celery_id: str) -> RunRecord:
+    return record(
+        celery_id,
+        state=State.QUEUED,
+        status=Status.UNKNOWN,
+        start_timestamp=None,
+        finish_timestamp=None,
+        wait=None,
+        duration=None,
+        messages="[]",
+    )
+
+
 @pytest.fixture(autouse=True)
 def journal_folder(settings: Settings, tmp_path: Path) -> Path:
     settings.SYSTEMTASKS = {"JOURNAL_DIR": str(tmp_path / "journal")}
@@ -118,6 +131,15 @@ def test_the_latest_run_stands_whatever_the_order(together: bool, newest_first: 
 
     assert SystemTask.objects.get().status == Status.SUCCESSFUL
     assert TaskRun.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_the_latest_run_stands_where_its_sending_is_in_the_same_batch() -> None:
+    new = record("new", start=NOON + timedelta(seconds=1))
+    write([queued("new"), record("old", status=Status.ERROR, state=State.FAILURE), new])
+
+    assert SystemTask.objects.get().status == Status.SUCCESSFUL
+    assert TaskRun.objects.get(celery_id="new").state == State.SUCCESS
 
 
 @pytest.mark.django_db
