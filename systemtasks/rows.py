@@ -71,13 +71,21 @@ def _arrays(columns: dict[str, str]) -> str:
 
 
 def _upsert(
-    table: str, columns: dict[str, str], key: tuple[str, ...], newer: str, more: dict[str, str]
+    table: str,
+    columns: dict[str, str],
+    key: tuple[str, ...],
+    newer: str,
+    more: dict[str, str],
+    follows: tuple[str, ...] = (),
 ) -> str:
-    # Rows are locked in the order of their key, so that two workers' batches never deadlock.
+    # Rows are locked in the order of their key, so that two workers' batches never deadlock. For
+    # the same reason no unique column is set anew, neither the key nor what follows from it: that
+    # would lock a task's row against the foreign keys of runs that others insert.
     given = ", ".join(columns)
     names = ", ".join([*columns, *more])
     values = ", ".join([*columns, *more.values()])
-    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in [*columns, *more])
+    changing = [name for name in (*columns, *more) if name not in (*key, *follows)]
+    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in changing)
     keys = ", ".join(key)
     return (
         f"INSERT INTO {table} AS old ({names}) "  # noqa: S608 - all of it is our own words
@@ -92,6 +100,7 @@ UPSERT_SYSTEM_TASKS = _upsert(
     ("uuid",),
     f"old.start_timestamp <= EXCLUDED.start_timestamp OR {NEVER_RAN.format(table='old')}",
     more={},
+    follows=("name", "uid"),
 )
 
 # A redelivered task runs again under the same Celery id and attempt: the later run stands. What a
@@ -242,7 +251,7 @@ def reap(lease: float) -> int:
 
 def _write(records: Sequence[RunRecord]) -> None:
     closed = _close([record for record in records if record.lost])
-    runs = {}
+    runs: dict[tuple[str, int], RunRecord] = {}
     for record in sorted(records, key=_order):
         if not (record.lost and record.key in closed):
             runs.pop(record.key, None)  # so that this one takes its own place, not the older one's

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection, transaction
 from psycopg.errors import UniqueViolation
 from pytest_django import Settings
 
@@ -303,6 +303,28 @@ def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
     assert failures == []
     assert TaskRun.objects.count() == 4 * 20 * 20
     assert SystemTask.objects.count() == 20
+
+
+def test_run_that_is_sent_does_not_wait_for_the_end_of_another_of_its_task(
+    transactional_db: None,
+) -> None:
+    """It would be a deadlock where the other transaction, too, tells of the run that is sent."""
+    write([record()])
+    written = threading.Event()
+
+    def send() -> None:
+        write([queued("sent")])
+        connection.close()
+        written.set()
+
+    sender = threading.Thread(target=send)
+    with transaction.atomic():
+        write([record(start=NOON + timedelta(seconds=1))])
+        sender.start()
+        waited = not written.wait(10)
+    sender.join()
+
+    assert not waited
 
 
 @pytest.mark.django_db
