@@ -77,12 +77,20 @@ def _given(columns: dict[str, str], name: str) -> str:
 
 
 def _upsert(
-    table: str, columns: dict[str, str], key: tuple[str, ...], newer: str, more: dict[str, str]
+    table: str,
+    columns: dict[str, str],
+    key: tuple[str, ...],
+    newer: str,
+    more: dict[str, str],
+    follows: tuple[str, ...] = (),
 ) -> str:
-    # Rows are locked in the order of their key, so that two workers' batches never deadlock.
+    # Rows are locked in the order of their key, so that two workers' batches never deadlock. For
+    # the same reason no unique column is set anew, neither the key nor what follows from it: that
+    # would lock a task's row against the foreign keys of runs that others insert.
     names = ", ".join([*columns, *more])
     values = ", ".join([*columns, *more.values()])
-    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in [*columns, *more])
+    changing = [name for name in (*columns, *more) if name not in (*key, *follows)]
+    updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in changing)
     keys = ", ".join(key)
     return (
         f"INSERT INTO {table} AS old ({names}) "  # noqa: S608 - all of it is our own words
@@ -97,6 +105,7 @@ UPSERT_SYSTEM_TASKS = _upsert(
     ("uuid",),
     f"old.start_timestamp <= EXCLUDED.start_timestamp OR {NEVER_RAN.format(table='old')}",
     more={},
+    follows=("name", "uid"),
 )
 
 # A redelivered task runs again under the same Celery id and attempt: the later run stands. What a
@@ -255,31 +264,6 @@ def reap(lease: float) -> int:
 
 
 def _write(records: Sequence[RunRecord]) -> None:
-    lost = [record for record in records if record.lost]
-    unsure = [record for record in records if record.finish_timestamp and record.lease]
-    rest = _left(ADD_MESSAGES, unsure, [record for record in records if not record.lost])
-    _upsert_all(rest)
-    if lost:
-        _upsert_all(_left(CLOSE_LOST, lost, lost))
-
-
-def _left(
-    statement: str, records: Sequence[RunRecord], of: Sequence[RunRecord]
-) -> Sequence[RunRecord]:
-    """Those of the attempts for which this statement finds no row to add these records to."""
-    if not records:
-        return of
-    rows = _execute(statement, _json([_row(record) for record in records]))
-    _tell_system_tasks(rows)
-    done = {(celery_id, attempt) for _, celery_id, attempt in rows}
-    return [record for record in of if record.key not in done or record not in records]
-
-
-def _upsert_all(records: Sequence[RunRecord]) -> None:
-    runs: dict[tuple[str, int], RunRecord] = {}
-    for record in sorted(records, key=_order):
-        runs.pop(record.key, None)  # so that the latest is the last
-        runs[record.key] = record
     ended = [record for record in runs.values() if record.finish_timestamp is not None]
     tasks = {_uuid(record): record for record in ended}
     if tasks:

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 from django.conf import settings
@@ -42,21 +44,33 @@ def environment() -> dict[str, str]:
 class Worker:
     """A running `celery worker`; a context manager that stops it warmly."""
 
-    def __init__(self, log: Path, *options: str, **variables: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *options: str,
+        include: str = "tests.tasks",
+        environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
+        **variables: str,
+    ) -> None:
         self.log = log
-        self._options = options
+        self._command = [*launcher, sys.executable, "-m", "celery", "--app", "config", "worker"]
+        self._command += ["--include", include, "--loglevel", "INFO", *options]
+        self._environment = environment
         self._variables = variables
 
-    def __enter__(self) -> "Worker":
-        with app.connection_for_write() as broker:
-            app.control.purge(connection=broker)
-        command = [sys.executable, "-m", "celery", "--app", "config", "worker"]
-        command += ["--include", "tests.tasks", "--loglevel", "INFO", *self._options]
+    def __enter__(self) -> Self:
+        if self._environment is None:
+            with app.connection_for_write() as broker:
+                app.control.purge(connection=broker)
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
-                command,
+                self._command,
                 cwd=ROOT,
-                env={**environment(), **self._variables},
+                env={
+                    **(environment() if self._environment is None else self._environment),
+                    **self._variables,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection, transaction
 from psycopg.errors import UniqueViolation
 from pytest_django import Settings
 
@@ -49,6 +49,19 @@ def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes:
         "expires": finish + timedelta(days=30),
     }
     return RunRecord(**{**values, **changes})
+
+
+def queued(celery_id: str) -> RunRecord:
+    return record(
+        celery_id,
+        state=State.QUEUED,
+        status=Status.UNKNOWN,
+        start_timestamp=None,
+        finish_timestamp=None,
+        wait=None,
+        duration=None,
+        messages="[]",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -122,15 +135,12 @@ def test_the_latest_run_stands_whatever_the_order(together: bool, newest_first: 
 
 
 @pytest.mark.django_db
-def test_retry_that_was_queued_before_its_forerunner_ended_stands_last() -> None:
-    first = record(state=State.RETRY, status=Status.WARNING)
-    sent = record(
-        attempt=2, state=State.QUEUED, status=Status.UNKNOWN, start=None, finish_timestamp=None
-    )
-    second = record(attempt=2, start=NOON + timedelta(seconds=1))
-    write([sent, first, second])
+def test_the_latest_run_stands_where_its_sending_is_in_the_same_batch() -> None:
+    new = record("new", start=NOON + timedelta(seconds=1))
+    write([queued("new"), record("old", status=Status.ERROR, state=State.FAILURE), new])
 
     assert SystemTask.objects.get().status == Status.SUCCESSFUL
+    assert TaskRun.objects.get(celery_id="new").state == State.SUCCESS
 
 
 @pytest.mark.django_db
@@ -295,6 +305,28 @@ def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
     assert failures == []
     assert TaskRun.objects.count() == 4 * 20 * 20
     assert SystemTask.objects.count() == 20
+
+
+def test_run_that_is_sent_does_not_wait_for_the_end_of_another_of_its_task(
+    transactional_db: None,
+) -> None:
+    """It would be a deadlock where the other transaction, too, tells of the run that is sent."""
+    write([record()])
+    written = threading.Event()
+
+    def send() -> None:
+        write([queued("sent")])
+        connection.close()
+        written.set()
+
+    sender = threading.Thread(target=send)
+    with transaction.atomic():
+        write([record(start=NOON + timedelta(seconds=1))])
+        sender.start()
+        waited = not written.wait(10)
+    sender.join()
+
+    assert not waited
 
 
 @pytest.mark.django_db

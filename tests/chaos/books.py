@@ -1,0 +1,162 @@
+"""What the tasks noted, held against the rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tests.chaos.tasks import FINISHED
+
+Rows = list[dict[str, Any]]
+
+ENDS = ("SUCCESS", "FAILURE", "RETRY")
+
+RUNS = """
+    SELECT celery_id, attempt, state, run.status, args, kwargs, exception, lease,
+        run.start_timestamp, run.finish_timestamp, run.duration, run.messages, task.name, task.uid
+    FROM systemtasks_taskrun AS run JOIN systemtasks_systemtask AS task
+    ON task.uuid = run.system_task_id
+"""
+TASKS = """
+    SELECT name, uid, status, start_timestamp, finish_timestamp, duration, messages
+    FROM systemtasks_systemtask
+"""
+
+
+class Key(NamedTuple):
+    """What identifies an attempt."""
+
+    celery_id: str
+    attempt: int
+
+
+class Outcome(NamedTuple):
+    """What a row must say of a run that ended by itself."""
+
+    name: str
+    uid: str
+    args: list[int]
+    kwargs: dict[str, Any]
+    state: str
+    status: str
+    exception: str
+    messages: list[tuple[str, str]]
+    lease: None = None
+
+
+def outcome(number: int, attempt: int) -> Outcome:
+    """How this attempt of `chaos.work` ends."""
+    state, status, exception = "success", "successful", ""
+    messages = [("info", f"Work on {number}")]
+    if number % 10 == 1:
+        status = "warning"
+        messages.append(("warning", f"Careful with {number}"))
+    elif number % 10 == 2:
+        state, status, exception = "failure", "error", f"ValueError: {number} is no good"
+        messages.append(("error", exception))
+    elif number % 10 == 3 and attempt == 1:
+        state, status, exception = "retry", "warning", f"ConnectionError: {number} is away"
+        messages.append(("warning", f"Retry in 0 s: {exception}"))
+    return Outcome("chaos.work", str(number % 7), [number], {}, state, status, exception, messages)
+
+
+@dataclass
+class Notes:
+    """What the tasks noted so far."""
+
+    numbers: dict[Key, int] = field(default_factory=dict)
+    finished: set[Key] = field(default_factory=set)
+    ended: set[Key] = field(default_factory=set)
+    """Those whose end must be on record."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Notes":
+        notes = cls()
+        for path in folder.iterdir():
+            for line in path.read_text().splitlines():
+                celery_id, attempt, number, word = line.split()
+                key = Key(celery_id, int(attempt))
+                notes.numbers[key] = int(number)
+                if word == FINISHED:
+                    notes.finished.add(key)
+                elif word in ENDS:
+                    notes.ended.add(key)
+        return notes
+
+
+def faults(notes: Notes, database: str, killed: int, *, may_be_queued: bool) -> list[str]:
+    """Where the rows are not what the notes say.
+
+    At most so many children were killed, and messages may be queued or lost.
+    """
+    with psycopg.connect(database, row_factory=dict_row) as connection:
+        runs: Rows = connection.execute(RUNS).fetchall()
+        tasks: Rows = connection.execute(TASKS).fetchall()
+    return [
+        *_wrong_runs(notes, runs),
+        *_unexplained_runs(notes, runs, killed),
+        *([] if may_be_queued else _runs_to_come(runs)),
+        *_wrong_tasks(runs, tasks),
+    ]
+
+
+def _wrong_runs(notes: Notes, runs: Rows) -> Iterator[str]:
+    rows = {Key(run["celery_id"], run["attempt"]): run for run in runs}
+    if len(rows) < len(runs):
+        yield f"{len(runs) - len(rows)} runs have two rows"
+    for key in sorted(notes.ended):
+        expected = outcome(notes.numbers[key], key.attempt)
+        if (row := rows.get(key)) is None:
+            yield f"{key} has no row: {expected}"
+        elif (found := _outcome(row)) != expected:
+            yield f"{key} is {found}, and was {expected}"
+
+
+def _unexplained_runs(notes: Notes, runs: Rows, killed: int) -> Iterator[str]:
+    """What ended otherwise, and what is taken to run on, ran in a child that was killed."""
+    if not notes.ended <= notes.finished:
+        yield f"{len(notes.ended - notes.finished)} runs ended and never finished"
+    if len(cut := notes.finished - notes.ended) > killed:
+        yield f"{len(cut)} runs finished and did not end, and {killed} children were killed"
+    begun = [run for run in runs if run["state"] != "queued"]
+    others = [run for run in begun if (run["celery_id"], run["attempt"]) not in notes.ended]
+    if len(others) > killed:
+        yield f"{killed} children were killed, and there are rows of other runs: {others}"
+    for run in others:
+        key = Key(run["celery_id"], run["attempt"])
+        if key not in notes.finished:
+            if run["state"] == "success":
+                yield f"{key} is a success, and did not finish"
+        elif run["state"] == "success" and _outcome(run) != outcome(notes.numbers[key], *key[1:]):
+            yield f"{key} is {_outcome(run)}, and was cut off at its end"
+
+
+def _runs_to_come(runs: Rows) -> Iterator[str]:
+    if queued := [run for run in runs if run["state"] == "queued"]:
+        yield f"{len(queued)} runs are still to come: {queued[0]}"
+
+
+def _wrong_tasks(runs: Rows, tasks: Rows) -> Iterator[str]:
+    latest: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        key = run["name"], run["uid"]
+        if run["finish_timestamp"] and (
+            key not in latest or latest[key]["start_timestamp"] < run["start_timestamp"]
+        ):
+            latest[key] = run
+    for task in tasks:
+        run = latest.pop((task["name"], task["uid"]), {})
+        wrong = [name for name, value in task.items() if run.get(name) != value]
+        if wrong:
+            yield f"{task} does not show its latest run, {run}: {wrong}"
+    if latest:
+        yield f"There is no SystemTask for {sorted(latest)}"
+
+
+def _outcome(run: dict[str, Any]) -> Outcome:
+    messages = [(message["log_level"], message["event"]) for message in run["messages"]]
+    values = {name: run[name] for name in Outcome._fields if name != "messages"}
+    return Outcome(**values, messages=messages)

@@ -1,0 +1,272 @@
+"""A Postgres, a Valkey and workers of the chaos tests' own, to be killed and paused at will."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import psycopg
+import redis
+from celery import Celery
+
+from config.embedded import Services
+from config.embedded.servers import Postgres, Service, Valkey
+from tests.chaos.books import Notes, faults
+from tests.waiting import eventually
+from tests.workers import ROOT, Worker
+
+CHILDREN = 2
+QUEUES = ("celery", "unacked")  # what is sent, and what a worker has taken and not begun
+
+
+class Server:
+    """One of the two services, with all of its processes."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._paused: list[psutil.Process] = []
+
+    def start(self) -> None:
+        """Start it, also after it was killed, and wait until it can be used."""
+        self.service.prepare()
+        self.process = self.service.start()
+        assert eventually(self.service.answers, 60), f"{self.service.name} does not start"
+        self.service.after_start()
+
+    def kill(self) -> None:
+        """End all of it at once, as for want of memory."""
+        killed = self._processes()
+        for process in killed:
+            with suppress(psutil.NoSuchProcess):  # they go by themselves, too
+                process.kill()
+        self.process.wait()
+        psutil.wait_procs(killed, 30)
+
+    def pause(self) -> None:
+        """Have it neither answer nor go away, as a machine that swaps."""
+        self._paused = self._processes()
+        for process in self._paused:
+            process.suspend()
+
+    def resume(self) -> None:
+        for process in self._paused:
+            process.resume()
+        self._paused = []
+
+    def restore(self) -> None:
+        """Have it run again, whatever a test has done to it."""
+        self.resume()
+        if self.process.poll() is not None:
+            self.start()
+
+    def _processes(self) -> list[psutil.Process]:
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
+
+
+class Stage:
+    """The two services, and a database with our tables."""
+
+    def __init__(self, folder: Path) -> None:
+        services = Services(folder, postgres=True, valkey=True)
+        self.sockets = services.run
+        self.database = services.database_url()
+        self.postgres = Server(Postgres(services))
+        self.broker = Server(Valkey(services))
+        self.broker_data = services.data / "valkey"
+        self.environment = {
+            **os.environ,
+            "DATABASE_URL": self.database,
+            "BROKER_URL": services.broker_url(),
+            "SECRET_KEY": secrets.token_urlsafe(48),
+            "ALLOWED_HOSTS": "localhost",
+            "HTTPS": "false",
+        }
+        self.app = Celery("chaos", broker=services.broker_url(), set_as_current=False)
+        self.valkey = redis.Redis(unix_socket_path=str(services.valkey_socket))
+
+    def __enter__(self) -> "Stage":
+        self.postgres.start()
+        self.broker.start()
+        migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+        subprocess.run(migrate, cwd=ROOT, env=self.environment, check=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.app.close()
+        self.valkey.close()
+        for server in (self.postgres, self.broker):
+            server.resume()
+            server.kill()
+        shutil.rmtree(self.sockets, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Begin anew: all services up, no rows, no messages."""
+        self.postgres.restore()
+        self.broker.restore()
+        with psycopg.connect(self.database) as connection:
+            connection.execute("TRUNCATE systemtasks_systemtask CASCADE")
+        self.valkey.flushall()
+
+
+class Scene:
+    """One test: its tasks, its workers, and what became of both."""
+
+    def __init__(self, stage: Stage, folder: Path, count: int) -> None:
+        self.stage = stage
+        self.postgres = stage.postgres
+        self.broker = stage.broker
+        self.count = count
+        """How many tasks there are to be."""
+        self.killed = 0
+        """How many children of workers were killed so far."""
+        self.messages_lost = False
+        self.sent = 0
+        self._folder = folder
+        self._workers = 0
+        self.notes = folder / "notes"
+        self.notes.mkdir()
+        self.journal = folder / "journal"
+        self.journal.mkdir()
+
+    @contextmanager
+    def worker(self, *options: str, launcher: tuple[str, ...] = ()) -> Iterator["ChaosWorker"]:
+        """A worker of this test's own, beside or after another one."""
+        self._workers += 1
+        environment = {
+            **self.stage.environment,
+            "CHAOS_NOTES": str(self.notes),
+            "JOURNAL_DIR": str(self.journal),
+        }
+        log = self._folder / f"worker-{self._workers}.log"
+        with ChaosWorker(
+            log, *options, environment=environment, launcher=launcher, scene=self
+        ) as running:
+            yield running
+
+    def send(self, count: int) -> None:
+        """Send so many tasks."""
+        with self.stage.app.connection_for_write() as connection:
+            producer = self.stage.app.amqp.Producer(connection)
+            for _ in range(count):
+                self.stage.app.send_task(
+                    "chaos.work", args=(self.sent,), task_id=str(uuid4()), producer=producer
+                )
+                self.sent += 1
+
+    def finished(self) -> int:
+        """How many runs have finished so far."""
+        return sum(path.read_bytes().count(b"FINISHED") for path in self.notes.iterdir())
+
+    def wait_for(self, met: Callable[[], bool], what: str) -> None:
+        """Wait for as long as so many tasks may take on a busy machine."""
+        assert eventually(met, 60 + self.count / 25), f"not within time: {what}"
+
+    def work(self, count: int) -> None:
+        """Send so many tasks, and wait until half as many more have finished: it is in the middle.
+
+        What happens next finds the worker at work, and may not hold up the other half.
+        """
+        target = self.finished() + count // 2
+        self.send(count)
+        self.wait_for(lambda: self.finished() >= target, f"{target} runs")
+
+    def lose_queue(self) -> None:
+        """Lose the broker and every message in it, and have it back."""
+        self.broker.kill()
+        shutil.rmtree(self.stage.broker_data)
+        self.broker.start()
+        self.messages_lost = True
+
+    def run_out(self) -> None:
+        """Wait until no message is left."""
+        valkey = self.stage.valkey
+        self.wait_for(lambda: not valkey.exists(*QUEUES), "an empty queue")
+
+    def lose_reserved(self) -> None:
+        """Forget the messages of a worker that was killed; Valkey would keep them for an hour."""
+        self.stage.valkey.delete("unacked", "unacked_index")
+        self.messages_lost = True
+
+    def check(self) -> None:
+        """All that finished is on record, and nothing is left to record."""
+        wrong = self._faults()
+        assert not wrong, "\n".join([f"{len(wrong)} faults in {self._folder}", *wrong[:10]])
+
+    def check_soon(self) -> None:
+        """Check, while a worker has yet to write what it knows."""
+        eventually(lambda: not self._faults())
+        self.check()
+
+    def left(self) -> list[str]:
+        """The files of the journal."""
+        return sorted(path.name for path in self.journal.iterdir())
+
+    def _faults(self) -> list[str]:
+        queued = self.messages_lost or bool(self.stage.valkey.exists(*QUEUES))
+        notes = Notes.read(self.notes)
+        found = faults(notes, self.stage.database, self.killed, may_be_queued=queued)
+        return found + [f"The journal holds {name}" for name in self.left()]
+
+
+class ChaosWorker(Worker):
+    """A worker to be killed."""
+
+    def __init__(
+        self,
+        log: Path,
+        *options: str,
+        environment: dict[str, str],
+        launcher: tuple[str, ...],
+        scene: Scene,
+    ) -> None:
+        # One message at a time, so that a killed worker takes few with it.
+        options = (*("--concurrency", str(CHILDREN), "--prefetch-multiplier", "8"), *options)
+        super().__init__(
+            log,
+            *options,
+            include="tests.chaos.tasks",
+            environment=environment,
+            launcher=launcher,
+        )
+        self._scene = scene
+
+    @property
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def kill_child(self) -> None:
+        """Kill the oldest child, whatever it is at."""
+        oldest = min(self.children, key=lambda child: child.create_time())
+        oldest.kill()
+        self._scene.killed += 1
+
+    def kill(self) -> None:
+        """Kill the worker and its children, which the kernel would kill with it."""
+        self._scene.killed += CHILDREN
+        children = self.children
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self._wait_for(children)
+        self._scene.lose_reserved()
+
+    def shut_down(self, *, cold: bool = False) -> None:
+        """Shut it down, and wait until it has; a cold shutdown terminates its children."""
+        if cold:
+            self._scene.killed += CHILDREN
+        children = self.children
+        self.process.send_signal(signal.SIGQUIT if cold else signal.SIGTERM)
+        self._wait_for(children)
+        if cold:
+            self._scene.lose_reserved()
+
+    def _wait_for(self, children: list[psutil.Process]) -> None:
+        self.process.wait(60)
+        _, alive = psutil.wait_procs(children, 30)
+        assert not alive, "children outlive their worker"

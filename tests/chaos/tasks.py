@@ -1,0 +1,55 @@
+"""The tasks of the chaos tests, which note in a file of each process what became of them.
+
+A run has two notes. The first is the last act of the task itself: it has finished. The second is
+made by a receiver of `task_postrun` that is connected behind our own: its end has been recorded,
+or should have been. So a run with both is on record, and exactly so, whatever is killed. A
+run with the first alone was finished by a process that was killed before, during or after its
+recording, or between its note and its end: each killed child accounts for one of them at the most.
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Task, shared_task, signals
+
+logger = logging.getLogger("chaos")
+
+FINISHED = "FINISHED"
+"""The first note; the second is Celery's word for how the run ended."""
+
+
+def note(celery_id: str, attempt: int, number: int, word: str) -> None:
+    """Add a line to this process's file, whole or not at all."""
+    path = Path(os.environ["CHAOS_NOTES"]) / str(os.getpid())
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{celery_id} {attempt} {number} {word}\n".encode())
+    os.close(descriptor)
+
+
+@shared_task(bind=True, base=Task, name="chaos.work", systemtasks_uid=lambda number: number % 7)
+def work(self: Any, number: int) -> int:
+    """End in one of four ways, as the number says."""
+    attempt = self.request.retries + 1
+    logger.info("Work on %d", number)
+    time.sleep(number % 4 / 1000)
+    if number % 10 == 1:
+        logger.warning("Careful with %d", number)
+    note(self.request.id, attempt, number, FINISHED)
+    if number % 10 == 2:
+        raise ValueError(f"{number} is no good")
+    if number % 10 == 3 and attempt == 1:
+        raise self.retry(exc=ConnectionError(f"{number} is away"), countdown=0)
+    return number
+
+
+def note_end(task: Any, task_id: str, args: Any, state: str | None, **_: Any) -> None:
+    note(task_id, task.request.retries + 1, args[0], str(state))
+
+
+if "CHAOS_NOTES" in os.environ:
+    known = [key[0] for key, _ in signals.task_postrun.receivers or ()]
+    assert "systemtasks.finish" in known, "the second note would come before the record"
+    signals.task_postrun.connect(note_end, weak=False)
