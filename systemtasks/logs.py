@@ -61,7 +61,7 @@ def _add(run: Run, record: logging.LogRecord) -> None:
     attributes: dict[str, Any] = {
         key: value
         for key, value in vars(record).items()
-        if key not in STANDARD_ATTRIBUTES and not key.startswith("_")
+        if key not in STANDARD_ATTRIBUTES and not str(key).startswith("_")
     }
     if isinstance(record.msg, dict) and "event" in record.msg:
         event = str(record.msg["event"])

@@ -71,7 +71,13 @@ def _arrays(columns: dict[str, str]) -> str:
 
 
 def _upsert(
-    table: str, columns: dict[str, str], key: tuple[str, ...], newer: str, more: dict[str, str]
+    table: str,
+    columns: dict[str, str],
+    key: tuple[str, ...],
+    newer: str,
+    *,
+    more: dict[str, str],
+    returning: tuple[str, ...] = (),
 ) -> str:
     # Rows are locked in the order of their key, so that two workers' batches never deadlock.
     given = ", ".join(columns)
@@ -83,6 +89,7 @@ def _upsert(
         f"INSERT INTO {table} AS old ({names}) "  # noqa: S608 - all of it is our own words
         f"SELECT {values} FROM unnest({_arrays(columns)}) AS new ({given}) ORDER BY {keys} "
         f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE {newer}"
+        + (f" RETURNING {', '.join(returning)}" if returning else "")
     )
 
 
@@ -102,14 +109,16 @@ UPSERT_TASK_RUNS = _upsert(
     ("celery_id", "attempt"),
     # Whatever is known follows what is only queued.
     "(old.start_timestamp IS NULL AND EXCLUDED.start_timestamp IS NOT NULL) "
-    # What is running, or was taken for lost, is followed by its own end and by a later run, and
-    # what has ended by an end that is as sure;
-    "OR (old.start_timestamp <= EXCLUDED.start_timestamp AND (old.lease IS NOT NULL "
-    "OR (EXCLUDED.finish_timestamp IS NOT NULL AND EXCLUDED.lease IS NULL))) "
-    # and what has ended, by a run that begins after that.
+    # What is running, or was taken for lost, is followed by all that began no earlier,
+    "OR (old.start_timestamp <= EXCLUDED.start_timestamp AND (old.seen_timestamp IS NOT NULL "
+    # and what has ended by an end that is as sure,
+    "OR (EXCLUDED.finish_timestamp IS NOT NULL "
+    "AND (old.lease IS NOT NULL OR EXCLUDED.lease IS NULL)))) "
+    # or by a run that begins after that.
     "OR old.finish_timestamp < EXCLUDED.start_timestamp",
     # By the database's clock, as every lease is.
     more={"seen_timestamp": "CASE WHEN state = 'running' THEN now() END"},
+    returning=("celery_id", "attempt"),
 )
 
 _UNRUN = ("uuid", "name", "uid", "description", "messages", "expires")
@@ -241,16 +250,22 @@ def reap(lease: float) -> int:
 
 
 def _write(records: Sequence[RunRecord]) -> None:
-    closed = _close([record for record in records if record.lost])
-    runs = {}
-    for record in sorted(records, key=_order):
-        if not (record.lost and record.key in closed):
-            runs[record.key] = record
-    ended = [record for record in runs.values() if record.finish_timestamp is not None]
-    tasks = {system_task_uuid(record.name, record.uid): record for record in ended}
+    # A child's words first, so that what the main process says of its end finds them.
+    runs = _last_of_each([record for record in records if not record.lost])
+    lost = _last_of_each([record for record in records if record.lost])
+    written = _upsert_runs(runs)
+    closed = _close(lost)
+    written += _upsert_runs([record for record in lost if record.key not in closed.values()])
+
+    # A sure end counts for its task, even if a later run of the same id has its row by now.
+    ended = [record for record in records if record.finish_timestamp and _is_sure(record)]
+    ended += [record for record in written if record.finish_timestamp and not _is_sure(record)]
+    tasks = {
+        system_task_uuid(record.name, record.uid): record for record in sorted(ended, key=_order)
+    }
     if tasks:
         _execute(UPSERT_SYSTEM_TASKS, _values(SYSTEM_TASK_COLUMNS, tasks.values()))
-    unfinished = [record for record in runs.values() if record.finish_timestamp is None]
+    unfinished = [record for record in runs if record.finish_timestamp is None]
     _insert_unrun(
         INSERT_SENT,
         [
@@ -259,29 +274,49 @@ def _write(records: Sequence[RunRecord]) -> None:
             if system_task_uuid(record.name, record.uid) not in _known
         ],
     )
-    saved = [record for record in runs.values() if record.save_run]
-    if saved:
-        _execute(UPSERT_TASK_RUNS, _values(TASK_RUN_COLUMNS, saved))
+    if closed:
+        _execute(TELL_SYSTEM_TASKS, [list(closed)])
     _known.update(tasks, (system_task_uuid(record.name, record.uid) for record in unfinished))
     _forget_first_uids([record for record in ended if record.uid != record.first_uid])
 
 
-def _order(record: RunRecord) -> tuple[datetime, bool]:
-    return record.start_timestamp or datetime.min.replace(tzinfo=UTC), bool(record.finish_timestamp)
+def _is_sure(record: RunRecord) -> bool:
+    """Whether nobody knows this run's end better."""
+    return record.lease is None and record.lost is None
 
 
-def _close(lost: Sequence[RunRecord]) -> set[tuple[str, int]]:
-    """End the rows of runs that a child had begun; which attempts had one."""
+def _last_of_each(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """What stands of each attempt, by the rule by which rows are updated."""
+    return list({record.key: record for record in sorted(records, key=_order)}.values())
+
+
+def _order(record: RunRecord) -> tuple[datetime, bool, bool, datetime]:
+    never = datetime.min.replace(tzinfo=UTC)
+    finish = record.finish_timestamp
+    return record.start_timestamp or never, bool(finish), _is_sure(record), finish or never
+
+
+def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
+    """Write their rows; which of them stand now."""
+    saved = [record for record in records if record.save_run]
+    if not saved:
+        return []
+    # Their SystemTasks may come later in the transaction: the foreign key is a deferred one.
+    rows = _execute(UPSERT_TASK_RUNS, _values(TASK_RUN_COLUMNS, saved))
+    keys = {(celery_id, attempt) for celery_id, attempt in rows}
+    return [record for record in saved if record.key in keys]
+
+
+def _close(lost: Collection[RunRecord]) -> dict[int, tuple[str, int]]:
+    """End the rows of runs that a child had begun: their ids, and whose they are."""
     if not lost:
-        return set()
+        return {}
     values = [
         [getattr(record, "lost" if name == "lease" else name) for record in lost]
         for name in LOST_COLUMNS
     ]
     rows = _execute(CLOSE_LOST, values)
-    if rows:
-        _execute(TELL_SYSTEM_TASKS, [[row[0] for row in rows]])
-    return {(celery_id, attempt) for _, celery_id, attempt in rows}
+    return {number: (celery_id, attempt) for number, celery_id, attempt in rows}
 
 
 def _insert_unrun(statement: str, tasks: Collection[tuple[str, str, str, datetime | None]]) -> None:

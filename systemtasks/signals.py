@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from celery import Task, signals
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, WorkerLostError
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from systemtasks import leases, logs, received, recorder, schedule, threads
@@ -107,11 +107,14 @@ def note_failure(
 
 
 @never_raising
-def note_retry(request: Any, reason: BaseException | None, **_: Any) -> None:  # noqa: ANN401
+def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> None:  # noqa: ANN401
     cause, when = (reason.exc, reason.when) if isinstance(reason, Retry) else (reason, None)
     if run := recorder.running(request.id):
         run.retry(cause, _seconds_until(when))
     elif run := received.lost_attempt(request.id, request.retries):
+        if reason is None:  # a cold shutdown, after which nothing is sent again
+            _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
+            return
         run.retry(cause, _seconds_until(when))
         _end(run, State.RETRY)
 
