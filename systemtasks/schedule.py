@@ -34,7 +34,8 @@ def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[
 def _scheduled(app: Celery, entries: Iterable[Any]) -> Iterable[KnownTask]:
     for entry in entries:
         name, args, kwargs = (_field(entry, field) for field in FIELDS)
-        yield from _known(app, [(name, args or (), kwargs or {})])
+        if name:  # beat itself says what is wrong with an entry
+            yield from _known(app, [(name, args or (), kwargs or {})])
 
 
 def _field(entry: Any, name: str) -> Any:  # noqa: ANN401
