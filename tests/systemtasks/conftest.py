@@ -27,7 +27,7 @@ class Collector:
         self.watched.append(run)
 
     def leave(self, run: Run) -> None:
-        self.watched.remove(run)
+        self.watched = [other for other in self.watched if other is not run]
 
     def submit(self, record: RunRecord) -> None:
         self.records.append(record)
