@@ -229,6 +229,16 @@ def test_main_process_closes_what_a_child_had_begun_and_keeps_its_messages(toget
     assert (task.status, events(task), task.duration) == ("error", events(run), 2.0)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_child_began_even_if_the_main_process_did_not_hear_when(together: bool) -> None:
+    records = [running(), lost(start=LATER)]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+
+    assert TaskRun.objects.get().start_timestamp == NOON
+    assert events(TaskRun.objects.get()) == ["Begun", "WorkerLostError: 9"]
+
+
 def test_main_process_closes_no_run_of_another_worker() -> None:
     rows.write([running(start=LATER, lease=OTHER)])
     rows.write([lost()])
@@ -392,10 +402,11 @@ def test_announced_tasks_have_not_run_yet() -> None:
     assert SystemTask.objects.count() == 2
 
 
-def test_announcing_overwrites_nothing() -> None:
-    rows.write([finished()])
+@pytest.mark.parametrize("uid", ["", "ldap"])
+def test_announcing_overwrites_nothing(uid: str) -> None:
+    rows.write([finished(uid=uid)])
     before = stored()
-    rows.announce([KnownTask("shop.charge", "", "Another description.")])
+    rows.announce([KnownTask("shop.charge", uid, "Another description.")])
 
     assert stored() == before
 

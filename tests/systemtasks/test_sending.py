@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.app.task import Context
 from celery.signals import after_task_publish
+from celery.worker.strategy import proto1_to_proto2  # type: ignore[attr-defined]
 from pytest_django import Settings
 
 from systemtasks import received, recorder, signals
+from systemtasks.options import default_info
 from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 from tests import tasks
@@ -101,6 +104,23 @@ def test_message_carries_when_it_was_sent_and_in_which_context(
     assert records[0].context == '{"tenant":7,"api_key":"********"}'
     assert received.moment(headers["systemtasks_sent"]) == records[0].sent_timestamp
     assert headers["systemtasks_context"] == records[0].context
+
+
+def test_worker_knows_what_the_sender_did(
+    app: Celery, records: list[RunRecord], settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.tenant"}
+    app.send_task("tests.succeed", (3,))
+    message = sent_message(app)
+    context = message.headers
+    if app.conf.task_protocol == 1:
+        _, context, *_ = proto1_to_proto2(message, message.payload)
+    run = received.attempt(default_info("tests.succeed"), Context(context), args=(3,), kwargs={})
+
+    assert (run.sending.sent, run.sending.context) == (
+        records[0].sent_timestamp,
+        records[0].context,
+    )
 
 
 def test_context_that_cannot_be_printed_is_made_storable(
