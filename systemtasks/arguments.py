@@ -64,7 +64,8 @@ def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
         return ""
     try:
         made = task.uid(*args, **kwargs)
+        uid = "" if made is None else str(made)
     except Exception:
         logger.exception("systemtasks_uid of %s raised", task.name)
         return ""
-    return clean_column(str(made), NAME_LIMIT) if made is not None else ""
+    return clean_column(uid, NAME_LIMIT)

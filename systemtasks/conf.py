@@ -6,6 +6,7 @@ A project overrides them in one dictionary in its Django settings::
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -140,6 +141,8 @@ def conf() -> Conf:
 def _faults(read: Conf) -> Iterator[tuple[str, str]]:
     if not is_expiry(read.EXPIRES_AFTER):
         yield "EXPIRES_AFTER", "from 0 to 36500 days"
+    if read.DATABASE not in settings.DATABASES:
+        yield "DATABASE", "an alias in DATABASES"
     if read.LOG_LEVEL not in logging.getLevelNamesMapping():
         yield "LOG_LEVEL", f"a level of logging, not {read.LOG_LEVEL!r}"
     if read.KNOWN_FROM_START not in ("scheduled", "registered", "none"):
@@ -147,11 +150,20 @@ def _faults(read: Conf) -> Iterator[tuple[str, str]]:
     for name in ("BATCH_INTERVAL", "RUNNING_INTERVAL", "LEASE"):
         if not 0 < getattr(read, name) < float("inf"):
             yield name, "more than 0 seconds"
-    for name in ("BATCH_LIMIT", "PENDING_LIMIT", "PENDING_BYTES", "MESSAGE_LIMIT"):
-        if getattr(read, name) < 1:
-            yield name, "at least 1"
+    for field in fields(Conf):
+        if field.name.endswith(("_LIMIT", "_BYTES")) and getattr(read, field.name) < 1:
+            yield field.name, "at least 1"
+    yield from _faults_of_code(read)
+
+
+def _faults_of_code(read: Conf) -> Iterator[tuple[str, str]]:
     try:
-        sender_context(read)
+        re.compile(read.HIDDEN_KEYS)
+    except re.error as error:
+        yield "HIDDEN_KEYS", f"a regular expression ({error})"
+    try:
+        if not callable(sender_context(read) or dict):
+            yield "SENDER_CONTEXT", "the dotted path of a function, which can be called"
     except ImportError as error:
         yield "SENDER_CONTEXT", f"the dotted path of a function ({error})"
 

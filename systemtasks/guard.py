@@ -5,18 +5,25 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
 
 def never_raising(function: Callable[P, None]) -> Callable[P, None]:
-    """Log what the function raises, and go on."""
+    """Log what the function raises, and go on.
+
+    A soft time limit is not the function's: Celery raises it wherever the task happens to be.
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
+        except SoftTimeLimitExceeded:
+            raise
         except Exception:
             logger.exception("Recording failed in %s", function.__name__)
 

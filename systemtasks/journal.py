@@ -182,7 +182,8 @@ class Journal:
         if folder.stat().st_uid != os.geteuid():
             raise PermissionError(f"{folder} belongs to somebody else")
         # Locked before it has its name, or another process might take it for an orphan.
-        name = f"{os.getpid()}-{next(self._numbers)}-{uuid4().hex[:8]}"
+        # Its name sorts behind those of the process's earlier ones.
+        name = f"{os.getpid()}-{next(self._numbers):09}-{uuid4().hex[:8]}"
         unnamed, path = folder / f"{name}.new", folder / f"{name}{SUFFIX}"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         descriptor = os.open(unnamed, flags, 0o600)

@@ -4,6 +4,8 @@ import logging
 from functools import cache
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from systemtasks.conf import conf
 from systemtasks.recorder import Run, current
 
@@ -25,6 +27,8 @@ class RunHandler(logging.Handler):
             return
         try:
             _add(run, record)
+        except SoftTimeLimitExceeded:
+            raise  # it is the task's, which happens to be here
         except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
             self.handleError(record)
 
@@ -61,7 +65,7 @@ def _add(run: Run, record: logging.LogRecord) -> None:
     attributes: dict[str, Any] = {
         key: value
         for key, value in vars(record).items()
-        if key not in STANDARD_ATTRIBUTES and not key.startswith("_")
+        if key not in STANDARD_ATTRIBUTES and not str(key).startswith("_")
     }
     if isinstance(record.msg, dict) and "event" in record.msg:
         event = str(record.msg["event"])

@@ -58,8 +58,6 @@ def _option(
 ) -> T:
     # Not by getattr, which makes a method of a function.
     value = inspect.getattr_static(task, f"systemtasks_{name}", default)
-    if isinstance(value, staticmethod):
-        value = value.__func__
     if value is default or fits(value):
         own: T = value
         return own

@@ -48,11 +48,12 @@ class Pending:
             self._count >= rules.PENDING_LIMIT or self._size + len(line) > rules.PENDING_BYTES
         ):
             self._make_room()
-        if not self._batches or len(self._batches[-1].records) >= rules.BATCH_LIMIT:
+        last = self._batches[-1] if self._batches else None
+        # A batch whose file is closed takes no more: another file of its own would be forgotten.
+        if last is None or last.segment or len(last.records) >= rules.BATCH_LIMIT:
             self._close_last()
-            self._batches.append(Batch())
+            self._batches.append(last := Batch())
         self._journal.append(line)
-        last = self._batches[-1]
         last.records.append(record)
         last.size += len(line)
         self._count += 1

@@ -167,18 +167,24 @@ def moment(value: object) -> datetime | None:
 
 
 def _sending(context: Context) -> Sending:
-    said = getattr(context, CONTEXT_HEADER, None)
+    said = _header(context, CONTEXT_HEADER)
     return Sending(
         celery_id=_column(context.id),
         attempt=(context.retries or 0) + 1,
         queue=_column((context.delivery_info or {}).get("routing_key")),
-        sent=moment(getattr(context, SENT_HEADER, None)),
+        sent=moment(_header(context, SENT_HEADER)),
         eta=moment(context.eta),
         sender=_column(getattr(context, "origin", None)),
         parent_id=_column(context.parent_id),
         root_id=_column(context.root_id),
         context=said if isinstance(said, str) and _is_object(said) else "{}",
     )
+
+
+def _header(context: Context, name: str) -> object:
+    # In message protocol 1 a worker finds the headers beside the request's own fields.
+    more = context.headers
+    return getattr(context, name, None) or (more.get(name) if isinstance(more, Mapping) else None)
 
 
 def _column(value: object) -> str:

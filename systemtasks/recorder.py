@@ -307,4 +307,9 @@ def _record(
 
 
 def _expiry(task: TaskInfo, end: datetime | None) -> datetime | None:
-    return end + task.expires_after if end and task.expires_after is not None else None
+    if end is None or task.expires_after is None:
+        return None
+    try:
+        return end + task.expires_after
+    except OverflowError:  # it is due in the year 9999
+        return None

@@ -81,8 +81,10 @@ def _upsert(
     columns: dict[str, str],
     key: tuple[str, ...],
     newer: str,
+    *,
     more: dict[str, str],
     follows: tuple[str, ...] = (),
+    returning: tuple[str, ...] = (),
 ) -> str:
     # Rows are locked in the order of their key, so that two workers' batches never deadlock. For
     # the same reason no unique column is set anew, neither the key nor what follows from it: that
@@ -96,6 +98,7 @@ def _upsert(
         f"INSERT INTO {table} AS old ({names}) "  # noqa: S608 - all of it is our own words
         f"SELECT {values} FROM {_given(columns, 'new')} ORDER BY {keys} "
         f"ON CONFLICT ({keys}) DO UPDATE SET {updates} WHERE {newer}"
+        + (f" RETURNING {', '.join(returning)}" if returning else "")
     )
 
 
@@ -116,14 +119,16 @@ UPSERT_TASK_RUNS = _upsert(
     ("celery_id", "attempt"),
     # Whatever is known follows what is only queued.
     "(old.start_timestamp IS NULL AND EXCLUDED.start_timestamp IS NOT NULL) "
-    # What is running, or was taken for lost, is followed by its own end and by a later run, and
-    # what has ended by an end that is as sure;
-    "OR (old.start_timestamp <= EXCLUDED.start_timestamp AND (old.lease IS NOT NULL "
-    "OR (EXCLUDED.finish_timestamp IS NOT NULL AND EXCLUDED.lease IS NULL))) "
-    # and what has ended, by a run that begins after that.
+    # What is running, or was taken for lost, is followed by all that began no earlier,
+    "OR (old.start_timestamp <= EXCLUDED.start_timestamp AND (old.seen_timestamp IS NOT NULL "
+    # and what has ended by an end that is as sure,
+    "OR (EXCLUDED.finish_timestamp IS NOT NULL "
+    "AND (old.lease IS NOT NULL OR EXCLUDED.lease IS NULL)))) "
+    # or by a run that begins after that.
     "OR old.finish_timestamp < EXCLUDED.start_timestamp",
     # By the database's clock, as every lease is.
     more={"seen_timestamp": "CASE WHEN state = 'running' THEN now() END"},
+    returning=("celery_id", "attempt"),
 )
 
 _UNRUN_COLUMNS = {
@@ -161,14 +166,15 @@ CLOSE_LOST = f"""
     RETURNING run.id, run.celery_id, run.attempt
 """  # noqa: S608
 
-# The main process may be the first to tell of an end; what the child heard is worth keeping.
+# The main process may be the first to tell of an end; what the child heard is worth keeping. Its
+# start is a little later than what the main process knows.
 ADD_MESSAGES = f"""
     UPDATE systemtasks_taskrun AS run
     SET messages = CASE WHEN run.messages @> unsure.messages THEN run.messages
         ELSE unsure.messages || run.messages END
     FROM {_given(UNSURE_COLUMNS, "unsure")}
     WHERE run.celery_id = unsure.celery_id AND run.attempt = unsure.attempt
-    AND run.lease IS NULL AND run.start_timestamp <= unsure.start_timestamp
+    AND run.lease IS NULL AND run.start_timestamp < unsure.start_timestamp
     AND run.finish_timestamp >= unsure.start_timestamp
     RETURNING run.id, run.celery_id, run.attempt
 """  # noqa: S608
@@ -258,37 +264,84 @@ def renew(lease: UUID) -> None:
 def reap(lease: float) -> int:
     """End the runs whose worker has given no sign of life for so many seconds; how many."""
     with transaction.atomic(using=conf().DATABASE):
-        ended = _execute(REAP, lease)
+        ended = [row[0] for row in _execute(REAP, lease)]
         _tell_system_tasks(ended)
     return len(ended)
 
 
 def _write(records: Sequence[RunRecord]) -> None:
-    ended = [record for record in runs.values() if record.finish_timestamp is not None]
-    tasks = {_uuid(record): record for record in ended}
+    # A child's words first, so that what the main process says of its end finds them.
+    runs = _last_of_each([record for record in records if not record.lost])
+    lost = _last_of_each([record for record in records if record.lost])
+    written = _upsert_runs(runs)
+    told = _tell(ADD_MESSAGES, _too_late(runs, written))
+    closed = _tell(CLOSE_LOST, lost)
+    written += _upsert_runs([record for record in lost if record.key not in closed.values()])
+
+    # A sure end counts for its task, even if a later run of the same id has its row by now.
+    ended = [record for record in records if record.finish_timestamp and _is_sure(record)]
+    ended += [record for record in written if record.finish_timestamp and not _is_sure(record)]
+    tasks = {_uuid(record): record for record in sorted(ended, key=_order)}
     if tasks:
         _execute(UPSERT_SYSTEM_TASKS, _json([_row(record) for record in tasks.values()]))
-    unfinished = [record for record in runs.values() if record.finish_timestamp is None]
+    unfinished = [record for record in runs if record.finish_timestamp is None]
     new = [(record, record.expires) for record in unfinished if _uuid(record) not in _known]
     _insert_unrun(INSERT_SENT, new)
-    if saved := [_row(record) for record in runs.values() if record.save_run]:
-        _execute(UPSERT_TASK_RUNS, _json(saved))
+    _tell_system_tasks([*told, *closed])
     _known.update(tasks, map(_uuid, unfinished))
     _forget_first_uids([record for record in ended if record.uid != record.first_uid])
 
 
-def _order(record: RunRecord) -> tuple[datetime, bool]:
-    return record.start_timestamp or datetime.min.replace(tzinfo=UTC), bool(record.finish_timestamp)
+def _is_sure(record: RunRecord) -> bool:
+    """Whether nobody knows this run's end better."""
+    return record.lease is None and record.lost is None
+
+
+def _last_of_each(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """What stands of each attempt, by the rule by which rows are updated."""
+    return list({record.key: record for record in sorted(records, key=_order)}.values())
+
+
+def _order(record: RunRecord) -> tuple[datetime, bool, bool, datetime]:
+    never = datetime.min.replace(tzinfo=UTC)
+    finish = record.finish_timestamp
+    return record.start_timestamp or never, bool(finish), _is_sure(record), finish or never
+
+
+def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
+    """Write their rows; which of them stand now."""
+    saved = [record for record in records if record.save_run]
+    if not saved:
+        return []
+    # Their SystemTasks may come later in the transaction: the foreign key is a deferred one.
+    rows = _execute(UPSERT_TASK_RUNS, _json([_row(record) for record in saved]))
+    keys = {(celery_id, attempt) for celery_id, attempt in rows}
+    return [record for record in saved if record.key in keys]
+
+
+def _too_late(records: Sequence[RunRecord], written: Sequence[RunRecord]) -> list[RunRecord]:
+    """The ends of which the main process has told already."""
+    unsure = [record for record in records if record.finish_timestamp and not _is_sure(record)]
+    keys = {record.key for record in written}
+    return [record for record in unsure if record.key not in keys]
+
+
+def _tell(statement: str, records: Collection[RunRecord]) -> dict[int, tuple[str, int]]:
+    """Add these records to the rows that are there: those rows' ids, and whose they are."""
+    if not records:
+        return {}
+    rows = _execute(statement, _json([_row(record) for record in records]))
+    return {number: (celery_id, attempt) for number, celery_id, attempt in rows}
 
 
 def _uuid(record: RunRecord | KnownTask) -> UUID:
     return system_task_uuid(record.name, record.uid)
 
 
-def _tell_system_tasks(rows: Sequence[Any]) -> None:
-    """Have the outcome of these runs, each with its id first, be that of their tasks."""
-    if rows:
-        _execute(TELL_SYSTEM_TASKS, [row[0] for row in rows])
+def _tell_system_tasks(runs: list[int]) -> None:
+    """Have the outcomes of these runs be those of their tasks."""
+    if runs:
+        _execute(TELL_SYSTEM_TASKS, runs)
 
 
 def _insert_unrun(

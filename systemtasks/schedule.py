@@ -24,13 +24,18 @@ def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[
     entries = schedule if schedule is not None else app.conf.beat_schedule
     known = {*_scheduled(app, entries.values())}
     if which == "registered":
-        names = (name for name in app.tasks if not name.startswith("celery."))
-        known |= {*_known(app, ((name, (), {}) for name in names))}
+        # A scheduled task may be known by the uids that its arguments make.
+        others = app.tasks.keys() - {task.name for task in known}
+        names = (name for name in others if not name.startswith("celery."))
+        known |= {*_known(app, ((name, None, None) for name in names))}
     return sorted(known)
 
 
 def _scheduled(app: Celery, entries: Iterable[Any]) -> Iterable[KnownTask]:
-    return _known(app, (tuple(_field(entry, name) for name in FIELDS) for entry in entries))
+    for entry in entries:
+        name, args, kwargs = (_field(entry, field) for field in FIELDS)
+        if name:  # beat itself says what is wrong with an entry
+            yield from _known(app, [(name, args or (), kwargs or {})])
 
 
 def _field(entry: Any, name: str) -> Any:  # noqa: ANN401
@@ -43,4 +48,4 @@ def _known(app: Celery, tasks: Iterable[tuple[Any, ...]]) -> Iterable[KnownTask]
         task = app.tasks.get(name)
         info = task_info(task) if task is not None else default_info(name)
         if info.recorded:
-            yield KnownTask(info.name, uid_of(info, args or (), kwargs or {}), info.description)
+            yield KnownTask(info.name, uid_of(info, args, kwargs), info.description)

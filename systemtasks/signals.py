@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from celery import Task, signals
-from celery.exceptions import Ignore, NotRegistered, Reject, Retry
+from celery.exceptions import Ignore, NotRegistered, Reject, Retry, WorkerLostError
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from systemtasks import leases, logs, received, recorder, schedule, threads
@@ -112,9 +112,8 @@ def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> N
     if run := recorder.running(request.id):
         run.retry(cause, _seconds_until(when))
     elif run := received.lost_attempt(request.id, request.retries):
-        if reason is None:  # nothing is sent anew
-            run.revoke("Terminated by its worker's cold shutdown", terminated=True)
-            _end(run, State.REVOKED)
+        if reason is None:  # a cold shutdown, after which nothing is sent again
+            _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
         else:
             run.retry(cause, _seconds_until(when))
             _end(run, State.RETRY)

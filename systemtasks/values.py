@@ -83,7 +83,14 @@ class Cleaner:
     _open: set[int] = field(default_factory=set)
 
     def clean(self, value: object, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON value
-        """The value in JSON's own types."""
+        """The value in JSON's own types, whatever its own methods raise."""
+        try:
+            return self._clean(value, depth)
+        except Exception as error:  # noqa: BLE001 - or another thread may change it meanwhile
+            self.intact = False
+            return f"<{type(value).__qualname__} that raises {type(error).__qualname__}>"
+
+    def _clean(self, value: object, depth: int) -> Any:  # noqa: ANN401
         self._budget -= 1
         kind = type(value)
         if value is None or kind is bool:

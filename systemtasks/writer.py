@@ -224,8 +224,8 @@ class Writer:
             return
         self._next_housekeeping = now + _housekeeping_interval()
         try:
-            self._announce()
             self._keeper.keep()
+            self._announce()
         except Exception as error:  # noqa: BLE001 - the database is away, and will be back
             connections[conf().DATABASE].close()
             logger.debug("Not now: %s", error)
@@ -235,7 +235,10 @@ class Writer:
         with self._changed:
             known = list(self._known)
         if known:
-            rows.announce(known)
+            try:
+                rows.announce(known)
+            except RECORD_ERRORS:
+                logger.exception("The tasks that have not run yet are not recorded")
             with self._changed:
                 del self._known[: len(known)]
 

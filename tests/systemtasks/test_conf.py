@@ -19,6 +19,20 @@ from systemtasks.conf import conf
         ({"BATCH_LIMIT": "many"}, "must be int"),
         ({"BATCH_LIMIT": True}, "must be int"),
         ({"WARNING_FROM_LOGS": 1}, "must be bool"),
+        ({"DATABASE": "elsewhere"}, "an alias in DATABASES"),
+        ({"LOG_LEVEL": "LOUD"}, "a level of logging, not 'LOUD'"),
+        ({"KNOWN_FROM_START": "all"}, "scheduled, registered or none"),
+        ({"RUNNING_INTERVAL": 0}, "more than 0 seconds"),
+        ({"LEASE": -1.0}, "more than 0 seconds"),
+        ({"LEASE": float("nan")}, "more than 0 seconds"),
+        ({"LEASE": float("inf")}, "more than 0 seconds"),
+        ({"PENDING_BYTES": 0}, "at least 1"),
+        ({"TEXT_LIMIT": -1}, "at least 1"),
+        ({"HIDDEN_KEYS": "(PASS"}, "a regular expression"),
+        ({"SENDER_CONTEXT": "nowhere"}, "the dotted path of a function"),
+        ({"SENDER_CONTEXT": "tests.nowhere.context"}, "No module named 'tests.nowhere'"),
+        ({"SENDER_CONTEXT": "tests.tasks.nothing"}, "the dotted path of a function"),
+        ({"SENDER_CONTEXT": "systemtasks.rows.NEVER_RAN"}, "which can be called"),
     ],
 )
 def test_wrong_setting_is_an_error_that_names_it(
@@ -32,7 +46,11 @@ def test_wrong_setting_is_an_error_that_names_it(
 
 
 def test_settings_override_defaults(settings: Settings) -> None:
-    settings.SYSTEMTASKS = {"EXPIRES_AFTER": None, "BATCH_INTERVAL": 1}
+    settings.SYSTEMTASKS = {
+        "EXPIRES_AFTER": None,
+        "BATCH_INTERVAL": 1,
+        "SENDER_CONTEXT": "tests.tasks.succeed",
+    }
 
     assert check_settings() == []
     assert conf().EXPIRES_AFTER is None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from systemtasks import logs, recorder
 from systemtasks.recorder import Run
@@ -114,3 +115,21 @@ def test_message_that_cannot_be_formatted_does_not_reach_the_task(
     logging.getLogger("shop").warning("next")
 
     assert [message["event"] for message in said(run)] == ["next"]
+
+
+def test_soft_time_limit_that_comes_while_a_task_logs_reaches_the_task(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(Run, "log", interrupted)
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        logging.getLogger("shop").warning("Said")
+
+
+def test_keys_that_are_no_text_cost_no_message(run: Run) -> None:
+    logging.getLogger("shop").warning("Said", extra={7: "seven"})  # type: ignore[dict-item]
+
+    assert [message["attributes"] for message in said(run)] == [{"7": "seven"}]

@@ -1,8 +1,6 @@
 """Celery's signals end in the right record, here in eager mode; test_worker.py has real workers."""
 
 import json
-import logging
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,37 +8,9 @@ import pytest
 from celery.app.task import Task
 
 from systemtasks import options, received, recorder, signals
-from systemtasks.recorder import Run
 from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 from tests import tasks
-
-
-class Collector:
-    def __init__(self) -> None:
-        self.records: list[RunRecord] = []
-        self.watched: list[Run] = []
-
-    def watch(self, run: Run) -> None:
-        self.watched.append(run)
-
-    def leave(self, run: Run) -> None:
-        self.watched.remove(run)
-
-    def submit(self, record: RunRecord) -> None:
-        self.records.append(record)
-
-
-@pytest.fixture
-def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunRecord]]:
-    collector = Collector()
-    monkeypatch.setattr(signals, "writer", collector)
-    logging.getLogger("shop").setLevel(logging.INFO)
-    logging.getLogger("celery.task").setLevel(logging.INFO)
-    signals.capture_logs()
-    yield collector.records
-    assert collector.watched == []
-    assert recorder.current.get() is None
 
 
 def run(task: Task[..., Any], *args: Any, **kwargs: Any) -> None:

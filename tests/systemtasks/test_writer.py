@@ -14,7 +14,7 @@ from pytest_django import Settings
 from systemtasks import rows
 from systemtasks.journal import encode
 from systemtasks.models import SystemTask, TaskRun, system_task_uuid
-from systemtasks.records import RunRecord
+from systemtasks.records import KnownTask, RunRecord
 from systemtasks.rows import write
 from systemtasks.states import State, Status
 from systemtasks.writer import Writer
@@ -356,3 +356,13 @@ def test_forked_child_begins_with_nothing_pending(batch_writer: Writer) -> None:
 
     assert batch_writer.flush()
     assert not TaskRun.objects.exists()
+
+
+def test_announced_tasks_have_rows_and_bad_ones_keep_nothing_from_its_work(
+    batch_writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch_writer.announce([KnownTask("")])
+    assert eventually(lambda: "have not run yet are not recorded" in caplog.text)
+    batch_writer.announce([KnownTask("shop.refund")])
+
+    assert eventually(SystemTask.objects.filter(name="shop.refund").exists)
