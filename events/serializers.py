@@ -3,6 +3,9 @@
 from typing import Any
 
 from django.db import models
+from django.db.models import QuerySet
+from django.db.models.functions import Cast
+from orjson import Fragment
 from rest_framework import serializers
 
 from systemtasks.states import Status
@@ -21,6 +24,16 @@ class LogLevel(models.TextChoices):
     NOTSET = "notset"
 
 
+def with_messages_text(rows: "QuerySet[Any, Any]") -> "QuerySet[Any, Any]":
+    """The rows, their messages as the JSON text that Postgres has: `messages_text`.
+
+    They pass on to the answer so, unread.
+    """
+    text = Cast("messages", models.TextField())
+    unread: QuerySet[Any, Any] = rows.defer("messages").annotate(messages_text=text)
+    return unread
+
+
 class LogEventSerializer(serializers.Serializer[dict[str, Any]]):
     """One line that a run logged."""
 
@@ -29,10 +42,6 @@ class LogEventSerializer(serializers.Serializer[dict[str, Any]]):
     logger = serializers.CharField()
     event = serializers.CharField()
     attributes = serializers.DictField()
-
-    def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
-        """The event as it is stored, which is how it is sent."""
-        return instance
 
 
 class SystemTaskSerializer(serializers.Serializer[Any]):
@@ -50,3 +59,20 @@ class SystemTaskSerializer(serializers.Serializer[Any]):
     messages = LogEventSerializer(many=True)
     expires = serializers.DateTimeField(required=False, allow_null=True)
     expiring = serializers.BooleanField(required=False)
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:  # noqa: ANN401 - as in DRF
+        """The row's values as they are, which is how they are sent; see `with_messages_text`."""
+        return {
+            "uuid": instance.uuid,
+            "name": instance.name,
+            "full_name": instance.full_name,
+            "uid": instance.uid,
+            "description": instance.description,
+            "start_timestamp": instance.start_timestamp,
+            "finish_timestamp": instance.finish_timestamp,
+            "duration": instance.duration,
+            "status": instance.status,
+            "messages": Fragment(instance.messages_text),
+            "expires": instance.expires,
+            "expiring": instance.expiring,
+        }

@@ -26,13 +26,25 @@ from events.filters import SystemTaskFilter
 from events.pagination import Pagination
 from events.permissions import HasPermission
 from events.renderers import ORJSONRenderer
-from events.serializers import SystemTaskSerializer
+from events.serializers import SystemTaskSerializer, with_messages_text
+from events.statements import Statement
 from systemtasks.models import SystemTask
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
 
 # RFC 9562's text form; Python's UUID() takes several others.
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
+
+TASK_COLUMNS = [
+    field.attname for field in SystemTask._meta.concrete_fields if field.name != "messages"
+]
+TASK = Statement(
+    lambda uuid: (
+        with_messages_text(SystemTask.objects.filter(uuid=uuid))
+        .order_by()
+        .values_list(*TASK_COLUMNS, "messages_text")
+    )
+)
 
 ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
 
@@ -81,7 +93,7 @@ class SystemTaskViewSet(ContractErrors, ReadOnlyModelViewSet[SystemTask]):
     renderer_classes = (ORJSONRenderer,)
     pagination_class = Pagination
     filter_backends = (DjangoFilterBackend,)
-    queryset = SystemTask.objects.all()
+    queryset = with_messages_text(SystemTask.objects.all())
     serializer_class = SystemTaskSerializer
     filterset_class = SystemTaskFilter
     lookup_field = "uuid"
@@ -95,9 +107,13 @@ class SystemTaskViewSet(ContractErrors, ReadOnlyModelViewSet[SystemTask]):
         uuid = self.kwargs["uuid"]
         if not UUID_TEXT.fullmatch(uuid):
             raise ValidationError({"uuid": ["Must be a valid UUID."]})
-        if (task := self.get_queryset().filter(uuid=uuid).first()) is None:
+        if not (rows := TASK.fetch(uuid)):
             raise Http404
-        return task
+        *values, messages_text = rows[0]
+        task: Any = SystemTask.from_db(TASK.alias, TASK_COLUMNS, values)
+        task.messages_text = messages_text
+        found: SystemTask = task
+        return found
 
     @extend_schema(
         parameters=[schema.UUID],

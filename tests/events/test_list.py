@@ -227,13 +227,13 @@ def test_search_uses_the_trigram_index() -> None:
     assert plan.count("~~ '%") == 4  # both terms, as constants: once to look up, once to recheck
 
 
-def test_a_list_takes_four_queries_however_long_the_page(
+def test_a_list_takes_three_queries_however_long_the_page(
     reader: Client, many: list[SystemTask]
 ) -> None:
     for size in (1, 45):
         with CaptureQueriesContext(connection) as queries:
             assert len(names(reader, page_size=size)) == size
-        assert len(queries) == 4  # token and user, permissions, count, rows
+        assert len(queries) == 3  # token with user and permissions, count, rows
 
 
 def test_who_may_not_view_learns_nothing_of_the_filters(runner: Client) -> None:
