@@ -184,6 +184,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "SystemTaskStatusEnum": "systemtasks.states.Status",
         "LogLevelEnum": "events.serializers.LogLevel",
+        "TaskRunStateEnum": "systemtasks.states.State",
     },
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SERVE_AUTHENTICATION": [],

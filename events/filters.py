@@ -6,13 +6,20 @@ from django import forms
 from django.db.models import QuerySet, Value
 from django.db.models.functions import Upper
 from django_filters.fields import ChoiceField
-from django_filters.filters import CharFilter, ChoiceFilter, OrderingFilter
+from django_filters.filters import (
+    CharFilter,
+    ChoiceFilter,
+    IsoDateTimeFilter,
+    NumberFilter,
+    OrderingFilter,
+    UUIDFilter,
+)
 from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
 
-from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, search_document
-from systemtasks.states import Status
+from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, TaskRun, search_document
+from systemtasks.states import State, Status
 
 TERM_LIMIT = 32
 """How many terms a search may have: Postgres took 2 seconds over a thousand, 47 over 5,000."""
@@ -69,3 +76,46 @@ class SystemTaskFilter(FilterSet):
             # Upper case on both sides by Postgres itself, as in the expression of the index.
             queryset = queryset.filter(document__contains=Upper(Value(term)))
         return queryset
+
+
+RUN_ORDERINGS = (
+    *("-start_timestamp", "start_timestamp", "-finish_timestamp", "finish_timestamp"),
+    *("-duration", "duration", "-id", "id"),
+)
+
+
+class TaskRunFilter(FilterSet):
+    """Everything a run can be found by."""
+
+    system_task = UUIDFilter(field_name="system_task_id", label="The task's uuid")
+    name = CharFilter(field_name="system_task__name", label="The task's name")
+    uid = CharFilter(field_name="system_task__uid", label="The task's uid")
+    celery_id = CharFilter(label="What `.delay()` returned; each attempt is a run of its own")
+    parent_id = CharFilter(label="Celery id of the run that sent it")
+    root_id = CharFilter(label="Celery id of the run from which it descends")
+    state = StatedChoiceFilter(choices=State.choices)  # type: ignore[no-untyped-call]
+    status = StatedChoiceFilter(choices=Status.choices)  # type: ignore[no-untyped-call]
+    worker = CharFilter()
+    queue = CharFilter()
+    started_from = IsoDateTimeFilter(
+        field_name="start_timestamp", lookup_expr="gte", label="Started then or later; ISO 8601"
+    )
+    started_until = IsoDateTimeFilter(
+        field_name="start_timestamp", lookup_expr="lt", label="Started before then; ISO 8601"
+    )
+    min_duration = NumberFilter(
+        field_name="duration", lookup_expr="gte", label="Took so many seconds or more"
+    )
+    ordering = StatedChoiceFilter(  # type: ignore[no-untyped-call]
+        method="filter_ordering",
+        choices=[(name, name) for name in RUN_ORDERINGS],
+        label="Rows that are equal in it are ordered by `id`. A run that has not begun has no "
+        "`start_timestamp`, and counts as the latest.",
+    )
+
+    def filter_ordering(
+        self, queryset: QuerySet[TaskRun], name: str, value: str
+    ) -> QuerySet[TaskRun]:
+        """The rows in that order."""
+        key = "-id" if value.startswith("-") else "id"
+        return queryset.order_by(*dict.fromkeys((value, key)))

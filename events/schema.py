@@ -7,14 +7,32 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
+from events.waiting import LONGEST
+
 _TEXT = {"type": "string"}
 _NUMBERS = ("next", "previous", "count", "current", "total_pages", "start_index", "end_index")
+
+_POSITION = {name: {"type": "number"} for name in _NUMBERS}
+_COUNT = "Exact up to 10,000, and above it an estimate; `next` is always right"
+_POSITION["count"]["description"] = _COUNT
 
 COMPONENTS: dict[str, dict[str, Any]] = {
     "Pagination": {
         "type": "object",
-        "properties": {name: {"type": "number"} for name in _NUMBERS},
+        "properties": _POSITION,
         "required": sorted(_NUMBERS),
+    },
+    "RunPagination": {
+        "type": "object",
+        "properties": {
+            **_POSITION,
+            "after": {
+                "type": "string",
+                "description": "What to send as `after` for the next page: it is found without "
+                "reading those before it. Empty where there is none",
+            },
+        },
+        "required": sorted([*_NUMBERS, "after"]),
     },
     "ValidationError": {
         "type": "object",
@@ -48,6 +66,15 @@ UUID = OpenApiParameter(
     OpenApiTypes.UUID,
     OpenApiParameter.PATH,
     description="A UUID string identifying this System Task.",
+)
+RUN_ID = OpenApiParameter(
+    "id", OpenApiTypes.INT64, OpenApiParameter.PATH, description="The number of this run."
+)
+WAIT = OpenApiParameter(
+    "wait",
+    {"type": "integer", "minimum": 0, "maximum": LONGEST},
+    description="Wait so many seconds for a run that has not ended to end; its answer comes as "
+    "soon as it has. Where the server has too many waiting, it answers at once.",
 )
 ORDERING = OpenApiParameter(
     "ordering",

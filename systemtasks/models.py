@@ -229,6 +229,8 @@ class TaskRun(models.Model):
             models.Index(
                 fields=("expires",), name="taskrun_expires", condition=Q(expires__isnull=False)
             ),
+            models.Index(fields=("parent_id",), name="taskrun_parent", condition=~Q(parent_id="")),
+            models.Index(fields=("root_id",), name="taskrun_root", condition=~Q(root_id="")),
             # Without seen_timestamp, so that to renew a lease touches no index.
             models.Index(fields=("lease",), name="taskrun_lease", condition=Q(lease__isnull=False)),
         )

@@ -59,9 +59,9 @@ def task_run(task: SystemTask, **fields: Any) -> TaskRun:
 
 
 def user(username: str = "reader", *permissions: str, **fields: Any) -> User:
-    """A saved user with these permissions of the SystemTask model (`view`, `run`)."""
+    """A saved user with these permissions: codenames, or `view` and `run` of SystemTask."""
     made = User.objects.create_user(username, **fields)
-    codenames = [f"{permission}_systemtask" for permission in permissions]
+    codenames = [name if "_" in name else f"{name}_systemtask" for name in permissions]
     made.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     return made
 
