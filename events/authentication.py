@@ -18,6 +18,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from events.statements import Statement
+from events.usage import usage
 
 # RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110, section 11.1.
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
@@ -28,7 +29,7 @@ def _columns(model: type[Model]) -> list[str]:
 
 
 def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
-    """Tokens, their users, and what each of these may do, directly or by a group."""
+    """Tokens, their grants, their users, and what each user may do, directly or by a group."""
     names = Permission.objects.order_by().values_list(
         Concat("content_type__app_label", Value("."), "codename")
     )
@@ -37,7 +38,8 @@ def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
     )
     user = [f"user__{name}" for name in _columns(get_user_model())]
     tokens = token_model().objects.filter(token_key=key)
-    return tokens.values_list(*_columns(token_model()), *user, ArraySubquery(held))
+    grant = ("grant__read_only", "grant__rate")
+    return tokens.values_list(*_columns(token_model()), *user, *grant, ArraySubquery(held))
 
 
 TOKENS = Statement(_tokens)
@@ -47,13 +49,15 @@ def _found(row: tuple[Any, ...]) -> AbstractAuthToken:
     """The token of a row, with its user, who has the permissions at hand."""
     model, user_model = token_model(), get_user_model()
     alias = TOKENS.alias
-    *fields, permissions = row
+    *fields, read_only, rate, permissions = row
     names = _columns(model)
-    token = model.from_db(alias, names, fields[: len(names)])
+    token: Any = model.from_db(alias, names, fields[: len(names)])
     user: Any = user_model.from_db(alias, _columns(user_model), fields[len(names) :])
     user._perm_cache = set(permissions)  # where Django's ModelBackend keeps them
     token.user = user
-    return token
+    token.read_only, token.rate = bool(read_only), rate
+    found: AbstractAuthToken = token
+    return found
 
 
 class BearerAuthentication(TokenAuthentication):
@@ -87,6 +91,7 @@ class BearerAuthentication(TokenAuthentication):
             if compare_digest(digest, candidate.digest) and not expired(candidate):
                 if not candidate.user.is_active:
                     raise AuthenticationFailed("User inactive")
+                usage.note(digest)
                 return candidate.user, candidate
         raise AuthenticationFailed("Token invalid/expired")
 

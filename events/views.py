@@ -39,6 +39,7 @@ from events.serializers import (
 )
 from events.statements import Statement
 from events.summary import SpanSerializer, summaries, with_next_runs
+from events.throttling import TokenThrottle
 from events.waiting import LONGEST, wait_for_end
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
@@ -82,6 +83,7 @@ class Endpoint(ContractErrors, GenericAPIView[Any]):
     permission_classes = (HasPermission,)
     parser_classes = (JSONParser,)
     renderer_classes = (ORJSONRenderer,)
+    throttle_classes = (TokenThrottle,)
     filter_backends = (DjangoFilterBackend,)
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth.models import Permission, User
 from knox.models import AuthToken
 
+from events.models import TokenGrant
 from systemtasks.models import SystemTask, TaskRun, system_task_uuid
 from systemtasks.states import State, Status
 
@@ -70,3 +71,9 @@ def token(of: User, expiry: timedelta | None = None) -> str:
     """The text of a new token of that user."""
     _, text = AuthToken.objects.create(of, expiry=expiry)
     return str(text)
+
+
+def grant(of_token: str, **fields: Any) -> TokenGrant:
+    """A saved grant of that token."""
+    stored = AuthToken.objects.get(token_key=of_token[:15])
+    return TokenGrant.objects.create(token=stored, **fields)
