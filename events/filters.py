@@ -18,7 +18,7 @@ from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
 
-from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, TaskRun, search_document
+from systemtasks.models import SystemTask, TaskRun, search_document
 from systemtasks.states import State, Status
 
 TERM_LIMIT = 32
@@ -71,7 +71,7 @@ class SystemTaskFilter(FilterSet):
         terms = search_smart_split(value)  # type: ignore[arg-type]  # the stubs are wrong
         if len(terms) > TERM_LIMIT:
             raise ValidationError({"search": [f"More than {TERM_LIMIT} terms."]})
-        queryset = queryset.alias(document=search_document(*SYSTEM_TASK_SEARCH))
+        queryset = queryset.alias(document=search_document())
         for term in terms:
             # Upper case on both sides by Postgres itself, as in the expression of the index.
             queryset = queryset.filter(document__contains=Upper(Value(term)))
