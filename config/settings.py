@@ -180,6 +180,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "events.schema.add_components",
+        "events.schema.complete",
     ],
     "ENUM_NAME_OVERRIDES": {
         "SystemTaskStatusEnum": "systemtasks.states.Status",

@@ -1,11 +1,12 @@
 """Which rows of a list, and in what order."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
 from django.db.models import QuerySet, Value
 from django.db.models.functions import Upper
-from django_filters.fields import ChoiceField
+from django_filters.fields import ChoiceField, IsoDateTimeField
 from django_filters.filters import (
     CharFilter,
     ChoiceFilter,
@@ -84,6 +85,21 @@ RUN_ORDERINGS = (
 )
 
 
+class UTCField(IsoDateTimeField):
+    """A time in UTC, since Postgres does not take every offset from it that Python does."""
+
+    def to_python(self, value: Any) -> datetime | None:  # noqa: ANN401 - as in Django
+        time: datetime | None = super().to_python(value)
+        try:
+            return time and time.astimezone(UTC)
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], "invalid") from None
+
+
+class UTCFilter(IsoDateTimeFilter):
+    field_class = UTCField
+
+
 class TaskRunFilter(FilterSet):
     """Everything a run can be found by."""
 
@@ -97,10 +113,10 @@ class TaskRunFilter(FilterSet):
     status = StatedChoiceFilter(choices=Status.choices)  # type: ignore[no-untyped-call]
     worker = CharFilter()
     queue = CharFilter()
-    started_from = IsoDateTimeFilter(
+    started_from = UTCFilter(  # type: ignore[no-untyped-call]
         field_name="start_timestamp", lookup_expr="gte", label="Started then or later; ISO 8601"
     )
-    started_until = IsoDateTimeFilter(
+    started_until = UTCFilter(  # type: ignore[no-untyped-call]
         field_name="start_timestamp", lookup_expr="lt", label="Started before then; ISO 8601"
     )
     min_duration = NumberFilter(
@@ -112,6 +128,14 @@ class TaskRunFilter(FilterSet):
         label="Rows that are equal in it are ordered by `id`. A run that has not begun has no "
         "`start_timestamp`, and counts as the latest.",
     )
+
+    def filter_queryset(self, queryset: QuerySet[TaskRun]) -> QuerySet[TaskRun]:
+        """The rows that pass every filter; raises ValidationError for an empty text of a value."""
+        for name in ("system_task", "started_from", "started_until", "min_duration"):
+            if self.data.get(name) == "":
+                raise ValidationError({name: ["This field may not be empty."]})
+        found: QuerySet[TaskRun] = super().filter_queryset(queryset)  # type: ignore[no-untyped-call]
+        return found
 
     def filter_ordering(
         self, queryset: QuerySet[TaskRun], name: str, value: str

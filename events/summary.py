@@ -38,7 +38,7 @@ class SpanSerializer(serializers.Serializer[Any]):
 
 def summaries(request: Request) -> "QuerySet[Any, Any]":
     """A row a task, in the order of their names; raises ValidationError for a malformed query."""
-    query = SpanSerializer(data=request.query_params)
+    query = SpanSerializer(data=request.query_params.dict())
     query.is_valid(raise_exception=True)
     span = query.validated_data
     ended: QuerySet[Any, Any] = TaskRun.objects.exclude(state__in=UNFINISHED).filter(

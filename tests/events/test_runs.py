@@ -123,6 +123,11 @@ def test_every_filter_narrows_the_list(historian: Client, task: SystemTask) -> N
     ("query", "field"),
     [
         ({"system_task": "x"}, "system_task"),
+        ({"system_task": ""}, "system_task"),
+        ({"started_until": ""}, "started_until"),
+        ({"min_duration": ""}, "min_duration"),
+        ({"started_from": "0001-01-01T00:00:00+17:34"}, "started_from"),
+        ({"min_duration": "NaN"}, "min_duration"),
         ({"state": "SUCCESS"}, "state"),
         ({"status": ""}, "status"),
         ({"started_from": "yesterday"}, "started_from"),
@@ -178,6 +183,12 @@ def test_after_leads_through_every_run_once_in_order(
     expected = TaskRun.objects.order_by(*dict.fromkeys([ordering, key]))
     seen = [run["id"] for page in pages for run in page["results"]]
     assert seen == [run.id for run in expected]
+
+
+def test_a_time_may_have_any_offset(historian: Client, task: SystemTask) -> None:
+    factories.task_run(task, celery_id="wanted")
+    assert found(historian, started_from="2024-05-31T18:26:00-17:34") == ["wanted"]
+    assert found(historian, started_from="2024-05-31T18:27:00-17:34") == []
 
 
 def test_queued_runs_come_first_and_then_the_last_started(
