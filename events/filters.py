@@ -15,9 +15,12 @@ from django_filters.filters import (
     OrderingFilter,
     UUIDFilter,
 )
+from django_filters.rest_framework.backends import DjangoFilterBackend
 from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
+from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from systemtasks.models import SystemTask, TaskRun, search_document
 from systemtasks.states import State, Status
@@ -48,6 +51,19 @@ class StatedChoiceField(ChoiceField):
 
 class StatedChoiceFilter(ChoiceFilter):
     field_class = StatedChoiceField
+
+
+class FilterBackend(DjangoFilterBackend):
+    """Makes no form of the filters where the query is empty, as that of most polls is."""
+
+    def filter_queryset(
+        self, request: Request, queryset: QuerySet[Any], view: APIView
+    ) -> QuerySet[Any]:
+        """The rows that pass the view's filters; raises ValidationError."""
+        if not request.query_params:
+            return queryset
+        found: QuerySet[Any] = super().filter_queryset(request, queryset, view)  # type: ignore[no-untyped-call]
+        return found
 
 
 class SystemTaskFilter(FilterSet):

@@ -24,10 +24,10 @@ class TokenThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: APIView) -> bool:
         """Whether this request may pass, which is then counted."""
-        self.grant = TokenGrant.objects.filter(pk=getattr(request.auth, "pk", None))
         self.rate: int | None = getattr(request.auth, "rate", None)
         if self.rate is None:
             return True
+        self.grant = TokenGrant.objects.filter(pk=request.auth.pk)
         share = MINUTE / self.rate
         ahead = Q(spent_until__isnull=True) | Q(spent_until__lte=Now() + (MINUTE - share))
         spent = Greatest("spent_until", Now()) + share  # Postgres's GREATEST leaves out NULL

@@ -12,7 +12,6 @@ from django.db.models import F
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import conditional_page
-from django_filters.rest_framework.backends import DjangoFilterBackend
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.decorators import action
@@ -26,7 +25,7 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 from events import schema
 from events.authentication import BearerAuthentication
 from events.errors import exception_handler
-from events.filters import SystemTaskFilter, TaskRunFilter
+from events.filters import FilterBackend, SystemTaskFilter, TaskRunFilter
 from events.pagination import KeysetPagination, Pagination
 from events.permissions import HasPermission
 from events.renderers import ORJSONRenderer
@@ -84,7 +83,7 @@ class Endpoint(ContractErrors, GenericAPIView[Any]):
     parser_classes = (JSONParser,)
     renderer_classes = (ORJSONRenderer,)
     throttle_classes = (TokenThrottle,)
-    filter_backends = (DjangoFilterBackend,)
+    filter_backends = (FilterBackend,)
 
     def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401
         """DRF's own; here for the decorator."""

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from events import pagination
 from events.filters import STORED_FIELDS, SystemTaskFilter
 from systemtasks.models import SystemTask
 from tests import factories
@@ -258,6 +259,29 @@ def test_a_list_takes_three_queries_however_long_the_page(
         with CaptureQueriesContext(connection) as queries:
             assert len(names(reader, page_size=size)) == size
         assert len(queries) == 3  # token with user and permissions, count, rows
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("query", [{}, {"status": "successful"}])
+def test_above_its_bound_a_count_is_an_estimate_and_the_pages_are_right(
+    reader: Client, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
+) -> None:
+    monkeypatch.setattr(pagination, "COUNT_LIMIT", 10)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE systemtasks_systemtask")
+    url = f"{URL}?{urlencode({**query, 'page_size': 10})}"
+    for number in range(3):  # which the estimate knows nothing of
+        factories.system_task(f"new{number}")
+    seen: list[str] = []
+    page = 1
+    while page:
+        body = reader.get(f"{url}&page={page}").json()
+        seen += [row["name"] for row in body["results"]]
+        position = body["pagination"]
+        assert position["count"] >= position["end_index"] == len(seen)
+        page = position["next"]
+    assert len(seen) == len(set(seen)) == position["count"] == 48
+    assert reader.get(f"{url}&page=6").status_code == 404
 
 
 def test_who_may_not_view_learns_nothing_of_the_filters(runner: Client) -> None:
