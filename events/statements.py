@@ -51,8 +51,10 @@ class Statement:
         bound = psycopg.Cursor(connection.connection)
         with connection._prepare_cursor(bound) as cursor:
             cursor.execute(sql, given)
-            rows = cursor.fetchall()
-        return list(self._compiler.apply_converters(rows, converters)) if converters else rows
+            rows: list[Row] = cursor.fetchall()
+        if converters:
+            rows = [tuple(row) for row in self._compiler.apply_converters(rows, converters)]
+        return rows
 
     @cached_property
     def _queryset(self) -> "QuerySet[Any, Any]":
