@@ -26,4 +26,4 @@ class UnfoldGroupAdmin(GroupAdmin, ModelAdmin):  # type: ignore[misc]
 
 @admin.register(AuthToken)
 class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
-    pass
+    list_display = ("token_key", "user", "created", "expiry")

@@ -60,11 +60,11 @@ MIDDLEWARE = [
     "config.health.answer_health",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "config.pages.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "config.pages.AuthenticationMiddleware",
+    "config.pages.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -92,6 +92,8 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
+# From its third use on a connection, Postgres keeps the plan of a statement in events.statements.
+DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 2
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -183,10 +185,12 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "events.schema.add_components",
+        "events.schema.complete",
     ],
     "ENUM_NAME_OVERRIDES": {
         "SystemTaskStatusEnum": "systemtasks.states.Status",
         "LogLevelEnum": "events.serializers.LogLevel",
+        "TaskRunStateEnum": "systemtasks.states.State",
     },
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "SERVE_AUTHENTICATION": [],

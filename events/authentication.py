@@ -2,8 +2,13 @@
 
 import re
 from hmac import compare_digest
+from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AbstractBaseUser, Permission
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Model, OuterRef, QuerySet, Value
+from django.db.models.functions import Concat
 from django.utils import timezone
 from knox.auth import TokenAuthentication
 from knox.crypto import hash_token
@@ -12,8 +17,47 @@ from knox.settings import CONSTANTS
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from events.statements import Statement
+from events.usage import usage
+
 # RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110, section 11.1.
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
+
+
+def _columns(model: type[Model]) -> list[str]:
+    return [field.attname for field in model._meta.concrete_fields]
+
+
+def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
+    """Tokens, their grants, their users, and what each user may do, directly or by a group."""
+    names = Permission.objects.order_by().values_list(
+        Concat("content_type__app_label", Value("."), "codename")
+    )
+    held = names.filter(user=OuterRef("user")).union(
+        names.filter(group__user=OuterRef("user")), all=True
+    )
+    user = [f"user__{name}" for name in _columns(get_user_model())]
+    tokens = token_model().objects.filter(token_key=key)
+    grant = ("grant__read_only", "grant__rate")
+    return tokens.values_list(*_columns(token_model()), *user, *grant, ArraySubquery(held))
+
+
+TOKENS = Statement(_tokens)
+
+
+def _found(row: tuple[Any, ...]) -> AbstractAuthToken:
+    """The token of a row, with its user, who has the permissions at hand."""
+    model, user_model = token_model(), get_user_model()
+    alias = TOKENS.alias
+    *fields, read_only, rate, permissions = row
+    names = _columns(model)
+    token: Any = model.from_db(alias, names, fields[: len(names)])
+    user: Any = user_model.from_db(alias, _columns(user_model), fields[len(names) :])
+    user._perm_cache = set(permissions)  # where Django's ModelBackend keeps them
+    token.user = user
+    token.read_only, token.rate = bool(read_only), rate
+    found: AbstractAuthToken = token
+    return found
 
 
 class BearerAuthentication(TokenAuthentication):
@@ -42,11 +86,12 @@ class BearerAuthentication(TokenAuthentication):
     def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, AbstractAuthToken]:
         """The user and the stored token; raises AuthenticationFailed where there is none."""
         digest = hash_token(token)
-        candidates = token_model().objects.select_related("user")
-        for candidate in candidates.filter(token_key=token[: CONSTANTS.TOKEN_KEY_LENGTH]):
+        for row in TOKENS.fetch(token[: CONSTANTS.TOKEN_KEY_LENGTH]):
+            candidate = _found(row)
             if compare_digest(digest, candidate.digest) and not expired(candidate):
                 if not candidate.user.is_active:
                     raise AuthenticationFailed("User inactive")
+                usage.note(digest)
                 return candidate.user, candidate
         raise AuthenticationFailed("Token invalid/expired")
 

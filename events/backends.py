@@ -7,7 +7,7 @@ from django.contrib.auth.models import Permission
 
 
 class OneQueryModelBackend(ModelBackend):
-    """For AUTHENTICATION_BACKENDS; every request of the API checks a permission."""
+    """For AUTHENTICATION_BACKENDS: every page of the admin checks permissions."""
 
     def get_all_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:  # noqa: ANN401
         """The permissions, as `app.codename`, that the user has directly or by a group."""

@@ -5,6 +5,7 @@ ValidationError is `{"<field>": ["..."], "code": "invalid"}`, GenericError is
 """
 
 import logging
+import math
 from typing import Any
 
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
@@ -70,7 +71,7 @@ def _known(error: Exception) -> exceptions.APIException:
 def _answer(error: exceptions.APIException) -> JsonResponse:
     response = JsonResponse(_body(error), status=error.status_code)
     if (wait := getattr(error, "wait", None)) is not None:
-        response["Retry-After"] = f"{wait:.0f}"
+        response["Retry-After"] = f"{math.ceil(wait)}"
     return response
 
 

@@ -1,18 +1,29 @@
 """Which rows of a list, and in what order."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
 from django.db.models import QuerySet, Value
 from django.db.models.functions import Upper
-from django_filters.fields import ChoiceField
-from django_filters.filters import CharFilter, ChoiceFilter, OrderingFilter
+from django_filters.fields import ChoiceField, IsoDateTimeField
+from django_filters.filters import (
+    CharFilter,
+    ChoiceFilter,
+    IsoDateTimeFilter,
+    NumberFilter,
+    OrderingFilter,
+    UUIDFilter,
+)
+from django_filters.rest_framework.backends import DjangoFilterBackend
 from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
+from rest_framework.request import Request
+from rest_framework.views import APIView
 
-from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, search_document
-from systemtasks.states import Status
+from systemtasks.models import SystemTask, TaskRun, search_document
+from systemtasks.states import State, Status
 
 TERM_LIMIT = 32
 """How many terms a search may have: Postgres took 2 seconds over a thousand, 47 over 5,000."""
@@ -42,6 +53,19 @@ class StatedChoiceFilter(ChoiceFilter):
     field_class = StatedChoiceField
 
 
+class FilterBackend(DjangoFilterBackend):
+    """Makes no form of the filters where the query is empty, as that of most polls is."""
+
+    def filter_queryset(
+        self, request: Request, queryset: QuerySet[Any], view: APIView
+    ) -> QuerySet[Any]:
+        """The rows that pass the view's filters; raises ValidationError."""
+        if not request.query_params:
+            return queryset
+        found: QuerySet[Any] = super().filter_queryset(request, queryset, view)  # type: ignore[no-untyped-call]
+        return found
+
+
 class SystemTaskFilter(FilterSet):
     """`name`, `uid` and `status` exactly, `search` and `ordering`."""
 
@@ -64,8 +88,74 @@ class SystemTaskFilter(FilterSet):
         terms = search_smart_split(value)  # type: ignore[arg-type]  # the stubs are wrong
         if len(terms) > TERM_LIMIT:
             raise ValidationError({"search": [f"More than {TERM_LIMIT} terms."]})
-        queryset = queryset.alias(document=search_document(*SYSTEM_TASK_SEARCH))
+        queryset = queryset.alias(document=search_document())
         for term in terms:
             # Upper case on both sides by Postgres itself, as in the expression of the index.
             queryset = queryset.filter(document__contains=Upper(Value(term)))
         return queryset
+
+
+RUN_ORDERINGS = (
+    *("-start_timestamp", "start_timestamp", "-finish_timestamp", "finish_timestamp"),
+    *("-duration", "duration", "-id", "id"),
+)
+
+
+class UTCField(IsoDateTimeField):
+    """A time in UTC, since Postgres does not take every offset from it that Python does."""
+
+    def to_python(self, value: Any) -> datetime | None:  # noqa: ANN401 - as in Django
+        time: datetime | None = super().to_python(value)
+        try:
+            return time and time.astimezone(UTC)
+        except OverflowError:
+            raise forms.ValidationError(self.error_messages["invalid"], "invalid") from None
+
+
+class UTCFilter(IsoDateTimeFilter):
+    field_class = UTCField
+
+
+class TaskRunFilter(FilterSet):
+    """Everything a run can be found by."""
+
+    system_task = UUIDFilter(field_name="system_task_id", label="The task's uuid")
+    name = CharFilter(field_name="system_task__name", label="The task's name")
+    uid = CharFilter(field_name="system_task__uid", label="The task's uid")
+    celery_id = CharFilter(label="What `.delay()` returned; each attempt is a run of its own")
+    parent_id = CharFilter(label="Celery id of the run that sent it")
+    root_id = CharFilter(label="Celery id of the run from which it descends")
+    state = StatedChoiceFilter(choices=State.choices)  # type: ignore[no-untyped-call]
+    status = StatedChoiceFilter(choices=Status.choices)  # type: ignore[no-untyped-call]
+    worker = CharFilter()
+    queue = CharFilter()
+    started_from = UTCFilter(  # type: ignore[no-untyped-call]
+        field_name="start_timestamp", lookup_expr="gte", label="Started then or later; ISO 8601"
+    )
+    started_until = UTCFilter(  # type: ignore[no-untyped-call]
+        field_name="start_timestamp", lookup_expr="lt", label="Started before then; ISO 8601"
+    )
+    min_duration = NumberFilter(
+        field_name="duration", lookup_expr="gte", label="Took so many seconds or more"
+    )
+    ordering = StatedChoiceFilter(  # type: ignore[no-untyped-call]
+        method="filter_ordering",
+        choices=[(name, name) for name in RUN_ORDERINGS],
+        label="Rows that are equal in it are ordered by `id`. A run that has not begun has no "
+        "`start_timestamp`, and counts as the latest.",
+    )
+
+    def filter_queryset(self, queryset: QuerySet[TaskRun]) -> QuerySet[TaskRun]:
+        """The rows that pass every filter; raises ValidationError for an empty text of a value."""
+        for name in ("system_task", "started_from", "started_until", "min_duration"):
+            if self.data.get(name) == "":
+                raise ValidationError({name: ["This field may not be empty."]})
+        found: QuerySet[TaskRun] = super().filter_queryset(queryset)  # type: ignore[no-untyped-call]
+        return found
+
+    def filter_ordering(
+        self, queryset: QuerySet[TaskRun], name: str, value: str
+    ) -> QuerySet[TaskRun]:
+        """The rows in that order."""
+        key = "-id" if value.startswith("-") else "id"
+        return queryset.order_by(*dict.fromkeys((value, key)))

@@ -1,64 +1,238 @@
 """The pages of a list, as authentik numbers them."""
 
-from typing import Any
+import base64
+import json
+from datetime import datetime
+from math import isfinite
+from typing import Any, ClassVar
 
-from django.core.paginator import Paginator
+from django.core.exceptions import ValidationError as InvalidValue
+from django.db import connections
+from django.db.models import Q
 from rest_framework import serializers
-from rest_framework.pagination import PageNumberPagination
+from rest_framework.exceptions import NotFound
+from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from systemtasks.models import TaskRun
+
+COUNT_LIMIT = 10_000
+"""Up to how many rows are counted one by one; of more, Postgres's planner knows about how many."""
+
+LAST_ROW = 2**63 - 1  # what Postgres takes as an OFFSET
 
 _positive = serializers.IntegerField(min_value=1)
 
+Rows = Any  # a queryset, or where it says so a list
 
-class Pagination(PageNumberPagination):
+
+class Pagination(BasePagination):
     """`?page=` and `?page_size=`, and a body that tells where the page stands, in numbers.
 
     After authentik's `authentik.api.pagination.Pagination`, but what is not a positive number is
-    refused with 400.
+    refused with 400. `next` is always right; `count` is an estimate above COUNT_LIMIT.
     """
 
     page_size = 20
-    page_size_query_param = "page_size"
     max_page_size = 100
+    component: ClassVar = "Pagination"
 
-    def get_page_size(self, request: Request) -> int:
-        """How many rows a page has; more than the most is the most. Raises ValidationError."""
-        return min(_number(request, "page_size", self.page_size), self.max_page_size)
+    def paginate_queryset(
+        self, queryset: Rows, request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        """The rows of the page asked for; raises ValidationError, or NotFound past the end."""
+        # More than the most is the most.
+        self.size = min(_number(request, "page_size", self.page_size), self.max_page_size)
+        self.number = self.page_number(request)
+        self.start = (self.number - 1) * self.size
+        counted = count(queryset)
+        rows = self.rows_from_start(queryset)
+        if not rows and self.start:
+            raise NotFound("Invalid page.")
+        self.has_next = len(rows) > self.size
+        self.rows = rows[: self.size]
+        seen = self.start + len(rows)
+        self.count = max(counted, seen) if self.has_next else seen
+        return self.rows
 
-    def get_page_number(self, request: Request, paginator: "Paginator[Any]") -> int:
-        """Which page was asked for, from 1. Raises ValidationError."""
+    def page_number(self, request: Request) -> int:
+        """Which page was asked for, from 1."""
         return _number(request, "page", 1)
 
+    def rows_from_start(self, queryset: Rows) -> list[Any]:
+        """The page's rows, and one more where there is a next page."""
+        if self.start > LAST_ROW - self.size:
+            return []
+        return list(queryset[self.start : self.start + self.size + 1])
+
+    def position(self) -> dict[str, Any]:
+        """Where the page stands; 0 stands for no next or previous page."""
+        return {
+            "next": self.number + 1 if self.has_next else 0,
+            "previous": self.number - 1,
+            "count": self.count,
+            "current": self.number,
+            "total_pages": max(-(-self.count // self.size), 1),
+            "start_index": self.start + 1 if self.rows else 0,
+            "end_index": self.start + len(self.rows),
+        }
+
     def get_paginated_response(self, data: Any) -> Response:  # noqa: ANN401 - serialized rows
-        """The page, after where it stands; 0 stands for no next or previous page."""
-        page = self.page
-        assert page is not None  # noqa: S101 - paginate_queryset() came first
-        return Response(
-            {
-                "pagination": {
-                    "next": page.next_page_number() if page.has_next() else 0,
-                    "previous": page.previous_page_number() if page.has_previous() else 0,
-                    "count": page.paginator.count,
-                    "current": page.number,
-                    "total_pages": page.paginator.num_pages,
-                    "start_index": page.start_index(),
-                    "end_index": page.end_index(),
-                },
-                "results": data,
-            }
-        )
+        """The page, after where it stands."""
+        return Response({"pagination": self.position(), "results": data})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         """The OpenAPI schema of such a page."""
         return {
             "type": "object",
             "properties": {
-                "pagination": {"$ref": "#/components/schemas/Pagination"},
+                "pagination": {"$ref": f"#/components/schemas/{self.component}"},
                 "results": schema,
             },
             "required": ["pagination", "results"],
         }
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
+        """The OpenAPI parameters of such a list."""
+        return [
+            _parameter("page", "A page number within the paginated result set."),
+            _parameter("page_size", "Number of results to return per page."),
+        ]
+
+
+class KeysetPagination(Pagination):
+    """The same, and `?after=`, which goes on after the last row of a page, however far that is.
+
+    Postgres reads the rows before a page that is asked for by its number, but none before one that
+    is asked for by `after`. The rows must be ordered by one column and then by `id`.
+    """
+
+    component: ClassVar = "RunPagination"
+
+    def paginate_queryset(
+        self, queryset: Rows, request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        """The rows of the page asked for; raises ValidationError, or NotFound past the end."""
+        self.order = str(queryset.query.order_by[0])
+        self.after: tuple[Any, int] | None = None
+        return super().paginate_queryset(queryset, request, view)
+
+    def page_number(self, request: Request) -> int:
+        """Which page was asked for, from 1; that of `after` is in it."""
+        if (cursor := request.query_params.get("after")) is None:
+            return super().page_number(request)
+        number, *self.after = _decoded(cursor, self.order)  # type: ignore[assignment]
+        return number
+
+    def rows_from_start(self, queryset: Rows) -> list[Any]:
+        """The page's rows, and one more where there is a next page."""
+        if self.after is None:
+            return super().rows_from_start(queryset)
+        rows: list[Any] = []
+        for part in _parts(queryset, self.order, *self.after):
+            rows += part[: self.size + 1 - len(rows)]
+            if len(rows) > self.size:
+                break
+        return rows
+
+    def position(self) -> dict[str, Any]:
+        """Where the page stands, and `after` for the next one, or an empty text."""
+        after = ""
+        if self.has_next:
+            last = self.rows[-1]
+            value = getattr(last, self.order.removeprefix("-"))
+            text = value.isoformat() if hasattr(value, "isoformat") else value
+            after = _encoded([self.number + 1, self.order, text, last.pk])
+        return {**super().position(), "after": after}
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
+        """The OpenAPI parameters of such a list."""
+        after = {
+            **_parameter("after", "`pagination.after` of a page: the page that follows it."),
+            "schema": {"type": "string"},
+        }
+        return sorted(
+            [*super().get_schema_operation_parameters(view), after], key=lambda each: each["name"]
+        )
+
+
+def count(rows: Rows) -> int:
+    """How many rows there are: exactly up to COUNT_LIMIT, and above it about."""
+    if isinstance(rows, list):
+        return len(rows)
+    if not rows.query.where:
+        return _count_all(rows)
+    keys = rows.order_by().values("pk")
+    counted: int = keys[: COUNT_LIMIT + 1].count()
+    if counted <= COUNT_LIMIT:
+        return counted
+    [plan] = json.loads(keys.explain(format="json"))
+    return max(counted, int(plan["Plan"]["Plan Rows"]))
+
+
+def _count_all(rows: Rows) -> int:
+    """How many rows the table has, as `count` tells it."""
+    connection: Any = connections[rows.db]
+    table = connection.ops.quote_name(rows.model._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT CASE WHEN reltuples > %s THEN reltuples::bigint "  # noqa: S608 - our own table
+            f"ELSE (SELECT count(*) FROM {table}) END FROM pg_class WHERE oid = %s::regclass",
+            [COUNT_LIMIT, table],
+        )
+        [(counted,)] = cursor.fetchall()
+    return int(counted)
+
+
+def _parts(rows: Rows, order: str, value: object, key: int) -> list[Rows]:
+    """The rows that come after one, in parts that one range of an index holds each.
+
+    Postgres has NULL above every value.
+    """
+    column = order.removeprefix("-")
+    step = "lt" if order.startswith("-") else "gt"
+    later = Q(**{f"id__{step}": key})
+    if column == "id":
+        return [rows.filter(later)]
+    null = Q(**{f"{column}__isnull": True})
+    if value is None:
+        return [rows.filter(null & later), *([rows.filter(~null)] if step == "lt" else ())]
+    further = Q(**{f"{column}__{step}e": value}) & (Q(**{f"{column}__{step}": value}) | later)
+    return [rows.filter(further), *([rows.filter(null)] if step == "gt" else ())]
+
+
+def _encoded(cursor: list[Any]) -> str:
+    text = json.dumps(cursor, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+def _decoded(cursor: str, order: str) -> tuple[int, Any, int]:
+    """The page's number, and the value and the id of the row before it; raises ValidationError."""
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        number, its_order, value, key = json.loads(text)
+        is_one = its_order == order and type(number) is int and type(key) is int
+        if is_one and value is not None:
+            field: Any = TaskRun._meta.get_field(order.removeprefix("-"))
+            value = field.to_python(value)
+            is_one = value.tzinfo is not None if isinstance(value, datetime) else isfinite(value)
+    except (ValueError, TypeError, OverflowError, RecursionError, InvalidValue):
+        is_one = False
+    if not (is_one and 1 < number < 2**40 and 0 <= key <= LAST_ROW):
+        raise serializers.ValidationError({"after": ["It is not of a page in this ordering."]})
+    return number, value, key
+
+
+def _parameter(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "required": False,
+        "in": "query",
+        "description": description,
+        "schema": {"type": "integer"},
+    }
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -7,8 +7,8 @@ import orjson
 from rest_framework.renderers import JSONRenderer
 from rest_framework.utils.encoders import JSONEncoder
 
-# orjson leaves dates to DRF's encoder, so that they read as everywhere else in DRF.
-OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME
+# Times in UTC end in Z, as everywhere else in DRF.
+OPTIONS = orjson.OPT_UTC_Z
 _encode_other = JSONEncoder().default
 
 

@@ -7,14 +7,33 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
+from events.examples import EVERYWHERE, EXAMPLES
+from events.waiting import LONGEST
+
 _TEXT = {"type": "string"}
 _NUMBERS = ("next", "previous", "count", "current", "total_pages", "start_index", "end_index")
+
+_POSITION = {name: {"type": "number"} for name in _NUMBERS}
+_COUNT = "Exact up to 10,000, and above it an estimate; `next` is always right"
+_POSITION["count"]["description"] = _COUNT
 
 COMPONENTS: dict[str, dict[str, Any]] = {
     "Pagination": {
         "type": "object",
-        "properties": {name: {"type": "number"} for name in _NUMBERS},
+        "properties": _POSITION,
         "required": sorted(_NUMBERS),
+    },
+    "RunPagination": {
+        "type": "object",
+        "properties": {
+            **_POSITION,
+            "after": {
+                "type": "string",
+                "description": "What to send as `after` for the next page: it is found without "
+                "reading those before it. Empty where there is none",
+            },
+        },
+        "required": sorted([*_NUMBERS, "after"]),
     },
     "ValidationError": {
         "type": "object",
@@ -49,6 +68,15 @@ UUID = OpenApiParameter(
     OpenApiParameter.PATH,
     description="A UUID string identifying this System Task.",
 )
+RUN_ID = OpenApiParameter(
+    "id", OpenApiTypes.INT64, OpenApiParameter.PATH, description="The number of this run."
+)
+WAIT = OpenApiParameter(
+    "wait",
+    {"type": "integer", "minimum": 0, "maximum": LONGEST},
+    description="Wait so many seconds for a run that has not ended to end; its answer comes as "
+    "soon as it has. Where the server has too many waiting, it answers at once.",
+)
 ORDERING = OpenApiParameter(
     "ordering",
     str,
@@ -70,6 +98,43 @@ class BearerScheme(OpenApiAuthenticationExtension):
 def leave_out_double_slashes(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """A preprocessing hook: the second spelling of every path is no second operation."""
     return [endpoint for endpoint in endpoints if "//" not in endpoint[0]]
+
+
+_ELSEWHERE = {
+    "406": "The Accept header wants another format than JSON",
+    "429": "The token has been used more often than it may be",
+    "500": "Anything unforeseen",
+}
+_RETRY_AFTER = {"description": "Seconds until it may be used again", "schema": {"type": "integer"}}
+_ETAG = {"description": "Stands for this very answer", "schema": _TEXT}
+
+
+def complete(result: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A postprocessing hook: what every operation has in common, and the examples.
+
+    That is what can come back from each of them, and ETags.
+    """
+    for methods in result["paths"].values():
+        for method, operation in methods.items():
+            if operation.get("operationId") in EXAMPLES:
+                operation["responses"] = _completed(method, operation)
+    return result
+
+
+def _completed(method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    answers: dict[str, Any] = operation["responses"]
+    error = {"schema": {"$ref": "#/components/schemas/GenericError"}}
+    for status, description in _ELSEWHERE.items():
+        new = {"content": {"application/json": dict(error)}, "description": description}
+        answers.setdefault(status, new)
+    answers["429"]["headers"] = {"Retry-After": _RETRY_AFTER}
+    if method == "get":
+        answers["200"]["headers"] = {"ETag": _ETAG}
+        answers["304"] = {"description": "What `If-None-Match` names has not changed"}
+    examples = {**EVERYWHERE, **EXAMPLES[operation["operationId"]]}
+    for status, example in examples.items():
+        answers[status]["content"]["application/json"]["example"] = example
+    return dict(sorted(answers.items()))
 
 
 def add_components(result: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401

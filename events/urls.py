@@ -4,10 +4,11 @@ from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from events.errors import unknown_path
-from events.views import BrowserView, SchemaView, SystemTaskViewSet
+from events.views import BrowserView, SchemaView, SystemTaskViewSet, TaskRunViewSet
 
 router = SimpleRouter(use_regex_path=False)
 router.register("events/system_tasks", SystemTaskViewSet, basename="system-task")
+router.register("events/task_runs", TaskRunViewSet, basename="task-run")
 
 urlpatterns = [
     path("", BrowserView.as_view(), name="api"),

@@ -8,12 +8,15 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django.http import Http404, HttpResponse
-from django_filters.rest_framework.backends import DjangoFilterBackend
+from django.db.models import F
+from django.http import Http404, HttpResponse, HttpResponseBase
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import conditional_page
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.generics import GenericAPIView
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,17 +25,36 @@ from rest_framework.viewsets import ReadOnlyModelViewSet
 from events import schema
 from events.authentication import BearerAuthentication
 from events.errors import exception_handler
-from events.filters import SystemTaskFilter
-from events.pagination import Pagination
+from events.filters import FilterBackend, SystemTaskFilter, TaskRunFilter
+from events.pagination import KeysetPagination, Pagination
 from events.permissions import HasPermission
 from events.renderers import ORJSONRenderer
-from events.serializers import SystemTaskSerializer
-from systemtasks.models import SystemTask
+from events.serializers import (
+    JSON_COLUMNS,
+    SystemTaskSerializer,
+    TaskRunSerializer,
+    TaskSummarySerializer,
+    with_json_texts,
+)
+from events.statements import Statement
+from events.summary import SpanSerializer, summaries, with_next_runs
+from events.throttling import TokenThrottle
+from events.waiting import LONGEST, wait_for_end
+from systemtasks.models import SystemTask, TaskRun
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
 
 # RFC 9562's text form; Python's UUID() takes several others.
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
+
+TASK_COLUMNS = [
+    field.attname for field in SystemTask._meta.concrete_fields if field.name != "messages"
+]
+TASKS = with_json_texts(SystemTask.objects.all(), "messages")
+TASK = Statement(
+    lambda uuid: TASKS.filter(uuid=uuid).order_by().values_list(*TASK_COLUMNS, "messages_text")
+)
+ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
 
@@ -50,6 +72,22 @@ class SchemaView(ContractErrors, SpectacularAPIView):
 
 class BrowserView(ContractErrors, SpectacularSwaggerView):
     """The same as a page to read and to try; its files come from the sidecar, not from a CDN."""
+
+
+@method_decorator(conditional_page, "dispatch")
+class Endpoint(ContractErrors, GenericAPIView[Any]):
+    """What every endpoint has in common, ETags and `If-None-Match` included."""
+
+    authentication_classes = (BearerAuthentication,)
+    permission_classes = (HasPermission,)
+    parser_classes = (JSONParser,)
+    renderer_classes = (ORJSONRenderer,)
+    throttle_classes = (TokenThrottle,)
+    filter_backends = (FilterBackend,)
+
+    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401
+        """DRF's own; here for the decorator."""
+        return super().dispatch(*args, **kwargs)
 
 
 @extend_schema_view(
@@ -72,16 +110,11 @@ class BrowserView(ContractErrors, SpectacularSwaggerView):
         },
     ),
 )
-class SystemTaskViewSet(ContractErrors, ReadOnlyModelViewSet[SystemTask]):
+class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     """Read-only view set that returns all background tasks"""  # noqa: D400, D415 - authentik's
 
-    authentication_classes = (BearerAuthentication,)
-    permission_classes = (HasPermission,)
-    parser_classes = (JSONParser,)
-    renderer_classes = (ORJSONRenderer,)
     pagination_class = Pagination
-    filter_backends = (DjangoFilterBackend,)
-    queryset = SystemTask.objects.all()
+    queryset = TASKS
     serializer_class = SystemTaskSerializer
     filterset_class = SystemTaskFilter
     lookup_field = "uuid"
@@ -95,9 +128,13 @@ class SystemTaskViewSet(ContractErrors, ReadOnlyModelViewSet[SystemTask]):
         uuid = self.kwargs["uuid"]
         if not UUID_TEXT.fullmatch(uuid):
             raise ValidationError({"uuid": ["Must be a valid UUID."]})
-        if (task := self.get_queryset().filter(uuid=uuid).first()) is None:
+        if not (rows := TASK.fetch(uuid)):
             raise Http404
-        return task
+        *values, messages_text = rows[0]
+        task: Any = SystemTask.from_db(TASK.alias, TASK_COLUMNS, values)
+        task.messages_text = messages_text
+        found: SystemTask = task
+        return found
 
     @extend_schema(
         parameters=[schema.UUID],
@@ -120,3 +157,68 @@ class SystemTaskViewSet(ContractErrors, ReadOnlyModelViewSet[SystemTask]):
         except BrokerAwayError as error:
             raise APIException(str(error)) from error
         return Response(status=204)
+
+
+@extend_schema_view(
+    list=extend_schema(
+        responses={
+            200: TaskRunSerializer(many=True),
+            400: schema.INVALID,
+            403: schema.FORBIDDEN,
+            404: schema.NO_SUCH_PAGE,
+        },
+    ),
+    retrieve=extend_schema(
+        parameters=[schema.RUN_ID, schema.WAIT],
+        responses={
+            200: TaskRunSerializer,
+            400: schema.INVALID,
+            403: schema.FORBIDDEN,
+            404: schema.NOT_FOUND,
+        },
+    ),
+)
+class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
+    """Each attempt of each run, those that are queued or running included"""  # noqa: D400, D415
+
+    pagination_class = KeysetPagination
+    queryset = (
+        with_json_texts(TaskRun.objects.all(), *JSON_COLUMNS)
+        .annotate(task_name=F("system_task__name"), task_uid=F("system_task__uid"))
+        .order_by("-start_timestamp", "-id")
+    )
+    serializer_class = TaskRunSerializer
+    filterset_class = TaskRunFilter
+    permission_required: ClassVar[str] = "systemtasks.view_taskrun"
+
+    def get_object(self) -> TaskRun:
+        """The run in the path, once it has ended where `wait` says so; raises Http404."""
+        run_id, wait = self.kwargs["pk"], self.request.query_params.get("wait")
+        if not ROW_ID.fullmatch(run_id):
+            raise ValidationError({"id": ["Must be a whole number."]})
+        if wait is not None:
+            if not re.fullmatch("[0-9]{1,2}", wait, re.ASCII) or int(wait) > LONGEST:
+                raise ValidationError({"wait": [f"Must be from 0 to {LONGEST} seconds."]})
+            wait_for_end(int(run_id), int(wait))
+        run: TaskRun | None = self.get_queryset().filter(pk=run_id).order_by().first()
+        if run is None:
+            raise Http404
+        return run
+
+    @extend_schema(
+        parameters=[SpanSerializer],
+        filters=False,
+        responses={
+            200: TaskSummarySerializer(many=True),
+            400: schema.INVALID,
+            403: schema.FORBIDDEN,
+            404: schema.NO_SUCH_PAGE,
+        },
+    )
+    @action(detail=False, pagination_class=Pagination, filter_backends=())
+    def summary(self, request: Request) -> Response:
+        """What each task's runs in a span of time came to, in the order of the tasks' names"""  # noqa: D400, D415
+        rows = list(summaries(request))
+        page: Any = self.paginate_queryset(rows)
+        answers: Any = TaskSummarySerializer(with_next_runs(page), many=True)  # type: ignore[arg-type]
+        return self.get_paginated_response(answers.data)

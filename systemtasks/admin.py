@@ -73,7 +73,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
     ) -> "tuple[QuerySet[Any], bool]":
-        queryset = queryset.alias(document=search_document(*SYSTEM_TASK_SEARCH))
+        queryset = queryset.alias(document=search_document())
         for word in search_term.split():
             queryset = queryset.filter(document__contains=Upper(Value(word)))
         return queryset, False

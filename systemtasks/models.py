@@ -7,8 +7,7 @@ from uuid import UUID, uuid5
 
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
-from django.db.models import F, Q, Value
-from django.db.models.functions import Cast, Concat, Upper
+from django.db.models import F, Func, Q, Value
 
 from systemtasks.states import UNFINISHED, State, Status
 
@@ -27,16 +26,15 @@ def system_task_uuid(name: str, uid: str = "") -> UUID:
     return uuid5(NAMESPACE, full_name(name, uid))
 
 
-def search_document(*texts: str) -> Upper:
-    """What a search reads: these text columns and the messages, in upper case.
+def search_document() -> Func:
+    """What a search reads of a SystemTask, in upper case: its texts, and what its messages say.
 
-    The trigram indexes below are on this very expression, so a query must use it as it is.
+    Of the messages those are the events and the values of their attributes. The trigram index below
+    is on this very expression, so a query must use it as it is; see migration 0004.
     """
-    parts: list[F | Value | Cast] = []
-    for text in texts:
-        parts += [F(text), Value("\n")]
-    messages = Cast("messages", models.TextField())
-    return Upper(Concat(*parts, messages, output_field=models.TextField()))
+    columns = (*SYSTEM_TASK_SEARCH, "messages")
+    function = "systemtasks_search_document"
+    return Func(*map(F, columns), function=function, output_field=models.TextField())
 
 
 SYSTEM_TASK_SEARCH = ("name", "uid", "description")
@@ -97,7 +95,7 @@ class SystemTask(models.Model):
                 fields=("expires",), name="systemtask_expires", condition=Q(expires__isnull=False)
             ),
             GinIndex(
-                OpClass(search_document(*SYSTEM_TASK_SEARCH), name="gin_trgm_ops"),
+                OpClass(search_document(), name="gin_trgm_ops"),
                 name="systemtask_search",
             ),
         )
@@ -229,6 +227,8 @@ class TaskRun(models.Model):
             models.Index(
                 fields=("expires",), name="taskrun_expires", condition=Q(expires__isnull=False)
             ),
+            models.Index(fields=("parent_id",), name="taskrun_parent", condition=~Q(parent_id="")),
+            models.Index(fields=("root_id",), name="taskrun_root", condition=~Q(root_id="")),
             # Without seen_timestamp, so that to renew a lease touches no index.
             models.Index(fields=("lease",), name="taskrun_lease", condition=Q(lease__isnull=False)),
         )

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth.models import Permission, User
 from knox.models import AuthToken
 
+from events.models import TokenGrant
 from systemtasks.models import SystemTask, TaskRun, system_task_uuid
 from systemtasks.states import State, Status
 
@@ -59,9 +60,9 @@ def task_run(task: SystemTask, **fields: Any) -> TaskRun:
 
 
 def user(username: str = "reader", *permissions: str, **fields: Any) -> User:
-    """A saved user with these permissions of the SystemTask model (`view`, `run`)."""
+    """A saved user with these permissions: codenames, or `view` and `run` of SystemTask."""
     made = User.objects.create_user(username, **fields)
-    codenames = [f"{permission}_systemtask" for permission in permissions]
+    codenames = [name if "_" in name else f"{name}_systemtask" for name in permissions]
     made.user_permissions.set(Permission.objects.filter(codename__in=codenames))
     return made
 
@@ -70,3 +71,9 @@ def token(of: User, expiry: timedelta | None = None) -> str:
     """The text of a new token of that user."""
     _, text = AuthToken.objects.create(of, expiry=expiry)
     return str(text)
+
+
+def grant(of_token: str, **fields: Any) -> TokenGrant:
+    """A saved grant of that token."""
+    stored = AuthToken.objects.get(token_key=of_token[:15])
+    return TokenGrant.objects.create(token=stored, **fields)

@@ -52,7 +52,7 @@ def token(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     signals = (request_started, request_finished)
     for signal in signals:
         signal.disconnect(close_old_connections)
-    token = factories.token(factories.user("robot", "view", "run"))
+    token = factories.token(factories.user("robot", "view", "run", "view_taskrun"))
     monkeypatch.setattr(Bearer, "token", token)
     yield
     for signal in signals:
@@ -92,5 +92,20 @@ def test_every_operation_keeps_its_word_of_a_task_that_is_there(
 ) -> None:
     if "uuid" in case.path_parameters:
         case.path_parameters["uuid"] = str(task.uuid)
+    answer = case.call_and_validate(excluded_checks=[negative_data_rejection])
+    answered.add((case.method, answer.status_code))
+
+
+@api.include(path_regex="task_runs").parametrize()
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@pytest.mark.usefixtures("token")
+def test_every_operation_keeps_its_word_of_a_run_that_is_there(
+    case: Any, task: SystemTask, answered: set[tuple[str, int]]
+) -> None:
+    run = factories.task_run(task, messages=task.messages, kwargs={"a": [None]})
+    if "id" in case.path_parameters:
+        case.path_parameters["id"] = run.id
     answer = case.call_and_validate(excluded_checks=[negative_data_rejection])
     answered.add((case.method, answer.status_code))

@@ -7,13 +7,18 @@ from io import StringIO
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from knox.models import AuthToken
 
+from events.models import TokenGrant
 from events.tokens import time_to_come
+from events.usage import usage
+from events.views import SystemTaskViewSet
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -114,7 +119,10 @@ def test_a_token_for_an_inactive_user_is_refused(reader: User, option: list[str]
 def test_create_user_makes_one_who_may_only_view() -> None:
     out, _ = run("create_token", "new", "--create-user")
     user = User.objects.get(username="new")
-    assert user.get_all_permissions() == {"systemtasks.view_systemtask"}
+    assert user.get_all_permissions() == {
+        "systemtasks.view_systemtask",
+        "systemtasks.view_taskrun",
+    }
     assert not user.has_usable_password()
     assert not user.is_staff
     assert not user.is_superuser
@@ -143,12 +151,18 @@ def test_tokens_are_listed_as_a_table_without_what_would_let_anyone_in(reader: U
         created = NOW + timedelta(minutes=tokens.index(token))
         AuthToken.objects.filter(token_key=token[:15]).update(created=created, expiry=expiry)
     expiries = [f"{expiry:%Y-%m-%d %H:%M} UTC" for _, expiry in times if expiry]
+    used = NOW + timedelta(minutes=9)
+    factories.grant(tokens[1], read_only=True, rate=60, last_used=used)
     out, _ = run("list_tokens")
     assert out.splitlines() == [
-        "KEY              USER              CREATED               EXPIRES",
-        f"{tokens[0][:15]}  reader            2027-01-01 12:00 UTC  never",
-        f"{tokens[1][:15]}  reader            2027-01-01 12:01 UTC  {expiries[0]}",
-        f"{tokens[2][:15]}  other (inactive)  2027-01-01 12:02 UTC  {expiries[1]} (expired)",
+        "KEY              USER              CREATED               EXPIRES"
+        "                         LAST USED             MAY",
+        f"{tokens[0][:15]}  reader            2027-01-01 12:00 UTC  never"
+        "                           never                 read and run",
+        f"{tokens[1][:15]}  reader            2027-01-01 12:01 UTC  {expiries[0]}"
+        "            2027-01-01 12:09 UTC  read, 60 a minute",
+        f"{tokens[2][:15]}  other (inactive)  2027-01-01 12:02 UTC  {expiries[1]} (expired)"
+        "  never                 read and run",
     ]
 
 
@@ -194,3 +208,116 @@ def test_an_unknown_key_revokes_nothing(reader: User, key: str) -> None:
 def test_revoking_needs_a_key_or_a_user() -> None:
     with pytest.raises(CommandError, match="Name a KEY from list_tokens, or a --user"):
         run("revoke_token")
+
+
+# What a token may do, and how often
+
+
+@pytest.mark.usefixtures("reader")
+def test_create_token_says_what_the_token_may_do() -> None:
+    run("create_token", "reader", "--read-only", "--rate", "60")
+    grant = TokenGrant.objects.get()
+    assert (grant.read_only, grant.rate) == (True, 60)
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("rate", ["0", "-1", "1000001"])
+def test_a_rate_that_cannot_be_one_is_refused(rate: str) -> None:
+    with pytest.raises(CommandError, match="--rate must be from 1 to 1000000"):
+        run("create_token", "reader", f"--rate={rate}")
+    assert not AuthToken.objects.exists()
+
+
+def test_a_read_only_token_runs_nothing_whatever_its_user_may() -> None:
+    token = factories.token(factories.user("both", "view", "run"))
+    factories.grant(token, read_only=True)
+    url = f"/api/v3/events/system_tasks/{factories.system_task().uuid}/"
+    client = Client(headers={"authorization": f"Bearer {token}"})
+    assert client.get(url).status_code == 200
+    answer = client.post(f"{url}run/")
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+
+
+def test_past_its_rate_a_token_is_429_and_told_when_to_come_back(reader: User) -> None:
+    token, other = factories.token(reader), factories.token(reader)
+    factories.grant(token, rate=3)
+    assert [status_of(token) for _ in range(4)] == [200, 200, 200, 429]
+    answer = Client(headers={"authorization": f"Bearer {token}"}).get(
+        "/api/v3/events/system_tasks/"
+    )
+    assert answer.json()["code"] == "throttled"
+    assert 1 <= int(answer["Retry-After"]) <= 20
+    assert status_of(other) == 200
+
+
+def test_what_a_token_has_spent_it_regains(reader: User) -> None:
+    token = factories.token(reader)
+    grant = factories.grant(token, rate=1)
+    assert [status_of(token) for _ in range(2)] == [200, 429]
+    TokenGrant.objects.filter(pk=grant.pk).update(spent_until=timezone.now())
+    assert [status_of(token) for _ in range(2)] == [200, 429]
+
+
+def test_when_a_token_was_last_used_is_written_apart_from_the_request(reader: User) -> None:
+    token, idle = factories.token(reader), factories.token(reader)
+    factories.grant(idle)
+    with CaptureQueriesContext(connection) as queries:
+        assert status_of(token) == 200
+    assert not any("events_tokengrant" in q["sql"] and "UPDATE" in q["sql"] for q in queries)
+    usage.write()
+    grant = TokenGrant.objects.get(token__token_key=token[:15])
+    assert grant.last_used is not None
+    assert timezone.now() - grant.last_used < timedelta(minutes=1)
+    assert TokenGrant.objects.get(token__token_key=idle[:15]).last_used is None
+    assert (grant.read_only, grant.rate) == (False, None)
+
+
+def test_a_note_of_a_token_that_is_revoked_meanwhile_is_no_error(reader: User) -> None:
+    token = factories.token(reader)
+    assert status_of(token) == 200
+    run("revoke_token", token[:15])
+    usage.write()
+    assert not TokenGrant.objects.exists()
+
+
+def test_a_note_that_cannot_be_written_is_written_the_next_time(
+    reader: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError
+
+    assert status_of(factories.token(reader)) == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenGrant.objects, "using", fail)
+        usage.write()
+    assert not TokenGrant.objects.exists()
+    usage.write()
+    assert TokenGrant.objects.get().last_used is not None
+
+
+def test_a_token_is_in_no_log_error_or_page_of_the_admin(
+    reader: User, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    caplog.set_level("DEBUG")
+    token = factories.token(reader)
+    headers = {"authorization": f"Bearer {token}"}
+    client = Client(headers=headers, raise_request_exception=False)
+    seen = [
+        client.get(f"/api/v3/{path}").content.decode() for path in ("events/system_tasks/", "x")
+    ]
+    seen += [client.post("/api/v3/events/system_tasks/x/run/").content.decode()]
+    monkeypatch.setattr(SystemTaskViewSet, "get_queryset", fail)
+    answer = client.get("/api/v3/events/system_tasks/")
+    assert answer.status_code == 500
+    seen += [answer.content.decode(), caplog.text]
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("root"))
+    stored = AuthToken.objects.get()
+    for path in ("", f"{stored.pk}/change/", f"{stored.pk}/history/", f"{stored.pk}/delete/"):
+        page = staff.get(f"/admin/knox/authtoken/{path}")
+        assert page.status_code == 200
+        seen.append(page.content.decode())
+    assert not [text for text in seen if token[15:] in text]

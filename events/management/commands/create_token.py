@@ -8,7 +8,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from events.authentication import token_model
+from events.models import TokenGrant
 from events.tokens import TIME_FORMAT, time_to_come, user_named
+
+HIGHEST_RATE = 1_000_000  # requests a minute
 
 
 class Command(BaseCommand):
@@ -26,6 +29,12 @@ class Command(BaseCommand):
             "or an ISO 8601 date-time; in UTC unless it says otherwise (default: never)",
         )
         parser.add_argument(
+            "--read-only", action="store_true", help="let it GET only, whatever USER may do"
+        )
+        parser.add_argument(
+            "--rate", type=int, metavar="N", help="let it be used N times a minute (default: any)"
+        )
+        parser.add_argument(
             "--create-user",
             action="store_true",
             help="make USER where there is none: with no password, and permission to view only",
@@ -37,15 +46,20 @@ class Command(BaseCommand):
         *_: object,
         username: str,
         expires: str | None,
+        read_only: bool,
+        rate: int | None,
         create_user: bool,
         **__: object,
     ) -> None:
+        if rate is not None and not 1 <= rate <= HIGHEST_RATE:
+            raise CommandError(f"--rate must be from 1 to {HIGHEST_RATE}, not {rate}.")
         now = timezone.now()
         expiry = time_to_come(expires, now) if expires is not None else None
         user = find_or_create(username) if create_user else user_named(username)
         if not user.is_active:
             raise CommandError(f"The user {username!r} is inactive, so a token would not work.")
         stored, token = token_model().objects.create(user, expiry=expiry and expiry - now)
+        TokenGrant.objects.create(token_id=stored.pk, read_only=read_only, rate=rate)
         until = f"until {expiry:{TIME_FORMAT}}" if expiry else "until it is revoked"
         self.stderr.write(
             f"The token of {username} works {until}. It is not shown again; "
@@ -69,6 +83,8 @@ def find_or_create(username: str) -> User:
             f"{username!r} cannot be a user's name: {' '.join(error.messages)}"
         ) from None
     user.save()
-    view = Permission.objects.get(content_type__app_label="systemtasks", codename="view_systemtask")
-    user.user_permissions.add(view)
+    codenames = ("view_systemtask", "view_taskrun")
+    user.user_permissions.add(
+        *Permission.objects.filter(content_type__app_label="systemtasks", codename__in=codenames)
+    )
     return user

@@ -5,9 +5,10 @@ from datetime import datetime
 from django.core.management.base import BaseCommand, CommandParser
 
 from events.authentication import expired, token_model
+from events.models import TokenGrant
 from events.tokens import TIME_FORMAT, user_named
 
-HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES")
+HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES", "LAST USED", "MAY")
 
 
 class Command(BaseCommand):
@@ -20,7 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("username", metavar="USER", nargs="?", help="only this user's")
 
     def handle(self, *_: object, username: str | None, **__: object) -> None:
-        tokens = token_model().objects.select_related("user").order_by("created", "digest")
+        tokens = token_model().objects.select_related("user", "grant").order_by("created", "digest")
         if username is not None:
             tokens = tokens.filter(user=user_named(username))
         rows = [
@@ -28,7 +29,8 @@ class Command(BaseCommand):
                 token.token_key,
                 token.user.get_username() + ("" if token.user.is_active else " (inactive)"),
                 f"{token.created:{TIME_FORMAT}}",
-                _expiry(token.expiry) + (" (expired)" if expired(token) else ""),
+                _time(token.expiry) + (" (expired)" if expired(token) else ""),
+                *_grant(getattr(token, "grant", None)),
             )
             for token in tokens
         ]
@@ -41,5 +43,13 @@ class Command(BaseCommand):
             self.stdout.write("  ".join(cells).rstrip())
 
 
-def _expiry(expiry: datetime | None) -> str:
-    return f"{expiry:{TIME_FORMAT}}" if expiry else "never"
+def _time(time: datetime | None) -> str:
+    return f"{time:{TIME_FORMAT}}" if time else "never"
+
+
+def _grant(grant: TokenGrant | None) -> tuple[str, str]:
+    """When the token was last used, and what it may do."""
+    if grant is None:
+        return _time(None), "read and run"
+    may = "read" if grant.read_only else "read and run"
+    return _time(grant.last_used), may + (f", {grant.rate} a minute" if grant.rate else "")

@@ -1,0 +1,246 @@
+"""GET /api/v3/events/task_runs/: the history of every run, page by page."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from events.filters import RUN_ORDERINGS
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.states import State, Status
+from tests import factories
+from tests.events.conftest import client_of
+
+URL = "/api/v3/events/task_runs/"
+pytestmark = pytest.mark.django_db
+QUEUED = {"state": "queued", "status": "unknown", "start_timestamp": None, "finish_timestamp": None}
+
+
+@pytest.fixture
+def historian(db: None) -> Client:
+    """Somebody who may view runs."""
+    return client_of("historian", "view_taskrun")
+
+
+@pytest.fixture
+def task(db: None) -> SystemTask:
+    return factories.system_task()
+
+
+def found(client: Client, **query: Any) -> list[str]:
+    answer = client.get(URL, query)
+    assert answer.status_code == 200, answer.content
+    return [run["celery_id"] for run in answer.json()["results"]]
+
+
+def test_a_run_is_found_by_the_id_that_delay_returned(historian: Client, task: SystemTask) -> None:
+    factories.task_run(task)
+    run = factories.task_run(
+        task,
+        celery_id="wanted",
+        args=[1],
+        kwargs={"a": None},
+        duration=1.25,
+        messages=[factories.log_event()],
+        worker="w1",
+    )
+    [row] = historian.get(URL, {"celery_id": "wanted"}).json()["results"]
+    assert row == {
+        "id": run.id,
+        "system_task": str(task.uuid),
+        "name": "tests.clean_up",
+        "uid": "",
+        "celery_id": "wanted",
+        "attempt": 1,
+        "state": "success",
+        "status": "successful",
+        "queue": "celery",
+        "worker": "w1",
+        "sender": "",
+        "parent_id": "",
+        "root_id": "",
+        "sent_timestamp": None,
+        "eta_timestamp": None,
+        "start_timestamp": "2024-06-01T12:00:00Z",
+        "finish_timestamp": "2024-06-01T12:00:01.250000Z",
+        "wait": None,
+        "duration": 1.25,
+        "args": [1],
+        "kwargs": {"a": None},
+        "context": {},
+        "exception": "",
+        "messages": [factories.log_event()],
+        "expires": None,
+    }
+    assert historian.get(f"{URL}{run.id}/").json() == row
+
+
+def test_arguments_that_are_not_on_record_are_null(historian: Client, task: SystemTask) -> None:
+    run = factories.task_run(task, args=None, kwargs=None)
+    body = historian.get(f"{URL}{run.id}/").json()
+    assert (body["args"], body["kwargs"]) == (None, None)
+
+
+def test_every_filter_narrows_the_list(historian: Client, task: SystemTask) -> None:
+    other = factories.system_task("tests.other", "uid")
+    factories.task_run(
+        other,
+        celery_id="wanted",
+        state=State.FAILURE,
+        status=Status.ERROR,
+        worker="w2",
+        queue="slow",
+        start_timestamp=factories.START + timedelta(hours=1),
+        finish_timestamp=factories.START + timedelta(hours=2),
+        duration=3600,
+        parent_id="parent",
+        root_id="root",
+    )
+    factories.task_run(task, duration=1)
+    for query in (
+        {"system_task": other.uuid},
+        {"name": "tests.other"},
+        {"uid": "uid"},
+        {"celery_id": "wanted"},
+        {"parent_id": "parent"},
+        {"root_id": "root"},
+        {"state": "failure"},
+        {"status": "error"},
+        {"worker": "w2"},
+        {"queue": "slow"},
+        {"started_from": "2024-06-01T13:00:00Z"},
+        {"started_from": "2024-06-01T12:30:00Z", "started_until": "2024-06-01T14:00:00Z"},
+        {"min_duration": "3600"},
+    ):
+        assert found(historian, **query) == ["wanted"], query
+    assert "wanted" not in found(historian, started_until="2024-06-01T13:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"system_task": "x"}, "system_task"),
+        ({"system_task": ""}, "system_task"),
+        ({"started_until": ""}, "started_until"),
+        ({"min_duration": ""}, "min_duration"),
+        ({"started_from": "0001-01-01T00:00:00+17:34"}, "started_from"),
+        ({"min_duration": "NaN"}, "min_duration"),
+        ({"state": "SUCCESS"}, "state"),
+        ({"status": ""}, "status"),
+        ({"started_from": "yesterday"}, "started_from"),
+        ({"min_duration": "x"}, "min_duration"),
+        ({"ordering": "args"}, "ordering"),
+        ({"page": "0"}, "page"),
+        ({"after": ""}, "after"),
+        ({"after": "x"}, "after"),
+        ({"after": "W10"}, "after"),
+        ({"after": "WzIsIi1zdGFydF90aW1lc3RhbXAiLCJ4IiwxXQ"}, "after"),  # a malformed time
+        ({"after": "WzIsIi1pZCIsMSwxXQ"}, "after"),  # of another ordering
+    ],
+)
+def test_a_malformed_parameter_is_400(historian: Client, query: dict[str, str], field: str) -> None:
+    answer = historian.get(URL, query)
+    assert answer.status_code == 400
+    assert sorted(answer.json()) == sorted([field, "code"])
+
+
+@pytest.fixture
+def mixed(task: SystemTask) -> None:
+    """Runs with equal, different and missing times and durations."""
+    for number in range(9):
+        start = factories.START + timedelta(seconds=number // 2)
+        factories.task_run(
+            task, start_timestamp=start, finish_timestamp=start, duration=number // 3 or None
+        )
+    for _ in range(4):
+        factories.task_run(task, **QUEUED)
+
+
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("ordering", RUN_ORDERINGS)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_after_leads_through_every_run_once_in_order(
+    historian: Client, ordering: str, size: int
+) -> None:
+    pages: list[Any] = []
+    query: dict[str, Any] = {"ordering": ordering, "page_size": size}
+    while True:
+        answer = historian.get(URL, query)
+        assert answer.status_code == 200, answer.content
+        pages.append(answer.json())
+        position = pages[-1]["pagination"]
+        assert position["current"] == len(pages)
+        assert position["count"] == 13
+        if not position["after"]:
+            break
+        assert position["next"] == len(pages) + 1
+        query["after"] = position["after"]
+    assert position["next"] == 0
+    key = "-id" if ordering.startswith("-") else "id"
+    expected = TaskRun.objects.order_by(*dict.fromkeys([ordering, key]))
+    seen = [run["id"] for page in pages for run in page["results"]]
+    assert seen == [run.id for run in expected]
+
+
+def test_a_time_may_have_any_offset(historian: Client, task: SystemTask) -> None:
+    factories.task_run(task, celery_id="wanted")
+    assert found(historian, started_from="2024-05-31T18:26:00-17:34") == ["wanted"]
+    assert found(historian, started_from="2024-05-31T18:27:00-17:34") == []
+
+
+def test_queued_runs_come_first_and_then_the_last_started(
+    historian: Client, task: SystemTask
+) -> None:
+    late = task.start_timestamp + timedelta(hours=1)
+    for name, fields in (("early", {}), ("late", {"start_timestamp": late}), ("queued", QUEUED)):
+        factories.task_run(task, celery_id=name, **{"finish_timestamp": late, **fields})
+    assert found(historian) == ["queued", "late", "early"]
+
+
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("ordering", ["-start_timestamp", "-id", "id"])
+def test_a_page_after_another_reads_only_its_own_index_entries(
+    historian: Client, ordering: str
+) -> None:
+    url = f"{URL}?ordering={ordering}&page_size=4"
+    after = historian.get(url).json()["pagination"]["after"]
+    with CaptureQueriesContext(connection) as queries:
+        assert historian.get(f"{url}&after={after}").status_code == 200
+    rows = [query["sql"] for query in queries if "messages_text" in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        for sql in rows:
+            assert "OFFSET" not in sql
+            cursor.execute(f"EXPLAIN {sql}")
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+            assert "Index Cond" in plan, plan
+            assert "Sort" not in plan, plan
+
+
+@pytest.mark.parametrize("run_id", ["x", "-1", "1.5", "9" * 19, "\u0661"])
+def test_a_malformed_number_is_400(historian: Client, run_id: str) -> None:
+    answer = historian.get(f"{URL}{run_id}/")
+    assert answer.status_code == 400
+    assert answer.json() == {"id": ["Must be a whole number."], "code": "invalid"}
+
+
+def test_an_unknown_run_is_404(historian: Client) -> None:
+    assert historian.get(f"{URL}999999999/").json() == {"detail": "Not found.", "code": "not_found"}
+
+
+@pytest.mark.parametrize("path", [URL, f"{URL}1/", f"{URL}summary/"])
+def test_who_may_view_tasks_may_not_view_their_runs(reader: Client, path: str) -> None:
+    answer = reader.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+
+
+def test_a_page_takes_three_queries_however_long(historian: Client, task: SystemTask) -> None:
+    for _ in range(30):
+        factories.task_run(task)
+    for size in (1, 30):
+        with CaptureQueriesContext(connection) as queries:
+            assert len(found(historian, page_size=size)) == size
+        assert len(queries) == 3  # token with user and permissions, count, rows

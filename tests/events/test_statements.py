@@ -1,0 +1,75 @@
+"""A statement that is written once, over connections that are kept."""
+
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import OperationalError, connection
+from django.db.models import Value
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from events.statements import Statement
+from systemtasks.models import SystemTask
+from tests import factories
+from tests.waiting import eventually
+
+URL = "/api/v3/events/system_tasks"
+
+
+def named(name: Value) -> Any:
+    return SystemTask.objects.filter(name=name).values_list("uid", "messages")
+
+
+@pytest.mark.django_db
+def test_a_statement_takes_another_value_each_time_and_reads_columns_as_the_orm_does() -> None:
+    statement = Statement(named)
+    for name in ("a", "b"):
+        factories.system_task(name, f"uid of {name}", messages=[factories.log_event(name)])
+    for name in ("a", "b", "a"):
+        assert statement.fetch(name) == list(named(Value(name)))
+    assert statement.fetch("c") == []
+
+
+def end(pid: int) -> None:
+    """End this connection of Postgres's, from another one."""
+    parameters = {**connection.get_connection_params(), "cursor_factory": psycopg.Cursor}
+    with psycopg.connect(**parameters, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [pid])
+        alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+        assert eventually(lambda: other.execute(alive, [pid]).fetchone() == (0,))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_kept_connection_that_died_is_replaced_without_a_word(reader: Client) -> None:
+    task = factories.system_task()
+    kept: Any = connection.connection
+    end(kept.info.backend_pid)
+    answer = reader.get(f"{URL}/{task.uuid}/")
+    assert answer.status_code == 200
+    assert connection.connection is not kept
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_dies_within_a_transaction_is_an_error() -> None:
+    statement = Statement(named)
+    assert statement.fetch("a") == []
+    connection.set_autocommit(False)
+    try:
+        connection.in_atomic_block = True
+        kept: Any = connection.connection
+        end(kept.info.backend_pid)
+        with pytest.raises(OperationalError):
+            statement.fetch("a")
+    finally:
+        connection.in_atomic_block = False
+        connection.close()
+
+
+@pytest.mark.django_db
+def test_an_error_of_the_statement_itself_is_raised_at_once() -> None:
+    statement = Statement(lambda name: named(name).extra(where=["1 / (length(name) - 1) > 0"]))
+    factories.system_task("a")
+    with CaptureQueriesContext(connection) as queries, pytest.raises(Exception, match="division"):
+        statement.fetch("a")
+    assert len(queries) == 1

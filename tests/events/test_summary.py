@@ -1,0 +1,109 @@
+"""GET /api/v3/events/task_runs/summary/."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from celery import current_app
+from celery.schedules import crontab
+from django.test import Client
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from systemtasks.states import Status
+from tests import factories
+from tests.events.conftest import client_of
+
+URL = "/api/v3/events/task_runs/summary/"
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def historian(db: None) -> Client:
+    """Somebody who may view runs."""
+    return client_of("historian", "view_taskrun")
+
+
+def summary(client: Client, **query: Any) -> list[dict[str, Any]]:
+    answer = client.get(URL, query)
+    assert answer.status_code == 200, answer.content
+    results: list[dict[str, Any]] = answer.json()["results"]
+    return results
+
+
+def test_runs_are_added_up_a_task(historian: Client) -> None:
+    task = factories.system_task()
+    for seconds in range(1, 101):
+        factories.task_run(
+            task, duration=seconds, status=Status.ERROR if seconds > 97 else Status.SUCCESSFUL
+        )
+    factories.task_run(task, state="running", status="unknown", finish_timestamp=None)
+    factories.task_run(factories.system_task("another"))
+    another, ours = summary(historian, started_from="2024-06-01T00:00:00Z")
+    assert another["name"] == "another"
+    assert ours == {
+        "system_task": str(task.uuid),
+        "name": task.name,
+        "uid": "",
+        "runs": 100,
+        "failures": 3,
+        "duration_p50": 50.5,
+        "duration_p95": pytest.approx(95.05),
+        "duration_max": 100.0,
+        "last_success": "2024-06-01T12:00:01.250000Z",
+        "next_run": None,
+    }
+
+
+def test_the_span_is_the_last_day_unless_it_is_said(historian: Client) -> None:
+    now = timezone.now()
+    for name, ago in (("old", timedelta(days=2)), ("new", timedelta(hours=1))):
+        task = factories.system_task(name, start_timestamp=now - ago, finish_timestamp=now)
+        factories.task_run(task)
+    assert [row["name"] for row in summary(historian)] == ["new"]
+    from_then = (now - timedelta(days=3)).isoformat()
+    until = (now - timedelta(days=1)).isoformat()
+    assert [r["name"] for r in summary(historian, started_from=from_then)] == ["new", "old"]
+    span = summary(historian, started_from=from_then, started_until=until)
+    assert [row["name"] for row in span] == ["old"]
+    assert [r["name"] for r in summary(historian, started_from=from_then, name="old")] == ["old"]
+
+
+@pytest.mark.parametrize("field", ["started_from", "started_until"])
+def test_a_malformed_time_is_400(historian: Client, field: str) -> None:
+    answer = historian.get(URL, {field: "yesterday"})
+    assert answer.status_code == 400
+    assert sorted(answer.json()) == ["code", field]
+
+
+def test_beat_says_when_a_task_runs_next(
+    historian: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = timezone.now()
+    for name, uid in (("every", ""), ("every", "uid"), ("yearly", ""), ("late", "")):
+        started = now - timedelta(minutes=10)
+        task = factories.system_task(name, uid, start_timestamp=started, finish_timestamp=now)
+        factories.task_run(task)
+    entries = {
+        "a": {"task": "every", "schedule": 3600.0},
+        "b": {"task": "every", "schedule": 7200.0},
+        "c": {"task": "yearly", "schedule": crontab("0", "0", day_of_month="1", month_of_year="1")},
+        "d": {"task": "late", "schedule": 60.0},
+    }
+    monkeypatch.setitem(current_app.conf, "beat_schedule", entries)
+    rows = {(row["name"], row["uid"]): row["next_run"] for row in summary(historian)}
+    every, late = (parse_datetime(rows[name, ""]) for name in ("every", "late"))
+    assert every is not None
+    assert late is not None
+    assert abs(every - (now + timedelta(minutes=50))) < timedelta(minutes=1)
+    assert abs(late - now) < timedelta(minutes=1)
+    assert rows["yearly", ""].endswith("-01-01T00:00:00Z")
+    assert rows["every", "uid"] is None
+
+
+def test_a_summary_has_pages(historian: Client) -> None:
+    for number in range(3):
+        factories.task_run(factories.system_task(f"t{number}"))
+    answer = historian.get(f"{URL}?started_from=2024-01-01T00:00:00Z&page=2&page_size=2").json()
+    assert [row["name"] for row in answer["results"]] == ["t2"]
+    assert answer["pagination"]["total_pages"] == 2

@@ -1,0 +1,141 @@
+"""`?wait=` on a run's GET, and ETags."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from pytest_django import Settings
+
+from events.waiting import ears
+from systemtasks.models import TaskRun
+from systemtasks.states import State
+from tests import factories
+from tests.events.conftest import client_of
+from tests.waiting import eventually
+
+URL = "/api/v3/events/task_runs/"
+RUNNING = {"state": "running", "status": "unknown", "finish_timestamp": None}
+
+
+def in_a_thread(ask: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    answers: list[Any] = []
+
+    def target() -> None:
+        answers.append(ask())
+        connection.close()
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread, answers
+
+
+@pytest.fixture
+def historian() -> Client:
+    return client_of("historian", "view_taskrun")
+
+
+@pytest.fixture
+def run() -> TaskRun:
+    return factories.task_run(factories.system_task(), **RUNNING)
+
+
+def connections_that_listen() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'")
+        return int(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_all_who_wait_are_answered_once_the_run_ends_over_one_connection(
+    historian: Client, run: TaskRun, settings: Settings
+) -> None:
+    settings.EVENTS_MOST_WAITING = 3
+    waiting = [in_a_thread(lambda: historian.get(f"{URL}{run.id}/?wait=60")) for _ in range(3)]
+    assert eventually(lambda: ears.waiting == 3 and connections_that_listen() == 1)
+    assert not any(answers for _, answers in waiting)
+    TaskRun.objects.update(state=State.SUCCESS, finish_timestamp=run.start_timestamp)
+    for thread, answers in waiting:
+        thread.join(30)
+        assert answers[0].json()["state"] == "success"
+    assert eventually(lambda: connections_that_listen() == 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_past_the_bound_the_answer_comes_at_once(
+    historian: Client, run: TaskRun, settings: Settings
+) -> None:
+    settings.EVENTS_MOST_WAITING = 0
+    assert historian.get(f"{URL}{run.id}/?wait=60").json()["state"] == "running"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lost_connection_is_no_error(historian: Client, run: TaskRun) -> None:
+    thread, answers = in_a_thread(lambda: historian.get(f"{URL}{run.id}/?wait=60"))
+    assert eventually(lambda: connections_that_listen() == 1)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'"
+        )
+    TaskRun.objects.update(state=State.SUCCESS, finish_timestamp=run.start_timestamp)
+    thread.join(30)
+    assert answers[0].json()["state"] == "success"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_that_does_not_end_in_time_is_answered_as_it_is(
+    historian: Client, run: TaskRun
+) -> None:
+    begun = time.monotonic()
+    assert historian.get(f"{URL}{run.id}/?wait=1").json()["state"] == "running"
+    assert time.monotonic() - begun >= 1
+
+
+@pytest.mark.django_db
+def test_who_need_not_wait_does_not(historian: Client) -> None:
+    ended = factories.task_run(factories.system_task())
+    assert historian.get(f"{URL}{ended.id}/?wait=60").json()["state"] == "success"
+    assert historian.get(f"{URL}999999999/?wait=60").status_code == 404
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("wait", ["", "-1", "61", "1.5", "x", "\u0661"])
+def test_a_malformed_wait_is_400(historian: Client, wait: str) -> None:
+    answer = historian.get(f"{URL}1/", {"wait": wait})
+    assert answer.status_code == 400
+    assert sorted(answer.json()) == ["code", "wait"]
+
+
+@pytest.mark.django_db
+def test_what_has_not_changed_is_304_without_a_body() -> None:
+    client = client_of("both", "view", "view_taskrun")
+    task = factories.system_task()
+    run = factories.task_run(task)
+    for path in (
+        "system_tasks/",
+        f"system_tasks/{task.uuid}/",
+        "task_runs/",
+        f"task_runs/{run.id}/",
+        "task_runs/summary/?started_from=2024-01-01T00:00:00Z",
+    ):
+        url = f"/api/v3/events/{path}"
+        etag = client.get(url)["ETag"]
+        same = client.get(url, headers={"if-none-match": etag})
+        assert (same.status_code, same.content, same["ETag"]) == (304, b"", etag)
+        other = client.get(url, headers={"if-none-match": '"other"'})
+        assert other.status_code == 200
+    task.status = "error"
+    task.save()
+    url = f"/api/v3/events/system_tasks/{task.uuid}/"
+    assert client.get(url, headers={"if-none-match": client.get(url)["ETag"]}).status_code == 304
+
+
+@pytest.mark.django_db
+def test_an_etag_opens_no_door() -> None:
+    client = client_of("reader", "view")
+    url = f"/api/v3/events/system_tasks/{factories.system_task().uuid}/"
+    headers = {"if-none-match": client.get(url)["ETag"]}
+    assert Client().get(url, headers=headers).status_code == 403
