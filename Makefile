@@ -1,5 +1,5 @@
-# `make up` runs the whole service on this machine, `make test` every check, `make chaos` kills things for longer.
-# Python 3.11 is all they need.
+# `make up` runs the whole service on this machine, `make test` every check, and `make chaos` kills
+# things for longer. Python 3.11 is all they need.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv

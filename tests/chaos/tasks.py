@@ -55,4 +55,4 @@ if "CHAOS_NOTES" in os.environ:
     assert "systemtasks.finish" in known, "the second note would come before the record"
     signals.task_postrun.connect(note_end, weak=False)
     # A child that is shut down often waits 30 seconds for results to be read that nobody reads.
-    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 3
