@@ -125,6 +125,8 @@ class Scene:
         self.broker = stage.broker
         self.count = count
         """How many tasks there are to be."""
+        self.rounds = 1 + count // 1000
+        """How often to kill what comes back."""
         self.killed = 0
         """How many children of workers were killed so far."""
         self.messages_lost = False
