@@ -1,17 +1,23 @@
-# `make up` runs the whole service on this machine, `make test` every check. Python 3.11 is all they need.
+# `make up` runs the whole service on this machine, `make test` every check, and `make chaos` kills
+# things for longer. Python 3.11 is all they need.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: up test lint format benchmark-recording requirements clean
+.PHONY: up test chaos lint format benchmark-recording requirements clean
 
 up: $(VENV)/local
 	@$(BIN)/python -m config.up --port $(PORT)
 
 test: $(VENV)/test lint
 	@./tests/run
+
+# The tests that kill and pause things, with this many tasks between them.
+CHAOS_TASKS ?= 100000
+chaos: $(VENV)/test
+	@CHAOS_TASKS=$(CHAOS_TASKS) ./tests/run tests/chaos
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

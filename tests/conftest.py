@@ -18,6 +18,11 @@ def django_db_modify_db_settings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _passwords_are_hashed_in_no_time() -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _tests_are_no_senders() -> None:
     """The process of the tests records nothing that it sends: its rows are the tests' own."""
     after_task_publish.disconnect(note_sent, dispatch_uid="systemtasks.note_sent")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.stage import Scene, Stage
 
-TASKS = int(os.environ.get("CHAOS_TASKS", "2400"))
+TASKS = int(os.environ.get("CHAOS_TASKS", "1100"))
 """How many tasks the tests of this folder run, all together."""
 
 

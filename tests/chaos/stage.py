@@ -125,6 +125,8 @@ class Scene:
         self.broker = stage.broker
         self.count = count
         """How many tasks there are to be."""
+        self.rounds = 1 + count // 1000
+        """How often to kill what comes back."""
         self.killed = 0
         """How many children of workers were killed so far."""
         self.messages_lost = False
@@ -227,11 +229,9 @@ class ChaosWorker(Worker):
         launcher: tuple[str, ...],
         scene: Scene,
     ) -> None:
-        # One message at a time, so that a killed worker takes few with it.
-        options = (*("--concurrency", str(CHILDREN), "--prefetch-multiplier", "8"), *options)
         super().__init__(
             log,
-            *options,
+            *("--concurrency", str(CHILDREN), *options),
             include="tests.chaos.tasks",
             environment=environment,
             launcher=launcher,
@@ -257,11 +257,20 @@ class ChaosWorker(Worker):
         self._scene.lose_reserved()
 
     def shut_down(self, *, cold: bool = False) -> None:
-        """Shut it down, and wait until it has; a cold shutdown terminates its children."""
+        """Shut it down, and wait until it has; a cold shutdown terminates its children.
+
+        Celery joins its pool in the handler of that signal and at times never comes back: then it
+        is killed, as a supervisor does.
+        """
         if cold:
             self._scene.killed += CHILDREN
         children = self.children
         self.process.send_signal(signal.SIGQUIT if cold else signal.SIGTERM)
+        if cold:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(15)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self._wait_for(children)
         if cold:
             self._scene.lose_reserved()

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import billiard.pool
 from celery import Task, shared_task, signals
 
 logger = logging.getLogger("chaos")
@@ -53,3 +54,5 @@ if "CHAOS_NOTES" in os.environ:
     known = [key[0] for key, _ in signals.task_postrun.receivers or ()]
     assert "systemtasks.finish" in known, "the second note would come before the record"
     signals.task_postrun.connect(note_end, weak=False)
+    # A child that is shut down often waits 30 seconds for results to be read that nobody reads.
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 3

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 def test_killed_children_lose_no_run(scene: Scene) -> None:
     with scene.worker() as worker:
-        for _ in range(4):
-            scene.work(scene.count // 4)
+        for _ in range(scene.rounds):
+            scene.work(scene.count // scene.rounds)
             worker.kill_child()
         scene.run_out()
         scene.check_soon()
@@ -41,10 +41,10 @@ def test_killed_worker_loses_no_run(scene: Scene) -> None:
 
 def test_killed_postgres_holds_up_no_task_and_loses_no_run(scene: Scene) -> None:
     with scene.worker():
-        for _ in range(2):
-            scene.work(scene.count // 4)
+        for _ in range(scene.rounds):
+            scene.work(scene.count // scene.rounds // 2)
             scene.postgres.kill()
-            scene.work(scene.count // 4)
+            scene.work(scene.count // scene.rounds // 2)
             scene.postgres.start()
         scene.run_out()
         scene.check_soon()

@@ -138,6 +138,7 @@ def test_a_user_with_many_tokens_costs_one_query_and_loses_none(user: User) -> N
 latin = st.text(st.characters(max_codepoint=255))
 
 
+@pytest.mark.slow
 @given(header=st.one_of(latin, latin.map("Bearer {}".format), st.text()))
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -299,6 +299,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(query=st.lists(st.tuples(FIELDS, VALUES), max_size=4))
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

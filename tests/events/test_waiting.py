@@ -71,6 +71,7 @@ def test_past_the_bound_the_answer_comes_at_once(
     assert historian.get(f"{URL}{run.id}/?wait=60").json()["state"] == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_lost_connection_is_no_error(historian: Client, run: TaskRun) -> None:
     thread, answers = in_a_thread(lambda: historian.get(f"{URL}{run.id}/?wait=60"))
@@ -84,6 +85,7 @@ def test_a_lost_connection_is_no_error(historian: Client, run: TaskRun) -> None:
     assert answers[0].json()["state"] == "success"
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_run_that_does_not_end_in_time_is_answered_as_it_is(
     historian: Client, run: TaskRun
