@@ -195,6 +195,20 @@ def test_a_run_that_has_not_ended_shows_where_it_stands(staff: Client) -> None:
     assert '<span class="st-badge st-is-queued">Queued</span>' in body(staff, RUNS)
 
 
+def test_a_run_says_who_sent_it_and_when_its_worker_was_last_seen(staff: Client) -> None:
+    run = factories.task_run(
+        factories.system_task(),
+        sender="gen7@web-1",
+        parent_id="the-parent",
+        context={"tenant": "<acme>"},
+        seen_timestamp=factories.START,
+    )
+    page = staff.get(reverse("admin:systemtasks_taskrun_change", args=[run.pk])).content.decode()
+
+    for said in ("gen7@web-1", "the-parent", "&lt;acme&gt;", "last sign of life"):
+        assert said in page
+
+
 def test_a_list_shows_name_age_duration_and_last_message(staff: Client) -> None:
     now = timezone.now()
     start = now - timedelta(minutes=3, seconds=5)
