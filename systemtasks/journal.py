@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from itertools import count
@@ -96,7 +95,6 @@ class Journal:
 
     def __init__(self) -> None:
         self._segment: Segment | None = None
-        self._next: Segment | None = None
         self._failed = False
         self._numbers = count()
 
@@ -104,7 +102,7 @@ class Journal:
         """Write a record's line down. Where the disk fails, it is in memory only; that is said."""
         try:
             if self._segment is None:
-                self._segment, self._next = self._next or self._new_segment(), None
+                self._segment = self._new_segment()
             self._segment.append(line)
         except OSError as error:
             if not self._failed:
@@ -112,12 +110,6 @@ class Journal:
             self._failed = True
         else:
             self._failed = False
-
-    def prepare(self) -> None:
-        """Make the next file, so that no task has to; another thread may append meanwhile."""
-        if self._next is None and not self._failed:
-            with suppress(OSError):
-                self._next = self._new_segment()
 
     def rotate(self) -> Segment | None:
         """The file so far, for whoever writes its rows; what comes next goes into a new one."""
@@ -139,17 +131,10 @@ class Journal:
         return smaller
 
     def forget(self) -> None:
-        """Close the files without removing them: a forked child must leave them to its parent."""
-        for segment in (self._segment, self._next):
-            if segment is not None:
-                segment.close()
-        self._segment = self._next = None
-
-    def tidy(self) -> None:
-        """Remove the file that was made in advance."""
-        if self._next is not None:
-            self._next.remove()
-            self._next = None
+        """Close the file without removing it: a forked child must leave it to its parent."""
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
 
     def orphans(self) -> Iterator[Segment]:
         """The files whose processes are gone; each is the caller's from now on."""

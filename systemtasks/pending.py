@@ -59,14 +59,6 @@ class Pending:
         self._count += 1
         self._size += len(line)
 
-    def prepare(self) -> None:
-        """Make the file of the next batch; the one method that may run beside the others."""
-        self._journal.prepare()
-
-    def tidy(self) -> None:
-        """Remove what was made in advance."""
-        self._journal.tidy()
-
     def take(self) -> Batch | None:
         """The oldest batch, which is the caller's from now on."""
         if not self._batches:

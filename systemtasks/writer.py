@@ -113,8 +113,6 @@ class Writer:
         """Flush, unless the worker's shutdown has already waited in vain."""
         if not self._given_up:
             self.flush()
-        with self._changed:
-            self._pending.tidy()
 
     def _wake(self) -> None:
         if not self._work.is_set():
@@ -139,8 +137,6 @@ class Writer:
     def _write_pending(self) -> None:
         in_progress = self._in_progress.records()
         while True:
-            if self._pending:
-                self._pending.prepare()
             with self._changed:
                 batch = self._in_flight = self._pending.take()
             if batch is None:
