@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
-from django.db.models import QuerySet, Value
-from django.db.models.functions import Upper
+from django.db.models import QuerySet
 from django_filters.fields import ChoiceField, IsoDateTimeField
 from django_filters.filters import (
     CharFilter,
@@ -22,7 +21,7 @@ from rest_framework.filters import search_smart_split
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from systemtasks.models import SystemTask, TaskRun, search_document
+from systemtasks.models import SystemTask, TaskRun, containing
 from systemtasks.states import State, Status
 
 TERM_LIMIT = 32
@@ -88,11 +87,7 @@ class SystemTaskFilter(FilterSet):
         terms = search_smart_split(value)  # type: ignore[arg-type]  # the stubs are wrong
         if len(terms) > TERM_LIMIT:
             raise ValidationError({"search": [f"More than {TERM_LIMIT} terms."]})
-        queryset = queryset.alias(document=search_document())
-        for term in terms:
-            # Upper case on both sides by Postgres itself, as in the expression of the index.
-            queryset = queryset.filter(document__contains=Upper(Value(term)))
-        return queryset
+        return containing(queryset, terms)
 
 
 RUN_ORDERINGS = (

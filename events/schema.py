@@ -60,6 +60,8 @@ NOT_RERUNNABLE = _answer(
 FORBIDDEN = _answer("GenericError", "No valid token, or no permission")
 NOT_FOUND = _answer("GenericError", "No such task")
 NO_SUCH_PAGE = _answer("GenericError", "A page past the end")
+REFUSED = {400: INVALID, 403: FORBIDDEN}
+"""What may come back of every GET."""
 NOT_ENQUEUED = _answer("GenericError", "The task could not be enqueued")
 
 UUID = OpenApiParameter(

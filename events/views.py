@@ -95,8 +95,7 @@ class Endpoint(ContractErrors, GenericAPIView[Any]):
         parameters=[schema.ORDERING],
         responses={
             200: SystemTaskSerializer(many=True),
-            400: schema.INVALID,
-            403: schema.FORBIDDEN,
+            **schema.REFUSED,
             404: schema.NO_SUCH_PAGE,
         },
     ),
@@ -104,8 +103,7 @@ class Endpoint(ContractErrors, GenericAPIView[Any]):
         parameters=[schema.UUID],
         responses={
             200: SystemTaskSerializer,
-            400: schema.INVALID,
-            403: schema.FORBIDDEN,
+            **schema.REFUSED,
             404: schema.NOT_FOUND,
         },
     ),
@@ -163,8 +161,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     list=extend_schema(
         responses={
             200: TaskRunSerializer(many=True),
-            400: schema.INVALID,
-            403: schema.FORBIDDEN,
+            **schema.REFUSED,
             404: schema.NO_SUCH_PAGE,
         },
     ),
@@ -172,8 +169,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
         parameters=[schema.RUN_ID, schema.WAIT],
         responses={
             200: TaskRunSerializer,
-            400: schema.INVALID,
-            403: schema.FORBIDDEN,
+            **schema.REFUSED,
             404: schema.NOT_FOUND,
         },
     ),
@@ -210,8 +206,7 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
         filters=False,
         responses={
             200: TaskSummarySerializer(many=True),
-            400: schema.INVALID,
-            403: schema.FORBIDDEN,
+            **schema.REFUSED,
             404: schema.NO_SUCH_PAGE,
         },
     )

@@ -3,9 +3,9 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, F, IntegerField, Q, QuerySet, Value, When
+from django.db.models import Case, F, IntegerField, Q, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
-from django.db.models.functions import Left, Upper
+from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -28,7 +28,7 @@ from systemtasks.admin_parts.text import (
     log_lines,
     worst_line,
 )
-from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, TaskRun, search_document
+from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, TaskRun, containing
 from systemtasks.states import Status
 
 LAST_RUNS = 25
@@ -73,10 +73,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
     ) -> "tuple[QuerySet[Any], bool]":
-        queryset = queryset.alias(document=search_document())
-        for word in search_term.split():
-            queryset = queryset.filter(document__contains=Upper(Value(word)))
-        return queryset, False
+        return containing(queryset, search_term.split()), False
 
     def page_context(self, request: HttpRequest, row: SystemTask) -> dict[str, Any]:
         log = log_lines(row.messages)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid5
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import F, Func, Q, Value
+from django.db.models.functions import Upper
 
 from systemtasks.states import UNFINISHED, State, Status
 
@@ -38,6 +39,17 @@ def search_document() -> Func:
 
 
 SYSTEM_TASK_SEARCH = ("name", "uid", "description")
+
+
+def containing(
+    tasks: "models.QuerySet[SystemTask]", words: Iterable[str]
+) -> "models.QuerySet[SystemTask]":
+    """Those of the tasks whose search document contains every word, in any case."""
+    tasks = tasks.alias(document=search_document())
+    for word in words:
+        # Upper case on both sides by Postgres itself, as in the expression of the index.
+        tasks = tasks.filter(document__contains=Upper(Value(word)))
+    return tasks
 
 
 def _one_of(column: str, values: Iterable[str]) -> Q:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-from celery import Task
+from celery import Celery, Task
 
 from systemtasks.conf import conf, is_expiry
 from systemtasks.records import NAME_LIMIT, TaskInfo
@@ -46,6 +46,12 @@ def task_info(task: Task[Any, Any]) -> TaskInfo:
         masked=masked,
         masked_positions=tuple(_masked_positions(task, masked)),
     )
+
+
+def info_of(app: Celery, name: str) -> TaskInfo:
+    """The same by a task's name, which this process need not know."""
+    task = app.tasks.get(name)
+    return default_info(name) if task is None else task_info(task)
 
 
 def default_info(name: str) -> TaskInfo:

@@ -17,7 +17,7 @@ from celery.app.task import Context
 
 from systemtasks import leases, recorder
 from systemtasks.conf import conf, sender_context
-from systemtasks.options import default_info, task_info
+from systemtasks.options import default_info, info_of, task_info
 from systemtasks.recorder import Run, Sending
 from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
 from systemtasks.values import Cleaner, clean_column, utc
@@ -54,8 +54,7 @@ def queued(
     name: str, headers: Mapping[str, Any], body: object, routing_key: str
 ) -> RunRecord | None:
     """The record of a message that has been sent; None where its task wants none."""
-    task = current_app.tasks.get(name)
-    info = task_info(task) if task is not None else default_info(name)
+    info = info_of(current_app, name)
     if not info.recorded or not info.save_on_success:
         return None
     if isinstance(body, tuple):  # Celery's message protocol 2

@@ -4,7 +4,7 @@ A row of an attempt goes from queued to running to finished, whatever the order 
 processes that know of it write: an older record never overwrites a newer one.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -283,7 +283,7 @@ def _write(records: Sequence[RunRecord]) -> None:
     ended += [record for record in written if record.finish_timestamp and not _is_sure(record)]
     tasks = {_uuid(record): record for record in sorted(ended, key=_order)}
     if tasks:
-        _execute(UPSERT_SYSTEM_TASKS, _json([_row(record) for record in tasks.values()]))
+        _execute(UPSERT_SYSTEM_TASKS, _given_records(tasks.values()))
     unfinished = [record for record in runs if record.finish_timestamp is None]
     new = [(record, record.expires) for record in unfinished if _uuid(record) not in _known]
     _insert_unrun(INSERT_SENT, new)
@@ -314,7 +314,7 @@ def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
     if not saved:
         return []
     # Their SystemTasks may come later in the transaction: the foreign key is a deferred one.
-    rows = _execute(UPSERT_TASK_RUNS, _json([_row(record) for record in saved]))
+    rows = _execute(UPSERT_TASK_RUNS, _given_records(saved))
     keys = {(celery_id, attempt) for celery_id, attempt in rows}
     return [record for record in saved if record.key in keys]
 
@@ -330,7 +330,7 @@ def _tell(statement: str, records: Collection[RunRecord]) -> dict[int, tuple[str
     """Add these records to the rows that are there: those rows' ids, and whose they are."""
     if not records:
         return {}
-    rows = _execute(statement, _json([_row(record) for record in records]))
+    rows = _execute(statement, _given_records(records))
     return {number: (celery_id, attempt) for number, celery_id, attempt in rows}
 
 
@@ -359,7 +359,7 @@ def _insert_unrun(
         for task, expires in tasks
     }
     if rows:
-        _execute(statement, _json(list(rows.values())))
+        _execute(statement, _json(rows.values()))
 
 
 def _forget_first_uids(moved: Collection[RunRecord]) -> None:
@@ -380,8 +380,12 @@ def _row(record: RunRecord) -> dict[str, Any]:
     return row
 
 
-def _json(rows: Sequence[dict[str, Any]]) -> str:
-    return orjson.dumps(rows).decode()
+def _given_records(records: Iterable[RunRecord]) -> str:
+    return _json(map(_row, records))
+
+
+def _json(rows: Iterable[dict[str, Any]]) -> str:
+    return orjson.dumps(list(rows)).decode()
 
 
 def _execute(statement: str, value: str | float | UUID | list[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ from celery import Celery
 
 from systemtasks.arguments import uid_of
 from systemtasks.conf import conf
-from systemtasks.options import default_info, task_info
+from systemtasks.options import info_of
 from systemtasks.records import KnownTask
 
 FIELDS = ("task", "args", "kwargs")
@@ -45,7 +45,6 @@ def _field(entry: Any, name: str) -> Any:  # noqa: ANN401
 
 def _known(app: Celery, tasks: Iterable[tuple[Any, ...]]) -> Iterable[KnownTask]:
     for name, args, kwargs in tasks:
-        task = app.tasks.get(name)
-        info = task_info(task) if task is not None else default_info(name)
+        info = info_of(app, name)
         if info.recorded:
             yield KnownTask(info.name, uid_of(info, args, kwargs), info.description)

@@ -141,12 +141,9 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
         return
     if state in STATES:
         _end(run, STATES[state])
-        return
-    # The task ends by what no task catches. If a signal was the cause, the main process says more.
-    if error := sys.exc_info()[1]:
-        run.fail(error)
-    writer.leave(run)
-    writer.submit(run.finish(State.FAILURE, sure=False))
+    else:
+        # It ends by what no task catches. If a signal was the cause, the main process says more.
+        _end(run, State.FAILURE, sys.exc_info()[1], sure=False)
 
 
 # In the worker's main process.
@@ -216,11 +213,11 @@ def flush(**_: Any) -> None:  # noqa: ANN401
     writer.flush()
 
 
-def _end(run: Run, state: State, error: BaseException | None = None) -> None:
+def _end(run: Run, state: State, error: BaseException | None = None, *, sure: bool = True) -> None:
     if error is not None:
         run.fail(error)
     writer.leave(run)
-    writer.submit(run.finish(state))
+    writer.submit(run.finish(state, sure=sure))
 
 
 def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
@@ -230,7 +227,7 @@ def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
     report: Callable[..., None] = consumer.on_decode_error
 
     def note(message: Any, exc: BaseException) -> None:  # noqa: ANN401
-        never_raising(_end)(received.undecodable_attempt(message), State.REJECTED, exc)
+        note_rejected(message=message, exc=exc)
         report(message, exc)
 
     consumer.on_decode_error = note
