@@ -1,6 +1,7 @@
 """Real services for every test: the embedded ones, or those that the environment names."""
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from celery.signals import after_task_publish
@@ -26,3 +27,9 @@ def _passwords_are_hashed_in_no_time() -> None:
 def _tests_are_no_senders() -> None:
     """The process of the tests records nothing that it sends: its rows are the tests' own."""
     after_task_publish.disconnect(note_sent, dispatch_uid="systemtasks.note_sent")
+
+
+@pytest.fixture(autouse=True)
+def _no_journal_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test's processes find nothing that those of another, killed ones, have left."""
+    monkeypatch.setenv("JOURNAL_DIR", str(settings.EMBEDDED.data / "journals" / uuid4().hex))
