@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -12,13 +12,14 @@ from systemtasks.values import MASK, Cleaner, clean_column
 
 logger = logging.getLogger(__name__)
 
+PLAIN = frozenset((str, int, bool, type(None)))
 
-@dataclass(slots=True)
-class Arguments:
+
+class Arguments(NamedTuple):
     """A run's arguments, or None where they are not kept."""
 
-    args: str | None = None
-    kwargs: str | None = None
+    args: str | None
+    kwargs: str | None
     intact: bool = False
     """Whether they are the very ones: nothing masked, cut or described."""
     uid: str = ""
@@ -28,19 +29,31 @@ class Arguments:
 def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
     """What is kept of these arguments of a task."""
     rules = conf()
-    uid = uid_of(task, args, kwargs)
+    uid = uid_of(task, args, kwargs) if task.uid else ""
     if not rules.RECORD_ARGUMENTS or args is None:
-        return Arguments(uid=uid)
-    if not args and not kwargs:
-        return Arguments("[]", "{}", intact=True, uid=uid)
+        return Arguments(None, None, uid=uid)
+    if not task.masked_positions and not kwargs and (text := _plain(args, rules.ARGUMENTS_LIMIT)):
+        return Arguments(text, "{}", intact=True, uid=uid)
     cleaner = Cleaner(rules.ARGUMENTS_LIMIT, rules.HIDDEN_KEYS)
-    kept_args, kept_kwargs = cleaner.clean(args), cleaner.clean(kwargs)
+    kept_args = cleaner.clean(args) if args else []
+    kept_kwargs = cleaner.clean(kwargs) if kwargs else {}
     intact = not _mask(task, kept_args, kept_kwargs) and cleaner.intact
     args_text, kwargs_text = orjson.dumps(kept_args), orjson.dumps(kept_kwargs)
     if (size := len(args_text) + len(kwargs_text)) > rules.ARGUMENTS_LIMIT:
         note = f"{size} bytes of arguments are more than the {rules.ARGUMENTS_LIMIT} that are kept"
         return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid)
     return Arguments(args_text.decode(), kwargs_text.decode(), intact, uid)
+
+
+def _plain(args: object, limit: int) -> str | None:
+    """The JSON of a few texts and numbers, as most arguments are; None for any others."""
+    if type(args) not in (list, tuple) or not PLAIN.issuperset(map(type, args)):  # type: ignore[call-overload]
+        return None
+    try:
+        text = orjson.dumps(args, option=orjson.OPT_STRICT_INTEGER)
+    except TypeError:  # a lone surrogate, or a large integer
+        return None
+    return None if len(text) > limit or b"\\u0000" in text else text.decode()
 
 
 def _mask(task: TaskInfo, args: object, kwargs: object) -> bool:

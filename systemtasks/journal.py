@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,6 +27,7 @@ from systemtasks.states import State, Status
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".journal"
+SPARE_LIMIT = 2  # empty files that a process keeps: one is written to, one is being committed
 TIMES = tuple(field.name for field in fields(RunRecord) if "datetime" in str(field.type))
 UUIDS = tuple(field.name for field in fields(RunRecord) if "UUID" in str(field.type))
 
@@ -80,6 +80,19 @@ class Segment:
             except (ValueError, KeyError, TypeError):
                 logger.warning("An entry of %s is not whole, and left out", self.path)
 
+    def clear(self) -> bool:
+        """Empty the file, whose lines are committed; whether it can be used anew."""
+        try:
+            os.ftruncate(self._descriptor, 0)
+        except OSError:
+            return False
+        return self.is_there
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file still has its name, so that another process would find it."""
+        return os.fstat(self._descriptor).st_nlink > 0
+
     def remove(self) -> None:
         """Delete the file: all that it holds is committed."""
         self.path.unlink(missing_ok=True)
@@ -95,14 +108,14 @@ class Journal:
 
     def __init__(self) -> None:
         self._segment: Segment | None = None
+        self._spare: list[Segment] = []
         self._failed = False
-        self._numbers = count()
 
     def append(self, line: bytes) -> None:
         """Write a record's line down. Where the disk fails, it is in memory only; that is said."""
         try:
             if self._segment is None:
-                self._segment = self._new_segment()
+                self._segment = self._spare_segment() or self._new_segment()
             self._segment.append(line)
         except OSError as error:
             if not self._failed:
@@ -130,11 +143,27 @@ class Journal:
         segment.remove()
         return smaller
 
+    def release(self, segment: Segment) -> None:
+        """Take back a file whose lines are committed, for lines to come; any thread may.
+
+        To make a file takes ten times as long as to write a line, and a task would wait for it.
+        """
+        if len(self._spare) < SPARE_LIMIT and segment.clear():
+            self._spare.append(segment)
+        else:
+            segment.remove()
+
+    def tidy(self) -> None:
+        """Delete the files that hold nothing."""
+        while self._spare:
+            self._spare.pop().remove()
+
     def forget(self) -> None:
-        """Close the file without removing it: a forked child must leave it to its parent."""
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+        """Close the files without removing them: a forked child must leave them to its parent."""
+        for segment in (*self._spare, *filter(None, (self._segment,))):
+            segment.close()
+        self._spare.clear()
+        self._segment = None
 
     def orphans(self) -> Iterator[Segment]:
         """The files whose processes are gone; each is the caller's from now on."""
@@ -152,14 +181,23 @@ class Journal:
             except OSError:
                 os.close(descriptor)
                 continue
-            if os.fstat(descriptor).st_nlink:
-                yield Segment(path, descriptor)
+            segment = Segment(path, descriptor)
+            if segment.is_there:
+                yield segment
             else:
-                os.close(descriptor)
+                segment.close()
 
     def _folder(self) -> Path:
         configured = conf().JOURNAL_DIR
         return Path(configured) if configured else default_folder()
+
+    def _spare_segment(self) -> Segment | None:
+        while self._spare:
+            segment = self._spare.pop()
+            if segment.is_there:
+                return segment
+            segment.close()
+        return None
 
     def _new_segment(self) -> Segment:
         folder = self._folder()
@@ -167,8 +205,7 @@ class Journal:
         if folder.stat().st_uid != os.geteuid():
             raise PermissionError(f"{folder} belongs to somebody else")
         # Locked before it has its name, or another process might take it for an orphan.
-        # Its name sorts behind those of the process's earlier ones.
-        name = f"{os.getpid()}-{next(self._numbers):09}-{uuid4().hex[:8]}"
+        name = f"{os.getpid()}-{uuid4().hex}"
         unnamed, path = folder / f"{name}.new", folder / f"{name}{SUFFIX}"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         descriptor = os.open(unnamed, flags, 0o600)

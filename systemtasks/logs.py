@@ -1,7 +1,7 @@
 """From `logging` to the messages of the run that logs."""
 
 import logging
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -20,6 +20,11 @@ STRUCTLOG_KEYS = {"event", "level", "log_level", "logger", "logger_name", "times
 
 class RunHandler(logging.Handler):
     """Adds each record to the run that logs it; outside a run it does nothing."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emit it without a lock: no thread waits for another one's run."""
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         run = current.get()
@@ -53,6 +58,7 @@ def _handler() -> RunHandler:
     return RunHandler(logging.getLevelNamesMapping()[conf().LOG_LEVEL])
 
 
+@lru_cache
 def _is_chatter(name: str) -> bool:
     """Whether Celery itself says this ("Task … succeeded in …"), or this app."""
     root, _, rest = name.partition(".")
@@ -62,11 +68,13 @@ def _is_chatter(name: str) -> bool:
 
 
 def _add(run: Run, record: logging.LogRecord) -> None:
-    attributes: dict[str, Any] = {
-        key: value
-        for key, value in vars(record).items()
-        if key not in STANDARD_ATTRIBUTES and not str(key).startswith("_")
-    }
+    attributes: dict[str, Any] = {}
+    if more := vars(record).keys() - STANDARD_ATTRIBUTES:
+        attributes = {
+            key: value
+            for key, value in vars(record).items()
+            if key in more and not str(key).startswith("_")
+        }
     if isinstance(record.msg, dict) and "event" in record.msg:
         event = str(record.msg["event"])
         attributes |= {k: v for k, v in record.msg.items() if k not in STRUCTLOG_KEYS}

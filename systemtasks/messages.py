@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from datetime import UTC, datetime
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -18,6 +19,7 @@ LEVEL_NAMES = (
 )
 
 
+@lru_cache
 def level_name(level: int) -> str:
     """The contract's name of a logging level; a custom level has that of the nearest below."""
     return next((name for bound, name in LEVEL_NAMES if level >= bound), "notset")
@@ -50,7 +52,15 @@ def not_run_yet(name: str) -> str:
 
 
 class Messages:
-    """A run's messages as JSON: the first and the last are kept. Any thread may add to them."""
+    """A run's messages as JSON: the first and the last are kept. Any thread may add to them.
+
+    `said` is how often something was added.
+    """
+
+    __slots__ = (
+        *("_head", "_head_left", "_head_room", "_left_out", "_lock", "_progress"),
+        *("_tail", "_tail_limit", "_tail_room", "said"),
+    )
 
     def __init__(self, count_limit: int, size_limit: int) -> None:
         self._lock = Lock()
@@ -63,7 +73,6 @@ class Messages:
         self._left_out = 0
         self._progress: bytes | None = None
         self.said = 0
-        """How often something was added."""
 
     def append(self, message: dict[str, Any]) -> None:
         """Add one LogEvent of the contract, in JSON's own types."""
@@ -85,14 +94,16 @@ class Messages:
     def json(self) -> str:
         """The array of all that is kept, with a message in the gap that says how many are not."""
         with self._lock:
-            tail = [*self._tail, *filter(None, (self._progress,))]
-            head, left_out = list(self._head), self._left_out
-        gap = []
+            kept = [*self._head, *self._tail]
+            gap, left_out = len(self._head), self._left_out
+            if self._progress is not None:
+                kept.append(self._progress)
         if left_out:
             event = f"{left_out} messages are left out here"
-            oldest_after = orjson.loads(tail[0])["timestamp"]
-            gap = [orjson.dumps(log_event(oldest_after, logging.INFO, __name__, event, {}))]
-        return b"".join((b"[", b",".join([*head, *gap, *tail]), b"]")).decode()
+            oldest_after = orjson.loads(kept[gap])["timestamp"]
+            note = log_event(oldest_after, logging.INFO, __name__, event, {})
+            kept.insert(gap, orjson.dumps(note))
+        return f"[{b','.join(kept).decode()}]"
 
     def _keep(self, text: bytes) -> None:
         if not self._tail and self._head_left > 0 and len(text) <= self._head_room:

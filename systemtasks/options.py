@@ -13,7 +13,7 @@ from celery import Celery, Task
 
 from systemtasks.conf import conf, is_expiry
 from systemtasks.records import NAME_LIMIT, TaskInfo
-from systemtasks.values import clean_column, clean_text, hidden
+from systemtasks.values import clean_column, clean_text, hides
 
 logger = logging.getLogger(__name__)
 
@@ -100,5 +100,5 @@ def _masked_positions(task: Task[Any, Any], masked: frozenset[str]) -> list[int]
         index
         for index, parameter in enumerate(parameters)
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and (parameter.name in masked or hidden(conf().HIDDEN_KEYS).search(parameter.name))
+        and (parameter.name in masked or hides(conf().HIDDEN_KEYS, parameter.name))
     ]

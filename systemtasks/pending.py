@@ -20,12 +20,6 @@ class Batch:
     size: int = 0
     segment: Segment | None = None
 
-    def done(self) -> None:
-        """Remove the file: all of it is committed."""
-        if self.segment is not None:
-            self.segment.remove()
-            self.segment = None
-
 
 class Pending:
     """Batches, oldest first; the caller sees to it that one thread uses it at once."""
@@ -70,6 +64,16 @@ class Pending:
         self._size -= batch.size
         return batch
 
+    def done(self, batch: Batch) -> None:
+        """Forget the batch, all of which is committed; any thread may call this."""
+        if batch.segment is not None:
+            self._journal.release(batch.segment)
+            batch.segment = None
+
+    def tidy(self) -> None:
+        """Leave no empty file behind."""
+        self._journal.tidy()
+
     def forget(self) -> None:
         """Close every file without removing it: a forked child must leave them to its parent."""
         self._journal.forget()
@@ -102,7 +106,7 @@ class Pending:
         batch.records, batch.size = kept, sum(map(len, lines))
         self._size += batch.size
         if not kept:
-            batch.done()
+            self.done(batch)
             self._batches.remove(batch)
         elif batch.segment is not None:
             batch.segment = self._journal.replace(batch.segment, lines)

@@ -16,9 +16,10 @@ from celery import Task, current_app
 from celery.app.task import Context
 
 from systemtasks import leases, recorder
+from systemtasks.arguments import arguments
 from systemtasks.conf import conf, sender_context
 from systemtasks.options import default_info, info_of, task_info
-from systemtasks.recorder import Run, Sending
+from systemtasks.recorder import Run
 from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
 from systemtasks.values import Cleaner, clean_column, utc
 
@@ -63,7 +64,7 @@ def queued(
         values = {**body, **headers} if isinstance(body, dict) else dict(headers)
         args, kwargs = values.get("args"), values.get("kwargs")
     values["delivery_info"] = {"routing_key": routing_key}
-    return recorder.queued(info, _sending(Context(values)), args=args, kwargs=kwargs)
+    return recorder.queued(info, _sent(info, Context(values), args, kwargs))
 
 
 def attempt(
@@ -78,9 +79,7 @@ def attempt(
     """The attempt that this context describes; it starts now, or started then."""
     return recorder.new(
         info,
-        _sending(context),
-        args=args,
-        kwargs=kwargs,
+        _sent(info, context, args, kwargs),
         worker=str(context.hostname or ""),
         lease=leases.lease().id,
         started=started,
@@ -157,43 +156,71 @@ def revocation(terminated: bool, number: int | str | None, expired: bool) -> str
 
 def moment(value: object) -> datetime | None:
     """A time that a message carries: seconds since 1970, or ISO 8601; None for anything else."""
+    if value is None:
+        return None
     try:
-        if isinstance(value, int | float):
+        if isinstance(value, (int, float)):
             return datetime.fromtimestamp(value, UTC)
         return utc(value) if isinstance(value, str) else None
     except (ValueError, OverflowError, OSError):
         return None
 
 
-def _sending(context: Context) -> Sending:
-    said = _header(context, CONTEXT_HEADER)
-    return Sending(
-        celery_id=_column(context.id),
-        attempt=(context.retries or 0) + 1,
-        queue=_column((context.delivery_info or {}).get("routing_key")),
-        sent=moment(_header(context, SENT_HEADER)),
-        eta=moment(context.eta),
-        sender=_column(getattr(context, "origin", None)),
-        parent_id=_column(context.parent_id),
-        root_id=_column(context.root_id),
-        context=said if isinstance(said, str) and _is_object(said) else "{}",
+def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> RunRecord:
+    # What is not in there is None, as it is in Context's class; attributes cost more.
+    said = vars(context)
+    own = _own_headers(said)
+    delivery = said.get("delivery_info") or {}
+    celery_id, queue, sender, parent_id, root_id = _columns(
+        said.get("id"),
+        delivery.get("routing_key"),
+        said.get("origin"),
+        said.get("parent_id"),
+        said.get("root_id"),
+    )
+    kept = arguments(info, args, kwargs)
+    return info.blank.but(
+        uid=kept.uid,
+        first_uid=kept.uid,
+        args=kept.args,
+        kwargs=kept.kwargs,
+        arguments_intact=kept.intact,
+        celery_id=celery_id,
+        attempt=(said.get("retries") or 0) + 1,
+        queue=queue,
+        sent_timestamp=moment(own.get(SENT_HEADER)),
+        eta_timestamp=moment(said.get("eta")),
+        sender=sender,
+        parent_id=parent_id,
+        root_id=root_id,
+        context=_object(own.get(CONTEXT_HEADER)),
     )
 
 
-def _header(context: Context, name: str) -> object:
+def _own_headers(said: dict[str, Any]) -> Mapping[str, Any]:
+    """Where this app's own headers are."""
+    if SENT_HEADER in said:
+        return said
     # In message protocol 1 a worker finds the headers beside the request's own fields.
-    more = context.headers
-    return getattr(context, name, None) or (more.get(name) if isinstance(more, Mapping) else None)
+    headers = said.get("headers")
+    return headers if isinstance(headers, Mapping) else {}
 
 
-def _column(value: object) -> str:
-    if not value:
-        return ""
-    return clean_column(value if type(value) is str else str(value), NAME_LIMIT)
+def _columns(*values: object) -> list[str]:
+    """These values as texts that columns hold."""
+    texts = [value if type(value) is str else str(value or "") for value in values]
+    # As one text, since nearly all of them are as they should be.
+    together = "".join(texts)
+    if len(together) <= NAME_LIMIT and together.isascii() and "\0" not in together:
+        return texts
+    return [clean_column(text, NAME_LIMIT) for text in texts]
 
 
-def _is_object(text: str) -> bool:
+def _object(text: object) -> str:
+    """The text if it is a JSON object that Postgres takes, or else an empty one."""
+    if not isinstance(text, str) or "\\u0000" in text:
+        return "{}"
     try:
-        return isinstance(orjson.loads(text), dict) and "\\u0000" not in text
+        return text if isinstance(orjson.loads(text), dict) else "{}"
     except ValueError:
-        return False
+        return "{}"

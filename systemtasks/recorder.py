@@ -4,12 +4,11 @@ import logging
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from systemtasks.arguments import Arguments, arguments
 from systemtasks.conf import Conf, conf
 from systemtasks.messages import Messages, encode, log_event
 from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
@@ -33,51 +32,33 @@ _ended: ContextVar["Run | None"] = ContextVar("systemtasks_ended_run", default=N
 
 
 @dataclass(slots=True)
-class Sending:
-    """What is known of a run from the moment that it is sent."""
-
-    celery_id: str
-    attempt: int
-    queue: str = ""
-    sent: datetime | None = None
-    eta: datetime | None = None
-    sender: str = ""
-    parent_id: str = ""
-    root_id: str = ""
-    context: str = "{}"
-
-
-@dataclass(slots=True)
 class Run:
     """An attempt in flight: it gathers messages until it is finished."""
 
     task: TaskInfo
-    sending: Sending
-    arguments: Arguments
+    sent: RunRecord
+    """What is known of it from the moment that it is sent."""
     worker: str
     lease: UUID | None
     conf: Conf
-    outer: "Run | None" = None
-    lost: bool = False
+    start: datetime
+    clock: float
+    """When it started, by the monotonic clock."""
+    lost: bool
     """Whether this is what the worker's main process knows of a run that a child had taken."""
-    start: datetime = field(default_factory=lambda: datetime.now(UTC))
-    clock: float = field(default_factory=time.monotonic)
+    messages: Messages
+    uid: str
+    outer: "Run | None" = None
     worst_level: int = logging.NOTSET
     warned: bool = False
     chosen_status: Status | None = None
     exception: str = ""
     ended: bool = False
-    uid: str = field(init=False)
-    messages: Messages = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.uid = self.arguments.uid
-        self.messages = Messages(self.conf.MESSAGE_LIMIT, self.conf.MESSAGES_LIMIT)
 
     @property
     def celery_id(self) -> str:
         """What `.delay()` returned."""
-        return self.sending.celery_id
+        return self.sent.celery_id
 
     @property
     def age(self) -> float:
@@ -95,7 +76,8 @@ class Run:
         """Add a message, made safe and bounded."""
         if self.ended:
             return  # a thread that outlived the run
-        self.worst_level = max(self.worst_level, level)
+        if level > self.worst_level:
+            self.worst_level = level
         self.messages.append(self._event(level, logger, event, attributes, error))
 
     def progress(self, done: float, total: float | None) -> None:
@@ -137,32 +119,37 @@ class Run:
         # From the monotonic clock, so that a step of the system's clock never ends a run
         # before its start.
         finish = self.start + timedelta(seconds=duration)
-        record = self._record(state)
-        record.finish_timestamp = finish
-        record.duration = duration
-        record.exception = self.exception
-        record.expires = _expiry(self.task, finish)
-        record.lease = None if sure else self.lease
-        record.lost = self.lease if self.lost else None
-        return record
+        return self._record(
+            state,
+            save_run=self.task.save_on_success or state != State.SUCCESS,
+            finish_timestamp=finish,
+            duration=duration,
+            exception=self.exception,
+            expires=_expiry(self.task, finish),
+            lease=None if sure else self.lease,
+            lost=self.lease if self.lost else None,
+        )
 
     def in_progress(self) -> RunRecord:
         """The record of this attempt as it stands."""
-        record = self._record(State.RUNNING)
-        record.lease = self.lease
-        return record
+        return self._record(State.RUNNING, lease=self.lease)
 
-    def _record(self, state: State) -> RunRecord:
-        sending = self.sending
-        ready = max(filter(None, (sending.sent, sending.eta)), default=None)
-        record = _record(self.task, sending, self.arguments, state, self.messages.json())
-        record.uid = self.uid
-        record.status = self._status(state)
-        record.worker = self.worker
-        record.start_timestamp = self.start
-        # Two hosts' clocks may differ by more than the wait.
-        record.wait = max((self.start - ready).total_seconds(), 0.0) if ready else None
-        return record
+    def _record(self, state: State, **values: Any) -> RunRecord:  # noqa: ANN401 - any field's
+        sent = self.sent
+        ready = sent.eta_timestamp or sent.sent_timestamp
+        if sent.eta_timestamp and sent.sent_timestamp:
+            ready = max(sent.eta_timestamp, sent.sent_timestamp)
+        return sent.but(
+            uid=self.uid,
+            state=state,
+            status=self._status(state),
+            worker=self.worker,
+            start_timestamp=self.start,
+            # Two hosts' clocks may differ by more than the wait.
+            wait=max((self.start - ready).total_seconds(), 0.0) if ready else None,
+            messages=self.messages.json(),
+            **values,
+        )
 
     def _event(
         self,
@@ -173,7 +160,9 @@ class Run:
         error: BaseException | None = None,
     ) -> dict[str, Any]:
         limit = self.conf.TEXT_LIMIT
-        cleaned = Cleaner(limit, self.conf.HIDDEN_KEYS).clean(dict(attributes))
+        cleaned: dict[str, Any] = {}
+        if attributes:
+            cleaned = Cleaner(limit, self.conf.HIDDEN_KEYS).clean(dict(attributes))
         if error is not None:
             text = ExceptionText.of(error, limit)
             cleaned["exception"] = {
@@ -195,52 +184,53 @@ class Run:
         return STATUS_OF_STATE[state]
 
 
+def queued(task: TaskInfo, sent: RunRecord) -> RunRecord:
+    """The record of an attempt that has been sent and not begun."""
+    return sent.but(expires=_expiry(task, sent.eta_timestamp or sent.sent_timestamp))
+
+
 def new(
     task: TaskInfo,
-    sending: Sending,
+    sent: RunRecord,
     *,
-    args: object,
-    kwargs: object,
     worker: str,
     lease: UUID | None = None,
     started: datetime | None = None,
     lost: bool = False,
 ) -> Run:
     """An attempt of this task, which starts now, or started then."""
-    run = Run(
+    rules = conf()
+    now, clock = datetime.now(UTC), time.monotonic()
+    if started is not None:
+        clock -= max((now - started).total_seconds(), 0.0)
+    return Run(
         task=task,
-        sending=sending,
-        arguments=arguments(task, args, kwargs),
+        sent=sent,
         worker=clean_column(worker, NAME_LIMIT),
         lease=lease,
+        conf=rules,
+        start=started or now,
+        clock=clock,
         lost=lost,
-        conf=conf(),
+        messages=Messages(rules.MESSAGE_LIMIT, rules.MESSAGES_LIMIT),
+        uid=sent.uid,
     )
-    if started is not None:
-        run.clock -= max((run.start - started).total_seconds(), 0.0)
-        run.start = started
-    return run
-
-
-def queued(task: TaskInfo, sending: Sending, *, args: object, kwargs: object) -> RunRecord:
-    """The record of an attempt that has been sent."""
-    kept = arguments(task, args, kwargs)
-    record = _record(task, sending, kept, State.QUEUED, "[]")
-    record.expires = _expiry(task, sending.eta or sending.sent)
-    return record
 
 
 def notice(task: TaskInfo, celery_id: str, level: int, event: str) -> RunRecord:
     """The record of something that is no task's run but belongs beside them."""
     now = datetime.now(UTC)
-    sending = Sending(celery_id=celery_id, attempt=1)
-    messages = encode([log_event(now, level, task.name, event, {})])
-    record = _record(task, sending, Arguments(), State.FAILURE, messages)
-    record.start_timestamp = record.finish_timestamp = now
-    record.duration = 0.0
-    record.exception = event
-    record.expires = _expiry(task, now)
-    return record
+    return task.blank.but(
+        celery_id=celery_id,
+        state=State.FAILURE,
+        status=STATUS_OF_STATE[State.FAILURE],
+        start_timestamp=now,
+        finish_timestamp=now,
+        duration=0.0,
+        exception=event,
+        messages=encode([log_event(now, level, task.name, event, {})]),
+        expires=_expiry(task, now),
+    )
 
 
 def start(run: Run, *, nested: bool = False) -> Run:
@@ -270,40 +260,6 @@ def end(celery_id: str) -> Run | None:
 
 def _if_it_is(celery_id: str, run: Run | None) -> Run | None:
     return run if run and run.celery_id == clean_column(celery_id, NAME_LIMIT) else None
-
-
-def _record(
-    task: TaskInfo, sending: Sending, kept: Arguments, state: State, messages: str
-) -> RunRecord:
-    return RunRecord(
-        name=task.name,
-        uid=kept.uid,
-        description=task.description,
-        celery_id=sending.celery_id,
-        attempt=sending.attempt,
-        state=state,
-        status=STATUS_OF_STATE.get(state, Status.UNKNOWN),
-        queue=sending.queue,
-        worker="",
-        sent_timestamp=sending.sent,
-        start_timestamp=None,
-        finish_timestamp=None,
-        wait=None,
-        duration=None,
-        args=kept.args,
-        kwargs=kept.kwargs,
-        arguments_intact=kept.intact,
-        exception="",
-        messages=messages,
-        expires=None,
-        eta_timestamp=sending.eta,
-        sender=sending.sender,
-        parent_id=sending.parent_id,
-        root_id=sending.root_id,
-        context=sending.context,
-        first_uid=kept.uid,
-        save_run=task.save_on_success or state != State.SUCCESS,
-    )
 
 
 def _expiry(task: TaskInfo, end: datetime | None) -> datetime | None:

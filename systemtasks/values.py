@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from math import isfinite
 from types import TracebackType
 from typing import Any
@@ -18,11 +18,16 @@ DEPTH_LIMIT = 8
 ITEM_LIMIT = 200
 BUDGET = 5000
 """How much of one value is looked at: items, and hundreds of characters."""
-CONTAINERS = (dict, list, tuple, set, frozenset, Mapping)
+SEQUENCES = (list, tuple, set, frozenset)
+CONTAINERS = (dict, *SEQUENCES, Mapping)
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_EXACT_FLOAT = 2**53
 
-hidden = cache(lambda pattern: re.compile(pattern, re.IGNORECASE))
+
+@lru_cache(4096)
+def hides(pattern: str, name: str) -> bool:
+    """Whether what has this name is masked, by the setting HIDDEN_KEYS."""
+    return re.search(pattern, name, re.IGNORECASE) is not None
 
 
 def utc(text: str) -> datetime:
@@ -36,6 +41,8 @@ def utc(text: str) -> datetime:
 
 def clean_text(text: str, limit: int) -> str:
     """The text without NUL and lone surrogates, of at most about `limit` characters."""
+    if len(text) <= limit and text.isascii() and "\0" not in text:
+        return text
     if len(text) > limit:
         text = f"{text[:limit]}… ({len(text) - limit} more characters)"
     return _storable(text)
@@ -124,7 +131,7 @@ class Cleaner:
             return f"<{type(value).__qualname__}: {reason}>"
         self._open.add(id(value))
         try:
-            if type(value) is dict or isinstance(value, Mapping):
+            if type(value) not in SEQUENCES and isinstance(value, Mapping):
                 return self._mapping(value, depth)
             return self._sequence(value, depth)
         finally:
@@ -143,7 +150,7 @@ class Cleaner:
                 self.intact = False
                 key = key if isinstance(key, str) else describe(key, self.text_limit)
             name = self._text(key)
-            if hidden(self.hidden_keys).search(name):
+            if hides(self.hidden_keys, name):
                 self.intact = False
                 cleaned[name] = MASK
             else:

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from uuid import uuid4
 
 from django.db import DataError, IntegrityError, connections
@@ -47,7 +46,8 @@ class Writer:
         self._known: list[KnownTask] = []
         self._keeper = Keeper()
         self._next_housekeeping = 0.0
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._work = threading.Event()
@@ -59,9 +59,10 @@ class Writer:
         When this returns, the record is in the journal.
         """
         line = journal.encode(record)
-        with self._changed:
+        with self._lock:  # itself, since a Condition takes longer
             self._pending.add(record, line)
-            self._start()
+            if self._thread is None:
+                self._start()
         self._wake()
 
     def watch(self, run: Run) -> None:
@@ -102,6 +103,7 @@ class Writer:
                 lambda: not self._pending and self._in_flight is None,
                 conf().FLUSH_TIMEOUT if timeout is None else timeout,
             )
+            self._pending.tidy()
         self._hurry.clear()
         self._given_up = not done
         if not done:
@@ -146,7 +148,7 @@ class Writer:
             # In one transaction, and the ends behind the beginnings.
             self._write_until_done([*in_progress, *batch.records])
             in_progress = []
-            batch.done()
+            self._pending.done(batch)
             with self._changed:
                 self._in_flight = None
                 self._changed.notify_all()
@@ -200,8 +202,7 @@ class Writer:
         logger.error("The run %s of %s is recorded in part: %s", celery_id, name, error)
         event = f"What this run said cannot be recorded: {type(error).__name__}"
         notice = recorder.notice(TaskInfo(name), celery_id, logging.ERROR, event)
-        bare = replace(
-            record,
+        bare = record.but(
             args=None,
             kwargs=None,
             arguments_intact=False,

@@ -106,10 +106,7 @@ def _receivers(scale: Scale) -> Iterator[Row]:
     for name, times in added.items():
         if name in connected or name == flow.LINE:
             yield Row(f"added by {name}", *spread(times, "µs", digits=1))
-    together = [
-        sum(times) for times in zip(*(added[name] for name in flow.OWN_THREAD), strict=True)
-    ]
-    yield Row("added in the task's own thread, together", *spread(together, "µs", digits=1))
+    yield Row("added to a task in its own thread", *spread(added[flow.WHOLE], "µs", digits=1))
     _say(f"received, but not timed: {', '.join(sorted(connected - added.keys()))}")
 
 

@@ -3,29 +3,33 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from celery import Task, signals
 from celery.app.task import Context
+from celery.app.trace import build_tracer, fast_trace_task, setup_worker_optimizations
 from celery.worker.request import Request
 from kombu import Message, serialization
 
-from benchmarks.recording.tasks import fail, noop
+from benchmarks.recording import tasks
 from config.celery import app
 
 Step = tuple[str, Callable[[], object]]
 """What happens, by the signal's name where it is one, and how to have it happen."""
 
 LINE = "a logged line"
-OWN_THREAD = ("task_prerun", LINE, "task_success", "task_postrun")
-"""The steps of a task that succeeds which are in its own thread, so that the next one waits."""
+WHOLE = "a whole task"
+HOST = "benchmark@here"
+WHERE = {"exchange": "", "routing_key": "celery"}
 
 
 def prepare() -> None:
-    """Configure the logging as a worker's is, with its output to nowhere."""
-    app.set_current()
-    app.finalize()
+    """Configure the logging as a worker's is, with its output to nowhere, and its tasks."""
+    setup_worker_optimizations(app, HOST)
+    noop = app.tasks[tasks.noop.name]
+    noop.__trace__ = build_tracer(noop.name, noop, app.loader, HOST, app=app)
     # Sends `after_setup_logger` and `after_setup_task_logger`.
     app.log.setup(loglevel=logging.INFO, logfile=os.devnull, redirect_stdouts=False)
     signals.worker_process_init.send(sender=None)
@@ -34,6 +38,7 @@ def prepare() -> None:
 def success(number: int) -> Iterator[Step]:
     """A task that logs one line and succeeds."""
     celery_id = str(uuid4())
+    noop = app.tasks[tasks.noop.name]  # as a worker has it; the module's own is a proxy
     yield from _published(noop, celery_id, number)
     yield from _begun(noop, celery_id, number)
     yield LINE, lambda: noop.run(number)
@@ -44,6 +49,7 @@ def success(number: int) -> Iterator[Step]:
 def failure(number: int) -> Iterator[Step]:
     """A task that raises."""
     celery_id = str(uuid4())
+    fail = app.tasks[tasks.fail.name]
     yield from _begun(fail, celery_id, number)
     try:
         fail.run(number)
@@ -64,10 +70,23 @@ def failure(number: int) -> Iterator[Step]:
     yield from _ended(fail, celery_id, number, "FAILURE")
 
 
+def whole(number: int) -> Iterator[Step]:
+    """So many tasks that log one line and succeed, as a worker's child runs them.
+
+    That is what a task waits for in its own thread: Celery's own tracer, its signals and all.
+    """
+    task = app.tasks[tasks.noop.name]
+    messages = [_message(task, str(uuid4()), index) for index in range(number)]
+    for message in messages:
+        request: dict[str, Any] = {**message.headers, "hostname": HOST, "delivery_info": WHERE}
+        signals.before_task_publish.send(task.name, headers=request)
+        content = message.body, message.content_type, message.content_encoding
+        yield WHOLE, partial(fast_trace_task, task.name, request["id"], request, *content)
+
+
 def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
     message = app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
-    where = {"exchange": "", "routing_key": "celery"}
-    common = {"body": message.body, "headers": message.headers, **where}
+    common = {"body": message.body, "headers": message.headers, **WHERE}
     yield (
         "before_task_publish",
         lambda: signals.before_task_publish.send(
@@ -75,13 +94,19 @@ def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[St
         ),
     )
     yield "after_task_publish", lambda: signals.after_task_publish.send(task.name, **common)
-    content_type, encoding, body = serialization.dumps(message.body, serializer="json")
-    received = Message(
-        body, content_type=content_type, content_encoding=encoding, headers=message.headers,
-        properties=message.properties, delivery_info=where,
-    )  # fmt: skip
-    request = Request(received, app=app, task=task, hostname="benchmark@here")
+    received = _message(task, celery_id, number)
+    request = Request(received, app=app, task=task, hostname=HOST)
     yield "task_received", lambda: signals.task_received.send(None, request=request)
+
+
+def _message(task: Task[Any, Any], celery_id: str, number: int) -> Message:
+    """A task's message as a worker takes it from its broker."""
+    message = app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
+    content_type, encoding, body = serialization.dumps(message.body, serializer="json")
+    return Message(
+        body, content_type=content_type, content_encoding=encoding, headers=message.headers,
+        properties=message.properties, delivery_info=WHERE,
+    )  # fmt: skip
 
 
 def _begun(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
@@ -91,8 +116,8 @@ def _begun(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
             args=(number,),
             kwargs={},
             task=task.name,
-            hostname="benchmark@here",
-            delivery_info={"exchange": "", "routing_key": "celery"},
+            hostname=HOST,
+            delivery_info=WHERE,
             called_directly=False,
         )
     )

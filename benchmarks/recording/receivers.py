@@ -22,6 +22,7 @@ def main(number: str) -> None:
     times = _time(flow.success, int(number))
     # What both kinds of task have in common is told of the one that succeeds.
     times |= {k: v for k, v in _time(flow.failure, int(number)).items() if k not in times}
+    times |= _time(lambda _: flow.whole(BATCH), int(number) // BATCH or 1, pause_every=1)
     timed = {name: statistics.median(each) for name, each in times.items()}
     connected = {
         name: len(getattr(signals, name).receivers) for name in sorted(set(signals.__all__))
@@ -29,14 +30,16 @@ def main(number: str) -> None:
     print(json.dumps({"timed": timed, "connected": connected}))
 
 
-def _time(ending: Callable[[int], Iterator[flow.Step]], number: int) -> dict[str, list[float]]:
+def _time(
+    steps: Callable[[int], Iterator[flow.Step]], number: int, pause_every: int = BATCH
+) -> dict[str, list[float]]:
     times: dict[str, list[float]] = defaultdict(list)
     for index in range(number):
-        for name, step in ending(index):
+        for name, step in steps(index):
             begin = time.perf_counter_ns()
             step()
             times[name].append((time.perf_counter_ns() - begin) / 1000)
-        if index % BATCH == 0:
+        if index % pause_every == 0:
             writer.flush()
     writer.flush()
     return times

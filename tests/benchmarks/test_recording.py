@@ -20,7 +20,7 @@ added by task_prerun
 added by a logged line
 added by task_postrun
 added by task_failure
-added in the task's own thread, together
+added to a task in its own thread
 runs the writer writes a second
 memory of 10,000 pending runs
 from a task's end to its row, p50

@@ -208,8 +208,8 @@ class Scene:
         self.check()
 
     def left(self) -> list[str]:
-        """The files of the journal."""
-        return sorted(path.name for path in self.journal.iterdir())
+        """The files of the journal that hold a run; a worker keeps an empty one or two."""
+        return sorted(path.name for path in self.journal.iterdir() if path.stat().st_size)
 
     def _faults(self) -> list[str]:
         queued = self.messages_lost or bool(self.stage.valkey.exists(*QUEUES))
@@ -255,6 +255,11 @@ class ChaosWorker(Worker):
         os.killpg(self.process.pid, signal.SIGKILL)
         self._wait_for(children)
         self._scene.lose_reserved()
+
+    def note_if_it_has_ended(self) -> None:
+        """Count its children as killed where it has ended by itself, and they with it."""
+        if self.process.poll() is not None:
+            self._scene.killed += CHILDREN
 
     def shut_down(self, *, cold: bool = False) -> None:
         """Shut it down, and wait until it has; a cold shutdown terminates its children.

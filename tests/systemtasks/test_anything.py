@@ -7,17 +7,18 @@ from enum import Enum
 from typing import Any
 
 import pytest
+from celery.app.task import Context
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from systemtasks import logs, recorder, reporting, rows
+from systemtasks import logs, received, recorder, reporting, rows
 from systemtasks.journal import decode, encode
 from systemtasks.models import TaskRun
 from systemtasks.recorder import Run
 from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
 from systemtasks.states import State
 from systemtasks.values import clean_column, clean_text
-from tests.systemtasks.test_recorder import begin
+from tests.systemtasks.test_recorder import INFO, begin
 from tests.systemtasks.test_values import anything
 
 
@@ -192,8 +193,9 @@ def test_whatever_a_task_does_is_written_and_its_neighbours_too(
         clean_text(description, 8192),
         uid=lambda *_, **__: hidden.thing,
     )
-    sent = {"celery_id": clean_column(celery_id, NAME_LIMIT), "worker": worker}
-    run = begin(info, args=hidden.args, kwargs=hidden.kwargs, **sent)
+    context = Context(id=celery_id, hostname=worker)
+    run = received.attempt(info, context, args=hidden.args, kwargs=hidden.kwargs)
+    recorder.start(run)
     running = run.in_progress()
     log(hidden.thing, hidden.thing, hidden.error)
     log(event, hidden.args, hidden.error)
@@ -212,7 +214,9 @@ def test_whatever_a_task_does_is_written_and_its_neighbours_too(
 @pytest.mark.parametrize("number", range(len(ODD)))
 def test_each_odd_object_is_written(number: int) -> None:
     thing = ODD[number]
-    run = begin(args=[thing], kwargs={"key": [7]})
+    context = Context(id="odd")
+    run = received.attempt(INFO, context, args=[thing], kwargs={"key": [7]})
+    recorder.start(run)
     log(thing, thing, ValueError(thing))
     row = written(run, run.finish(State.SUCCESS))
 

@@ -161,3 +161,54 @@ def test_full_disk_is_said_and_spoils_no_other_entry(
     assert [one.celery_id for one in segment.records()] == ["1", "3"]
     assert "in memory only" in caplog.text
     segment.remove()
+
+
+def test_file_whose_lines_are_committed_takes_the_next_ones(journal: Journal, folder: Path) -> None:
+    names = set()
+    for number in range(5):
+        journal.append(encode(record(str(number))))
+        (path,) = folder.iterdir()
+        names.add(path)
+        assert [one.celery_id for one in map(decode, path.read_bytes().splitlines())] == [
+            str(number)
+        ]
+        segment = journal.rotate()
+        assert segment
+        journal.release(segment)
+
+    assert len(names) == 1
+    journal.tidy()
+    assert list(folder.iterdir()) == []
+
+
+def test_file_that_somebody_has_deleted_is_not_written_to_again(
+    journal: Journal, folder: Path
+) -> None:
+    for number in range(2):
+        journal.append(encode(record(str(number))))
+        segment = journal.rotate()
+        assert segment
+        if number:
+            segment.path.unlink()
+        journal.release(segment)
+        for path in folder.iterdir():
+            path.unlink()
+    journal.append(encode(record("next")))
+
+    (path,) = folder.iterdir()
+    assert decode(path.read_bytes()).celery_id == "next"
+
+
+def test_empty_file_of_a_killed_process_is_deleted_by_the_next(
+    journal: Journal, folder: Path
+) -> None:
+    if (child := os.fork()) == 0:
+        own = Journal()
+        own.append(encode(record()))
+        own.release(own.rotate())  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(list(folder.iterdir())) == 1
+
+    assert adopted(journal) == []
+    assert list(folder.iterdir()) == []

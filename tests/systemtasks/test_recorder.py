@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from systemtasks import recorder
 from systemtasks.messages import Messages, level_name, log_event
-from systemtasks.recorder import Run, Sending
+from systemtasks.recorder import Run
 from systemtasks.records import RunRecord, TaskInfo
 from systemtasks.states import State, Status
 from systemtasks.values import clean_column
@@ -27,13 +27,11 @@ def _no_current_run() -> Iterator[None]:
 
 def begin(info: TaskInfo = INFO, **changes: Any) -> Run:
     """A run of that task; the changes are to what was sent, or to what `new` takes."""
-    sent: dict[str, Any] = {
-        name: changes.pop(name) for name in ("celery_id", "sent", "eta") if name in changes
-    }
-    sending = Sending(**{"celery_id": "id-1", "attempt": 1, "queue": "celery", **sent})
+    names = {"celery_id", "sent_timestamp", "eta_timestamp"} & changes.keys()
+    sent = {"celery_id": "id-1", "queue": "celery", **{name: changes.pop(name) for name in names}}
     nested = changes.pop("nested", False)
-    values = {"worker": "celery@host", "args": [], "kwargs": {}, **changes}
-    return recorder.start(recorder.new(info, sending, **values), nested=nested)
+    values = {"worker": "celery@host", **changes}
+    return recorder.start(recorder.new(info, info.blank.but(**sent), **values), nested=nested)
 
 
 def messages(record: RunRecord) -> list[dict[str, Any]]:
@@ -123,7 +121,7 @@ def test_wait_counts_from_when_the_task_was_due(
     now = datetime.now(UTC)
     sent = now - timedelta(seconds=sent_before) if sent_before is not None else None
     due = now - timedelta(seconds=due_before) if due_before is not None else None
-    record = begin(sent=sent, eta=due).finish(State.SUCCESS)
+    record = begin(sent_timestamp=sent, eta_timestamp=due).finish(State.SUCCESS)
 
     if wait is None:
         assert record.wait is None
@@ -138,35 +136,6 @@ def test_row_expires_after_its_finish_or_never() -> None:
 
     keep = TaskInfo(name="keep", description="", expires_after=None)
     assert begin(keep).finish(State.SUCCESS).expires is None
-
-
-def test_arguments_are_kept_and_intact() -> None:
-    record = begin(args=(1, "two"), kwargs={"three": [3]}).finish(State.SUCCESS)
-
-    assert (record.args, record.kwargs) == ('[1,"two"]', '{"three":[3]}')
-    assert record.arguments_intact
-
-
-def test_secret_arguments_are_masked_and_not_intact() -> None:
-    record = begin(kwargs={"password": "hunter2"}).finish(State.SUCCESS)
-
-    assert record.kwargs == '{"password":"********"}'
-    assert not record.arguments_intact
-
-
-def test_large_arguments_are_described(settings: Settings) -> None:
-    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 100}
-    record = begin(args=["x" * 90, "y" * 90]).finish(State.SUCCESS)
-
-    assert "more than the 100 that are kept" in str(record.args)
-    assert not record.arguments_intact
-
-
-def test_arguments_can_be_left_out(settings: Settings) -> None:
-    settings.SYSTEMTASKS = {"RECORD_ARGUMENTS": False}
-    record = begin(args=[1]).finish(State.SUCCESS)
-
-    assert (record.args, record.kwargs, record.arguments_intact) == (None, None, False)
 
 
 def test_nested_run_gives_way_to_the_one_around_it() -> None:

@@ -117,7 +117,7 @@ def test_worker_knows_what_the_sender_did(
         _, context, *_ = proto1_to_proto2(message, message.payload)
     run = received.attempt(default_info("tests.succeed"), Context(context), args=(3,), kwargs={})
 
-    assert (run.sending.sent, run.sending.context) == (
+    assert (run.sent.sent_timestamp, run.sent.context) == (
         records[0].sent_timestamp,
         records[0].context,
     )

@@ -1,0 +1,90 @@
+"""A run's arguments are kept as JSON, and it is known whether they are the very ones."""
+
+import json
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pytest_django import Settings
+
+from systemtasks.arguments import arguments
+from systemtasks.records import TaskInfo
+
+INFO = TaskInfo(name="shop.charge")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "kept"),
+    [
+        ((), {}, ("[]", "{}")),
+        ((1, "two", True, None), {}, ('[1,"two",true,null]', "{}")),
+        ([2**63 - 1, -(2**63) + 1], {}, (f"[{2**63 - 1},{-(2**63) + 1}]", "{}")),
+        ((1, "two"), {"three": [3]}, ('[1,"two"]', '{"three":[3]}')),
+        (("\\u0000",), {}, ('["\\\\u0000"]', "{}")),
+        (("ünïcödé \N{PILE OF POO}",), {}, ('["ünïcödé \N{PILE OF POO}"]', "{}")),
+        ((1.5,), {}, ("[1.5]", "{}")),
+    ],
+)
+def test_arguments_are_kept_and_intact(args: Any, kwargs: Any, kept: tuple[str, str]) -> None:
+    found = arguments(INFO, args, kwargs)
+
+    assert (found.args, found.kwargs, found.intact) == (*kept, True)
+
+
+class Size(IntEnum):
+    """An enumeration that JSON would take for a number."""
+
+    LARGE = 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a\0b",
+        "\ud800",
+        2**64,
+        2**63,
+        float("nan"),
+        (1, 2),
+        Size.LARGE,
+        UUID(int=1),
+        timedelta(1),
+        b"bytes",
+    ],
+    ids=repr,
+)
+def test_argument_that_json_or_postgres_does_not_take_is_kept_but_not_intact(value: object) -> None:
+    found = arguments(INFO, (value,), {})
+
+    assert len(json.loads(found.args or "")) == 1
+    assert "\\u0000" not in (found.args or "")
+    assert not found.intact
+
+
+def test_secret_arguments_are_masked_and_not_intact() -> None:
+    found = arguments(INFO, [], {"password": "hunter2"})
+
+    assert (found.kwargs, found.intact) == ('{"password":"********"}', False)
+
+
+def test_secret_position_is_masked_and_not_intact() -> None:
+    found = arguments(TaskInfo("shop.pay", masked_positions=(1,)), ["a", "hunter2"], {})
+
+    assert (found.args, found.intact) == ('["a","********"]', False)
+
+
+def test_large_arguments_are_described(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 100}
+    found = arguments(INFO, ["x" * 90, "y" * 90], {})
+
+    assert "more than the 100 that are kept" in str(found.args)
+    assert not found.intact
+
+
+def test_arguments_can_be_left_out(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"RECORD_ARGUMENTS": False}
+    found = arguments(INFO, [1], {})
+
+    assert (found.args, found.kwargs, found.intact) == (None, None, False)
