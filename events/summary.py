@@ -9,8 +9,8 @@ from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from systemtasks.beat import next_run
 from systemtasks.models import TaskRun
+from systemtasks.schedule import next_run
 from systemtasks.states import UNFINISHED, Status
 
 DEFAULT_SPAN = timedelta(days=1)

@@ -27,6 +27,7 @@ from systemtasks.states import State, Status
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".journal"
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
 SPARE_LIMIT = 2  # empty files that a process keeps: one is written to, one is being committed
 TIMES = tuple(field.name for field in fields(RunRecord) if "datetime" in str(field.type))
 UUIDS = tuple(field.name for field in fields(RunRecord) if "UUID" in str(field.type))
@@ -79,6 +80,14 @@ class Segment:
                 yield decode(line)
             except (ValueError, KeyError, TypeError):
                 logger.warning("An entry of %s is not whole, and left out", self.path)
+
+    def lock(self) -> bool:
+        """Lock the file, unless another process has; whether it is there, and this one's now."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return self.is_there
 
     def clear(self) -> bool:
         """Empty the file, whose lines are committed; whether it can be used anew."""
@@ -176,13 +185,8 @@ class Journal:
                 descriptor = os.open(path, os.O_RDWR)
             except OSError:
                 continue  # its process has just removed it
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(descriptor)
-                continue
             segment = Segment(path, descriptor)
-            if segment.is_there:
+            if segment.lock():
                 yield segment
             else:
                 segment.close()
@@ -204,15 +208,14 @@ class Journal:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_uid != os.geteuid():
             raise PermissionError(f"{folder} belongs to somebody else")
-        # Locked before it has its name, or another process might take it for an orphan.
-        name = f"{os.getpid()}-{uuid4().hex}"
-        unnamed, path = folder / f"{name}.new", folder / f"{name}{SUFFIX}"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(unnamed, flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            unnamed.rename(path)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return Segment(path, descriptor)
+        while True:
+            path = folder / f"{os.getpid()}-{uuid4().hex}{SUFFIX}"
+            segment = Segment(path, os.open(path, FLAGS, 0o600))
+            try:
+                if segment.lock():
+                    return segment
+            except OSError:
+                segment.remove()
+                raise
+            # Another process has taken it for an orphan before it was locked.
+            segment.close()

@@ -136,8 +136,6 @@ def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
     headers = message.headers if isinstance(message.headers, dict) else {}
     celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
     known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
-    if not isinstance(known["retries"], int) or known["retries"] < 0:
-        known["retries"] = 0
     context = Context(known, id=str(celery_id), delivery_info=message.delivery_info)
     name = headers.get("task")
     info = default_info(name if isinstance(name, str) and name else UNNAMED)
@@ -186,7 +184,7 @@ def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> Run
         kwargs=kept.kwargs,
         arguments_intact=kept.intact,
         celery_id=celery_id,
-        attempt=(said.get("retries") or 0) + 1,
+        attempt=_attempt(said.get("retries")),
         queue=queue,
         sent_timestamp=moment(own.get(SENT_HEADER)),
         eta_timestamp=moment(said.get("eta")),
@@ -195,6 +193,11 @@ def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> Run
         root_id=root_id,
         context=_object(own.get(CONTEXT_HEADER)),
     )
+
+
+def _attempt(retries: object) -> int:
+    """The number of the attempt; 1 where a foreign sender's message says what no column holds."""
+    return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
 
 
 def _own_headers(said: dict[str, Any]) -> Mapping[str, Any]:

@@ -227,8 +227,9 @@ TELL_SYSTEM_TASKS = f"""
     AND (task.start_timestamp <= run.start_timestamp OR {NEVER_RAN.format(table="task")})
 """  # noqa: S608
 
+KNOWN_LIMIT = 10_000
 _known: set[UUID] = set()
-"""SystemTasks that have a row, as far as this process knows."""
+"""SystemTasks that have a row, as far as this process knows; not more than about KNOWN_LIMIT."""
 
 
 def write(records: Sequence[RunRecord]) -> None:
@@ -288,6 +289,8 @@ def _write(records: Sequence[RunRecord]) -> None:
     new = [(record, record.expires) for record in unfinished if _uuid(record) not in _known]
     _insert_unrun(INSERT_SENT, new)
     _tell_system_tasks([*told, *closed])
+    if len(_known) > KNOWN_LIMIT:
+        _known.clear()
     _known.update(tasks, map(_uuid, unfinished))
     _forget_first_uids([record for record in ended if record.uid != record.first_uid])
 

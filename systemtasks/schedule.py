@@ -1,9 +1,13 @@
-"""The tasks that are known before any of them has run."""
+"""What beat's schedule says: which tasks are known before they have run, and when one is due."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from celery import Celery
+from celery import Celery, current_app
+from celery.schedules import maybe_schedule
+from django.utils import timezone
 
 from systemtasks.arguments import uid_of
 from systemtasks.conf import conf
@@ -29,6 +33,35 @@ def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[
         names = (name for name in others if not name.startswith("celery."))
         known |= {*_known(app, ((name, None, None) for name in names))}
     return sorted(known)
+
+
+def next_run(name: str, last: datetime | None) -> datetime | None:
+    """When beat will send this task next, if it last did at `last`; None where it never will.
+
+    It knows the app's `beat_schedule`; of several entries the earliest counts. A time that is
+    past, since beat is late or away, is now.
+    """
+    _load()
+    schedules = [
+        _field(entry, "schedule")
+        for entry in current_app.conf.beat_schedule.values()
+        if _field(entry, "task") == name
+    ]
+    if not schedules:
+        return None
+    waits: list[timedelta] = [
+        maybe_schedule(schedule, app=current_app).remaining_estimate(last or timezone.now())  # type: ignore[union-attr]
+        for schedule in schedules
+    ]
+    # Schedules are to the second, and counted from a moment that has just passed.
+    expected = timezone.now() + max(min(waits), timedelta(0)) + timedelta(seconds=0.5)
+    return expected.replace(microsecond=0)
+
+
+@cache
+def _load() -> None:
+    # A schedule may be in a module of tasks, which beat imports and a web process need not.
+    current_app.loader.import_default_modules()
 
 
 def _scheduled(app: Celery, entries: Iterable[Any]) -> Iterable[KnownTask]:

@@ -10,12 +10,14 @@ import pytest
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Task
 from celery import signals as celery_signals
+from celery.app.task import Context
 from celery.exceptions import Reject, Retry
 from celery.worker.request import Request
 from kombu.message import Message
 
 from config.celery import app
 from systemtasks import leases, received, recorder, signals
+from systemtasks.options import default_info
 from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 from tests import tasks
@@ -291,3 +293,11 @@ def test_message_that_cannot_be_decoded_is_recorded_and_still_reported(
 
     assert [(one.celery_id, one.exception) for one in records] == [("id-1", "ValueError: no JSON")]
     assert reported == [(bad, error)]
+
+
+@pytest.mark.parametrize("retries", [-1, 2**31 - 1, 2**80, "2", 1.5, None, True])
+def test_number_of_retries_that_makes_no_sense_is_that_of_a_first_attempt(retries: object) -> None:
+    context = Context(id="id-1", retries=retries)
+    run = received.attempt(default_info("elsewhere.task"), context, args=[], kwargs={})
+
+    assert run.sent.attempt == 1
