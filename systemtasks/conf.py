@@ -70,7 +70,7 @@ class Conf:
     HIDDEN_KEYS: str = r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|HTTP_COOKIE"
     """Values under a key that matches are masked (the default is Django's `hidden_settings`)."""
 
-    BATCH_INTERVAL: float = 0.1
+    BATCH_INTERVAL: float = 0.15
     """Seconds between two batches of rows."""
 
     BATCH_LIMIT: int = 500
