@@ -132,10 +132,11 @@ def _questions(number: int) -> Iterator[Question]:
 
 
 def _far_in(server: Server, page: int) -> Iterator[Question]:
-    """The first page of the runs, and one far in, by its `after`."""
+    """The first page of the runs, and by `after` the second one and one far in."""
     yield Question("20 runs, page 1", RUNS, (SERVICE,))
-    after = asking.body(server, f"{RUNS}?page={page - 1}")["pagination"]["after"]
-    yield Question(f"20 runs, page {page:,}", f"{RUNS}?after={after}", (SERVICE,))
+    for number in (2, page):
+        after = asking.body(server, f"{RUNS}?page={number - 1}")["pagination"]["after"]
+        yield Question(f"20 runs, page {number:,}", f"{RUNS}?after={after}", (SERVICE,))
 
 
 def _ask(server: Server, question: Question, seconds: int) -> Figures:
