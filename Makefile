@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: up test chaos lint format benchmark-recording requirements clean
+.PHONY: up test chaos lint format benchmark-recording benchmark-serving requirements clean
 
 up: $(VENV)/local
 	@$(BIN)/python -m config.up --port $(PORT)
@@ -31,6 +31,10 @@ format: $(VENV)/test
 
 benchmark-recording: $(VENV)/test
 	@./benchmarks/run recording
+
+# It needs wrk.
+benchmark-serving: $(VENV)/test
+	@./benchmarks/run serving
 
 # The three sets of pinned packages, from pyproject.toml; the larger one first, so that all agree.
 requirements: $(VENV)/test

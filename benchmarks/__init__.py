@@ -1,1 +1,1 @@
-"""Figures, each from one command: `./benchmarks/run recording`."""
+"""Figures, each from one command: `./benchmarks/run recording`, `./benchmarks/run serving`."""

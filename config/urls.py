@@ -5,12 +5,12 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
-    path("admin/", admin.site.urls),
     # authentik's published reference prints its paths with this second slash. It stands first, so
     # that the API's catch-all does not answer it, and reverse() gives the other one.
     path("api/v3//", include("events.urls")),
     path("api/v3/", include("events.urls")),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/", admin.site.urls),
 ]
 
 handler400 = "events.errors.bad_request"

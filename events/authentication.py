@@ -1,6 +1,7 @@
 """Who asks: the bearer of a token that only its holder knows, since the database keeps its hash."""
 
 import re
+from functools import cache
 from hmac import compare_digest
 from typing import Any
 
@@ -24,6 +25,7 @@ from events.usage import usage
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 
 
+@cache
 def _columns(model: type[Model]) -> list[str]:
     return [field.attname for field in model._meta.concrete_fields]
 
@@ -100,6 +102,7 @@ class BearerAuthentication(TokenAuthentication):
         return ""
 
 
+@cache
 def token_model() -> "type[AbstractAuthToken]":
     """The project's model of tokens: knox's own, or the one that KNOX_TOKEN_MODEL names."""
     model: type[AbstractAuthToken] = get_token_model()

@@ -126,7 +126,7 @@ class TaskRunSerializer(serializers.Serializer[Any]):
         """The row's values as they are; see `TaskRunViewSet.queryset` for the texts of its JSON."""
         sent: dict[str, Any] = {}
         name: Any
-        for name in self.fields:
+        for name in self._declared_fields:  # the class's own, which DRF copies for `fields`
             if name in JSON_COLUMNS:
                 text = getattr(instance, f"{name}_text")
                 sent[name] = None if text is None else Fragment(text)

@@ -1,6 +1,6 @@
 """The paths of the API, below wherever a project puts them."""
 
-from django.urls import include, path, re_path
+from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
 from events.errors import unknown_path
@@ -11,8 +11,8 @@ router.register("events/system_tasks", SystemTaskViewSet, basename="system-task"
 router.register("events/task_runs", TaskRunViewSet, basename="task-run")
 
 urlpatterns = [
+    *router.urls,
     path("", BrowserView.as_view(), name="api"),
     path("schema/", SchemaView.as_view(), name="schema"),
-    path("", include(router.urls)),
     re_path("", unknown_path),
 ]

@@ -9,23 +9,22 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.db.models import F
-from django.http import Http404, HttpResponse, HttpResponseBase
-from django.utils.decorators import method_decorator
+from django.http import Http404, HttpResponse
 from django.views.decorators.http import conditional_page
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
-from rest_framework.generics import GenericAPIView
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ReadOnlyModelViewSet
+from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from events import schema
 from events.authentication import BearerAuthentication
 from events.errors import exception_handler
 from events.filters import FilterBackend, SystemTaskFilter, TaskRunFilter
+from events.negotiation import Negotiation
 from events.pagination import KeysetPagination, Pagination
 from events.permissions import HasPermission
 from events.renderers import ORJSONRenderer
@@ -74,8 +73,7 @@ class BrowserView(ContractErrors, SpectacularSwaggerView):
     """The same as a page to read and to try; its files come from the sidecar, not from a CDN."""
 
 
-@method_decorator(conditional_page, "dispatch")
-class Endpoint(ContractErrors, GenericAPIView[Any]):
+class Endpoint(ContractErrors, GenericViewSet[Any]):
     """What every endpoint has in common, ETags and `If-None-Match` included."""
 
     authentication_classes = (BearerAuthentication,)
@@ -83,11 +81,13 @@ class Endpoint(ContractErrors, GenericAPIView[Any]):
     parser_classes = (JSONParser,)
     renderer_classes = (ORJSONRenderer,)
     throttle_classes = (TokenThrottle,)
+    content_negotiation_class = Negotiation
     filter_backends = (FilterBackend,)
 
-    def dispatch(self, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401
-        """DRF's own; here for the decorator."""
-        return super().dispatch(*args, **kwargs)
+    @classmethod
+    def as_view(cls, actions: Any = None, **initkwargs: Any) -> Any:  # noqa: ANN401
+        """DRF's own, decorated once; the decorator of a method would be made for each request."""
+        return conditional_page(super().as_view(actions, **initkwargs))
 
 
 @extend_schema_view(

@@ -13,8 +13,9 @@ from django.conf import settings
 
 from benchmarks.recording import flow, modes, processes, throughput, visible
 from benchmarks.recording.modes import COMPARED, DATABASE_AWAY, NOTHING, OURS
-from benchmarks.recording.table import Row, as_text, spread
+from benchmarks.recording.table import HEADER, Row
 from benchmarks.recording.throughput import Throughput
+from benchmarks.table import as_text, spread
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def main(*words: str) -> None:
     try:
         _migrate()
         sections = (_throughput(scale), _receivers(scale), _writing(scale), _visible(scale))
-        print(as_text([row for section in sections for row in section]))
+        print(as_text(HEADER, [row.cells() for section in sections for row in section]))
     finally:
         settings.EMBEDDED.detach()
 

@@ -1,7 +1,6 @@
-"""The table: Markdown that reads well as plain text, too."""
+"""The rows of the table."""
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 USERS = ("children", "main process", "Postgres", "broker", "event reader")
@@ -35,22 +34,3 @@ HEADER = Row(
     {user: f"CPU µs: {user}" for user in USERS},
     "rows behind at the end",
 ).cells()
-
-
-def spread(values: Sequence[float], unit: str, *, digits: int) -> tuple[str, str]:
-    """The median with its unit, and the range."""
-    middle, *ends = (
-        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
-    )
-    return f"{middle} {unit}", " to ".join(ends)
-
-
-def as_text(rows: Sequence[Row]) -> str:
-    """The table as lines, its columns aligned."""
-    lines = [HEADER, *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
-        for line in (lines[0], rule, *lines[1:])
-    )

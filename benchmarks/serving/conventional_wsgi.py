@@ -2,7 +2,7 @@
 
 import os
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.serving_conventional"
+os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.serving.conventional"
 
 from django.core.wsgi import get_wsgi_application
 

@@ -1,0 +1,1 @@
+"""How fast the API answers, beside what others answer over the same rows."""

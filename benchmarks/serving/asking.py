@@ -1,0 +1,75 @@
+"""Asks a server over and over, with `wrk`, and tells how fast it answers and at what cost."""
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+from urllib.request import Request, urlopen
+
+import psutil
+
+from benchmarks.serving.stacks import Server
+
+CONNECTIONS = 8
+
+Headers = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one measurement tells."""
+
+    rate: float
+    """Answers a second."""
+    server: float
+    """Microseconds of processor time that the server took for an answer."""
+    postgres: float
+    """The same of Postgres."""
+
+
+def measure(server: Server, path: str, headers: Headers, seconds: int, postgres: int) -> Figures:
+    """Ask for this path for so long; ends the benchmark where anything but 2xx or 3xx comes."""
+    before = _used(server.process), _used(postgres)
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
+    for name, value in _with_token(server, headers).items():
+        command += ["-H", f"{name}: {value}"]
+    said = subprocess.run(
+        [*command, server.url + path], capture_output=True, text=True, check=True
+    ).stdout
+    after = _used(server.process), _used(postgres)
+    number, rate = (
+        re.search(pattern, said) for pattern in (r"(\d+) requests in", r"Requests/sec:\s+([\d.]+)")
+    )
+    if "Non-2xx" in said or not number or not rate or not int(number[1]):
+        raise RuntimeError(f"{server.stack.name} does not answer {path}:\n{said}")
+    costs = [(late - soon) / int(number[1]) * 1e6 for soon, late in zip(before, after, strict=True)]
+    return Figures(float(rate[1]), *costs)
+
+
+def etag(server: Server, path: str) -> str:
+    """What stands for the answer to this path."""
+    with urlopen(Request(server.url + path, headers=_with_token(server, {}))) as answer:  # noqa: S310
+        return str(answer.headers["ETag"])
+
+
+def body(server: Server, path: str) -> Any:  # noqa: ANN401 - JSON
+    """The answer to this path."""
+    with urlopen(Request(server.url + path, headers=_with_token(server, {}))) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def _with_token(server: Server, headers: Headers) -> Headers:
+    token = server.stack.authorization
+    return {**headers, "Authorization": token} if token else headers
+
+
+def _used(process: int) -> float:
+    """Seconds of processor time of this process and of its children, those that ended included."""
+    try:
+        root = psutil.Process(process)
+        children = sum(_used(child.pid) for child in root.children())
+        own = root.cpu_times()  # last, so that a child which has just ended is in it
+    except psutil.NoSuchProcess:
+        return 0.0
+    return children + own.user + own.system + own.children_user + own.children_system

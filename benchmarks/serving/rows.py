@@ -1,0 +1,56 @@
+"""The rows that are asked for."""
+
+import json
+
+from django.db import connection
+
+from systemtasks.models import SystemTask, TaskRun
+
+TASKS = """
+INSERT INTO systemtasks_systemtask (uuid, name, uid, description, start_timestamp,
+    finish_timestamp, duration, status, messages, expires)
+SELECT gen_random_uuid(), 'app.tasks.sync', n::text, 'Fetch what has changed.',
+    now() - n * '1 s'::interval, now(), 1.25, 'successful', %s, now() + '30 days'::interval
+FROM generate_series(%s, %s) n
+"""
+RUNS = """
+INSERT INTO systemtasks_taskrun (system_task_id, celery_id, attempt, state, status, queue, worker,
+    start_timestamp, finish_timestamp, duration, args, kwargs, arguments_intact, exception,
+    messages, expires)
+SELECT %s, gen_random_uuid()::text, 1, 'success', 'successful', 'celery', 'celery@worker',
+    now() - n * '1 s'::interval, now(), 1.25, '[]', '{}', true, '', %s,
+    now() + '30 days'::interval
+FROM generate_series(1, %s) n
+"""
+MESSAGES = [
+    {
+        "timestamp": "2024-06-01T12:00:00.500000Z",
+        "log_level": "info",
+        "logger": "app.tasks",
+        "event": f"Fetched {number * 50} of 250 users",
+        "attributes": {"page": number, "directory": "ldap-1"},
+    }
+    for number in range(1, 6)
+]
+
+
+def add_tasks(first: int, last: int) -> None:
+    """Tasks by these numbers, each one older than the one before; the first 1,000 say most."""
+    with connection.cursor() as cursor:
+        cursor.execute(TASKS, [json.dumps(MESSAGES if first == 1 else MESSAGES[:1]), first, last])
+    _settle(SystemTask._meta.db_table)
+
+
+def add_runs(number: int) -> None:
+    """So many runs of the newest task."""
+    task = SystemTask.objects.latest("start_timestamp")
+    with connection.cursor() as cursor:
+        cursor.execute(RUNS, [task.pk, json.dumps(MESSAGES[:1]), number])
+    _settle(TaskRun._meta.db_table)
+
+
+def _settle(table: str) -> None:
+    """Have Postgres do now what it would do in the midst of the measurements."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"VACUUM ANALYZE {table}")
+        cursor.execute("CHECKPOINT")

@@ -1,0 +1,106 @@
+"""What is asked: the service, the conventional stack twice, and the limit, each by one Granian."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth.models import Permission, User
+from knox.models import AuthToken
+from rest_framework.authtoken.models import Token
+
+GRANIAN = Path(sys.executable).parent / "granian"
+OPTIONS = ("--workers", "2", "--blocking-threads", "4", "--no-ws")  # as in docker-compose.yml
+READY_TIMEOUT = 60.0  # seconds
+
+SERVICE = "service"
+CONVENTIONAL = "conventional, connections kept"
+DEFAULTS = "conventional"
+LIMIT = "limit"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One of those that are asked."""
+
+    name: str
+    application: str
+    authorization: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A stack that runs."""
+
+    stack: Stack
+    url: str
+    process: int
+
+
+def prepare() -> list[Stack]:
+    """The stacks, each with a token of the same user, who may view."""
+    user = User.objects.create_user("reader")
+    codenames = ("view_systemtask", "view_taskrun")
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    _, ours = AuthToken.objects.create(user, expiry=None)
+    theirs = Token.objects.create(user=user, key=secrets.token_hex(20)).key
+    environment = {
+        **os.environ,
+        "DATABASE_URL": settings.EMBEDDED.database_url(),
+        "BROKER_URL": settings.EMBEDDED.broker_url(),
+        "SECRET_KEY": settings.SECRET_KEY,
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "HTTPS": "false",
+    }
+    service = {**environment, "DJANGO_SETTINGS_MODULE": "config.settings"}
+    conventional = "benchmarks.serving.conventional_wsgi:application"
+    defaults = {**environment, "CONN_MAX_AGE": "0"}
+    return [
+        Stack(SERVICE, "config.wsgi:application", f"Bearer {ours}", service),
+        Stack(CONVENTIONAL, conventional, f"Token {theirs}", environment),
+        Stack(DEFAULTS, conventional, f"Token {theirs}", defaults),
+        Stack(LIMIT, "benchmarks.serving.limit:application", "", environment),
+    ]
+
+
+@contextmanager
+def serving(stacks: list[Stack]) -> Iterator[list[Server]]:
+    """Every stack, running until the block ends."""
+    with ExitStack() as running:
+        servers = [running.enter_context(_server(stack)) for stack in stacks]
+        for server in servers:
+            _wait_for(server)
+        yield servers
+
+
+@contextmanager
+def _server(stack: Stack) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(GRANIAN), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
+    command += [*OPTIONS, "--log-level", "error", stack.application]
+    with subprocess.Popen(command, env=stack.environment) as process:
+        try:
+            yield Server(stack, f"http://127.0.0.1:{port}", process.pid)
+        finally:
+            process.terminate()
+
+
+def _wait_for(server: Server) -> None:
+    port = int(server.url.rpartition(":")[2])
+    deadline = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < deadline:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"{server.stack.name} does not start")
