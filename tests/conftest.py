@@ -1,11 +1,13 @@
 """Real services for every test: the embedded ones, or those that the environment names."""
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from celery.signals import after_task_publish
 from django.conf import settings
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from systemtasks.signals import note_sent
 
@@ -21,6 +23,23 @@ def django_db_modify_db_settings() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _passwords_are_hashed_in_no_time() -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_files_are_found_once() -> Iterator[None]:
+    """Each test's client has middleware of its own, which would look through every package."""
+    find = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, Any] = {}
+
+    def find_once(middleware: WhiteNoiseMiddleware) -> None:
+        if not found:
+            find(middleware)  # type: ignore[no-untyped-call]
+            found.update(middleware.files)
+        middleware.files.update(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", find_once)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
