@@ -1,7 +1,6 @@
 """Real workers run real tasks, and their records are read over HTTP."""
 
 import json
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -167,8 +166,7 @@ def test_killed_worker_loses_no_run_that_it_had_finished(
         for number in range(300):
             send("tests.succeed", number)
         assert eventually(lambda: "Hello 100" in worker.log.read_text()), worker.log.read_text()
-        os.killpg(worker.process.pid, signal.SIGKILL)
-        worker.process.wait()
+        worker.kill()
     finished = set(re.findall(r"tests\.succeed\[(\S+)\] succeeded in", worker.log.read_text()))
     assert len(finished) > 50
 

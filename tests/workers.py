@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,8 @@ from django.conf import settings
 from django.db import connection
 
 from config.celery import app
+from tests import processes
 from tests.waiting import eventually
-
-ROOT = Path(__file__).resolve().parent.parent
 
 POOLS = {
     "prefork": ("--pool", "prefork", "--concurrency", "2"),
@@ -63,28 +61,13 @@ class Worker:
         if self._environment is None:
             with app.connection_for_write() as broker:
                 app.control.purge(connection=broker)
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env={
-                    **(environment() if self._environment is None else self._environment),
-                    **self._variables,
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        services = environment() if self._environment is None else self._environment
+        self.process = processes.start(self._command, self.log, {**services, **self._variables})
         assert eventually(lambda: " ready." in self.log.read_text()), self.log.read_text()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self.stop()
-        finally:
-            if self.process.poll() is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+        self.stop()
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to the worker and its children at once, as when a host goes down."""
@@ -92,6 +75,8 @@ class Worker:
 
     def stop(self) -> None:
         """Shut it down warmly, as a deployment does."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
+        processes.stop(self.process)
+
+    def kill(self) -> None:
+        """Kill it and its children at once, as the kernel does for want of memory."""
+        processes.kill(self.process)

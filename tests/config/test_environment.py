@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from config import environment
+from tests.processes import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PRODUCTION = {
     "DATABASE_URL": "postgresql://user:word@db.internal/tasks",
     "BROKER_URL": "redis://broker.internal/0",
