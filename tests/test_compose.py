@@ -259,7 +259,7 @@ def _on_port(words: list[str], port: int) -> list[str]:
 def test_web_is_healthy_only_when_it_is_ready(status: int, healthy: bool) -> None:
     handler = type("Handler", (Probed,), {"status": status})
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         probe = _on_port(health_check("web"), server.server_port)
         proxy = {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
