@@ -53,6 +53,8 @@ class Worker:
     ) -> None:
         self.log = log
         self._command = [*launcher, sys.executable, "-m", "celery", "--app", "config", "worker"]
+        # It would ask in vain for other workers, for a second, before it is ready.
+        self._command += ["--without-mingle", "--without-gossip"]
         self._command += ["--include", include, "--loglevel", "INFO", *options]
         self._environment = environment
         self._variables = variables
