@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from django.conf import settings
 from django.db import connection
 
 from config.celery import app
+from systemtasks.models import TaskRun
 from tests import processes
 from tests.waiting import eventually
 
@@ -82,3 +83,17 @@ class Worker:
     def kill(self) -> None:
         """Kill it and its children at once, as the kernel does for want of memory."""
         processes.kill(self.process)
+
+
+def send(name: str, *args: Any, **kwargs: Any) -> str:
+    """Send a task; returns its Celery id."""
+    return str(app.send_task(name, args=args, kwargs=kwargs).id)
+
+
+def outcome(worker: Worker, celery_id: str) -> TaskRun:
+    """How the run ended, for sure."""
+    found = TaskRun.objects.filter(
+        celery_id=celery_id, finish_timestamp__isnull=False, lease__isnull=True
+    )
+    assert eventually(found.exists), (list(TaskRun.objects.values()), worker.log.read_text())
+    return found.get()
