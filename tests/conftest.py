@@ -9,6 +9,7 @@ from celery.signals import after_task_publish
 from django.conf import settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from events.usage import usage
 from systemtasks.signals import note_sent
 
 
@@ -52,3 +53,10 @@ def _tests_are_no_senders() -> None:
 def _no_journal_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's processes find nothing that those of another, killed ones, have left."""
     monkeypatch.setenv("JOURNAL_DIR", str(settings.EMBEDDED.data / "journals" / uuid4().hex))
+
+
+@pytest.fixture(autouse=True)
+def _no_notes() -> Iterator[None]:
+    """No note of a token of one test in another, or when the database is gone."""
+    yield
+    usage.forget()

@@ -1,13 +1,11 @@
 """A client that asks as an API client does, with nothing but a token."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from django.test import Client
 
-from events.usage import usage
 from tests import factories
 
 
@@ -32,10 +30,3 @@ def reader(db: None) -> Client:
 def runner(db: None) -> Client:
     """Somebody who may run, and nothing else."""
     return client_of("runner", "run")
-
-
-@pytest.fixture(autouse=True)
-def no_notes() -> Iterator[None]:
-    """No note of a token of one test in another."""
-    yield
-    usage.forget()
