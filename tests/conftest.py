@@ -1,12 +1,15 @@
 """Real services for every test: the embedded ones, or those that the environment names."""
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from celery.signals import after_task_publish
 from django.conf import settings
+from whitenoise.middleware import WhiteNoiseMiddleware
 
+from events.usage import usage
 from systemtasks.signals import note_sent
 
 
@@ -24,6 +27,23 @@ def _passwords_are_hashed_in_no_time() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _static_files_are_found_once() -> Iterator[None]:
+    """Each test's client has middleware of its own, which would look through every package."""
+    find = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, Any] = {}
+
+    def find_once(middleware: WhiteNoiseMiddleware) -> None:
+        if not found:
+            find(middleware)  # type: ignore[no-untyped-call]
+            found.update(middleware.files)
+        middleware.files.update(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", find_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _tests_are_no_senders() -> None:
     """The process of the tests records nothing that it sends: its rows are the tests' own."""
     after_task_publish.disconnect(note_sent, dispatch_uid="systemtasks.note_sent")
@@ -33,3 +53,10 @@ def _tests_are_no_senders() -> None:
 def _no_journal_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's processes find nothing that those of another, killed ones, have left."""
     monkeypatch.setenv("JOURNAL_DIR", str(settings.EMBEDDED.data / "journals" / uuid4().hex))
+
+
+@pytest.fixture(autouse=True)
+def _no_notes() -> Iterator[None]:
+    """No note of a token of one test in another, or when the database is gone."""
+    yield
+    usage.forget()

@@ -24,7 +24,9 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import processes
+from tests.processes import ROOT
+
 BIN = Path(sys.executable).parent
 PATH = f"{BIN}{os.pathsep}{os.environ['PATH']}"
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -257,7 +259,7 @@ def _on_port(words: list[str], port: int) -> list[str]:
 def test_web_is_healthy_only_when_it_is_ready(status: int, healthy: bool) -> None:
     handler = type("Handler", (Probed,), {"status": status})
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         probe = _on_port(health_check("web"), server.server_port)
         proxy = {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
@@ -299,21 +301,11 @@ class Deployment:
     def started(self, name: str) -> "Iterator[subprocess.Popen[bytes]]":
         """The service, running; it is killed at the end if it still does."""
         self.logs[name] = self.data / f"{name}.log"
-        with self.logs[name].open("wb") as log:
-            process = subprocess.Popen(
-                self.here(command(name)),
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        process = processes.start(self.here(command(name)), self.logs[name], self.environment)
         try:
             yield process
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            processes.kill(process)
 
     def healthy(self, name: str) -> bool:
         probe = [word.replace("--timeout 10", "--timeout 2") for word in health_check(name)]
@@ -330,14 +322,14 @@ def test_commands_and_health_checks_work_from_migration_to_a_graceful_stop(tmp_p
     here = Deployment(tmp_path)
     with ExitStack() as stack:
         # Started first, so that something holds the embedded services while the migrations run.
-        processes = {"worker": stack.enter_context(here.started("worker"))}
+        running = {"worker": stack.enter_context(here.started("worker"))}
         migrated = here.run(command("migrate"))
         assert migrated.returncode == 0, migrated.stderr
-        processes |= {name: stack.enter_context(here.started(name)) for name in ("web", "beat")}
-        for name in processes:
+        running |= {name: stack.enter_context(here.started(name)) for name in ("web", "beat")}
+        for name in running:
             here.await_healthy(name)
-        for process in processes.values():
+        for process in running.values():
             process.send_signal(signal.SIGTERM)
-        ended = {name: process.wait(60) for name, process in processes.items()}
-        assert ended == dict.fromkeys(processes, 0)
-        assert [name for name in processes if here.healthy(name)] == []
+        ended = {name: process.wait(60) for name, process in running.items()}
+        assert ended == dict.fromkeys(running, 0)
+        assert [name for name in running if here.healthy(name)] == []

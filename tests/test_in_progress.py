@@ -11,8 +11,10 @@ import pytest
 from config.celery import app
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import Status
+from tests import processes
+from tests.processes import ROOT
 from tests.waiting import eventually
-from tests.workers import ROOT, Worker, environment
+from tests.workers import Worker, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -148,17 +150,13 @@ def test_scheduled_task_is_known_before_it_runs(transactional_db: None, tmp_path
 
 def test_beat_makes_its_schedule_known(transactional_db: None, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "celery", "--app", "config", "beat"]
-    beat = subprocess.Popen(
-        [*command, "--schedule", str(tmp_path / "schedule"), "--pidfile", ""],
-        cwd=ROOT,
-        env={**environment(), "DEMO_TASKS": "true"},
-        stderr=subprocess.DEVNULL,
-    )
+    command += ["--schedule", str(tmp_path / "schedule"), "--pidfile", ""]
+    variables = {**environment(), "DEMO_TASKS": "true"}
+    beat = processes.start(command, tmp_path / "beat.log", variables)
     try:
         assert eventually(lambda: SystemTask.objects.filter(name__startswith="demo.").count() == 5)
     finally:
-        beat.terminate()
-        beat.wait(30)
+        processes.stop(beat)
 
 
 def test_message_that_cannot_be_decoded_is_on_record(worker: Worker) -> None:

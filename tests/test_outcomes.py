@@ -1,17 +1,25 @@
-"""Every end of a run, in every pool: the cells of docs/celery-signals.md."""
+"""Every end of a run, in every pool: the cells of docs/celery-signals.md.
 
+The tests share one worker a pool, so each looks only at the runs that it has sent itself.
+"""
+
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 from celery import chain, group
+from django.contrib.auth import get_user_model
+from knox.models import AuthToken
 
 from config.celery import app
-from systemtasks.models import TaskRun
+from systemtasks.models import TaskRun, system_task_uuid
 from tests.tasks import succeed
 from tests.waiting import eventually
-from tests.workers import POOLS, Worker
+from tests.workers import POOLS, Worker, outcome, send
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -53,6 +61,10 @@ ENDS: dict[str, tuple[tuple[Any, ...], list[End]]] = {
 }
 
 
+IN_PREFORK = pytest.mark.parametrize("worker", ["prefork"], indirect=True, scope="module")
+"""In the pool of processes alone: ends that the others have not, or have no differently."""
+
+
 @pytest.fixture(scope="module", params=POOLS)
 def worker(
     request: pytest.FixtureRequest, django_db_setup: None, tmp_path_factory: pytest.TempPathFactory
@@ -80,7 +92,13 @@ def ended(celery_id: str, *expected: End) -> bool:
     return eventually(lambda: fit(ends(celery_id), list(expected)))
 
 
+def last_event(run: TaskRun) -> str:
+    event: str = run.messages[-1]["event"]
+    return event
+
+
 SUCCESS = End("success", "successful")
+RETRY = End("retry", "warning", "ConnectionError: away")
 
 
 def test_every_outcome_is_recorded(worker: Worker) -> None:
@@ -151,3 +169,177 @@ def test_task_that_another_replaces_has_that_ones_end(worker: Worker) -> None:
     assert ended(celery_id, SUCCESS), ends(celery_id)
 
     assert TaskRun.objects.get(celery_id=celery_id).system_task.name == "tests.succeed"
+
+
+def test_attempts_are_rows_with_queue_worker_and_wait(worker: Worker) -> None:
+    celery_id = send("tests.retry", 2)
+    assert ended(celery_id, RETRY, RETRY, SUCCESS), worker.log.read_text()
+
+    runs = list(TaskRun.objects.filter(celery_id=celery_id).order_by("attempt"))
+    assert [run.attempt for run in runs] == [1, 2, 3]
+    for run in runs:
+        assert run.queue == "celery"
+        assert run.worker.startswith("celery@")
+        assert run.wait is not None
+        assert 0 <= run.wait < 10
+        assert run.sent_timestamp
+        assert run.start_timestamp
+        assert run.sent_timestamp < run.start_timestamp
+    assert [message["event"] for message in runs[0].messages] == [
+        "Attempt 1",
+        "Retry in 0.05 s: ConnectionError: away",
+    ]
+
+
+def test_simultaneous_runs_keep_their_messages_apart(worker: Worker) -> None:
+    sent = [send("tests.chat", number, 20) for number in range(8)]
+
+    for number, celery_id in enumerate(sent):
+        assert ended(celery_id, SUCCESS), worker.log.read_text()
+        run = TaskRun.objects.get(celery_id=celery_id)
+        assert run.args == [number, 20]
+        assert {message["event"] for message in run.messages} == {f"I am {number}"}
+        assert len(run.messages) == 20
+
+
+def test_what_a_tasks_own_threads_log_is_in_its_run(worker: Worker) -> None:
+    sent = [send("tests.start_threads", number) for number in range(5)]
+
+    for number, celery_id in enumerate(sent):
+        assert ended(celery_id, SUCCESS), worker.log.read_text()
+        run = TaskRun.objects.get(celery_id=celery_id)
+        assert [message["event"] for message in run.messages] == [
+            f"Thread of {number}",
+            f"Pool of {number}",
+        ]
+
+
+@pytest.fixture
+def token() -> str:
+    admin = get_user_model().objects.create_superuser("admin")
+    _, token = AuthToken.objects.create(user=admin, expiry=None)
+    return str(token)
+
+
+def get(url: str, token: str) -> Any:
+    request = Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def test_record_of_a_task_that_ran_is_read_over_http(
+    worker: Worker, live_server: Any, token: str
+) -> None:
+    sent = {
+        "tests.succeed": send("tests.succeed", 3, label="x"),
+        "tests.fail": send("tests.fail"),
+        "tests.retry": send("tests.retry", 1),
+        "tests.warn": send("tests.warn"),
+    }
+    for name, celery_id in sent.items():
+        assert ended(celery_id, *ENDS[name][1]), worker.log.read_text()
+
+    api = f"{live_server.url}/api/v3/events/system_tasks"
+    success = get(f"{api}/{system_task_uuid('tests.succeed')}/", token)
+    assert success["name"] == success["full_name"] == "tests.succeed"
+    assert success["description"] == "Say hello."
+    assert success["status"] == "successful"
+    assert [message["event"] for message in success["messages"]] == [
+        "Hello 3",
+        "Hello from another logger",
+        "Hello from print",
+    ]
+    assert success["messages"][0]["attributes"] == {"label": "x"}
+    assert success["expiring"] is True
+
+    failure = get(f"{api}/{system_task_uuid('tests.fail')}/", token)
+    assert failure["status"] == "error"
+    last = failure["messages"][-1]
+    assert last["event"] == "tests.tasks.ShopError: order 7: no such order"
+    assert "KeyError: 'order'" in last["attributes"]["exception"]["traceback"]
+
+    assert get(f"{api}/{system_task_uuid('tests.warn')}/", token)["status"] == "warning"
+    assert get(f"{api}/{system_task_uuid('tests.retry')}/", token)["status"] == "successful"
+
+
+@pytest.mark.parametrize("name", ["tests.die", "tests.exit"])
+@IN_PREFORK
+def test_child_that_is_gone_is_recorded_as_error(worker: Worker, name: str) -> None:
+    run = outcome(worker, send(name))
+
+    assert (run.state, run.status, run.attempt) == ("failure", "error", 1)
+    assert "WorkerLostError" in run.exception
+    assert (run.queue, run.args, run.kwargs) == ("celery", [], {})
+    assert run.worker.startswith("celery@")
+
+
+@IN_PREFORK
+def test_hard_time_limit_is_recorded_as_error(worker: Worker) -> None:
+    sent = app.send_task("tests.sleep", args=(60,), time_limit=1)
+    run = outcome(worker, str(sent.id))
+
+    assert (run.state, run.status) == ("failure", "error")
+    assert "TimeLimitExceeded" in run.exception
+    assert run.duration is not None
+    assert 0.9 < run.duration < 30
+
+
+@IN_PREFORK
+def test_task_that_is_terminated_while_it_runs_is_recorded_as_error(worker: Worker) -> None:
+    before = len(worker.log.read_text())
+    celery_id = send("tests.sleep", 60)
+    assert eventually(lambda: "Sleeping" in worker.log.read_text()[before:])
+    app.control.revoke(celery_id, terminate=True)
+    run = outcome(worker, celery_id)
+
+    assert (run.state, run.status) == ("revoked", "error")
+    assert last_event(run) == "Terminated by SIGTERM while it ran"
+
+
+@IN_PREFORK
+def test_task_that_is_revoked_before_its_start_is_recorded_as_warning(worker: Worker) -> None:
+    celery_id = str(uuid4())
+    assert eventually(lambda: bool(app.control.ping(timeout=1)))  # it hears what is broadcast
+    app.control.revoke(celery_id)
+    assert eventually(lambda: celery_id in worker.log.read_text()), worker.log.read_text()
+    app.send_task("tests.succeed", task_id=celery_id)
+    run = outcome(worker, celery_id)
+
+    assert (run.state, run.status) == ("revoked", "warning")
+    assert last_event(run) == "Revoked before it started"
+
+
+@IN_PREFORK
+def test_expired_task_is_recorded_as_warning(worker: Worker) -> None:
+    run = outcome(worker, str(app.send_task("tests.succeed", expires=-1).id))
+
+    assert (run.state, run.status) == ("revoked", "warning")
+    assert last_event(run) == "Expired before it started"
+
+
+@IN_PREFORK
+def test_unregistered_task_is_recorded_as_error(worker: Worker) -> None:
+    run = outcome(worker, send("tests.nobody_knows"))
+
+    assert (run.state, run.status) == ("failure", "error")
+    assert run.system_task.name == "tests.nobody_knows"
+    assert "nobody_knows" in run.exception
+
+
+@IN_PREFORK
+def test_soft_time_limit_is_recorded_as_error(worker: Worker) -> None:
+    celery_id = app.send_task("tests.sleep", args=[60], soft_time_limit=1).id
+
+    run = outcome(worker, celery_id)
+
+    assert (run.state, run.status) == ("failure", "error")
+    assert "SoftTimeLimitExceeded" in run.exception
+
+
+@IN_PREFORK
+def test_task_whose_child_was_lost_and_that_runs_again_has_that_end(
+    worker: Worker, tmp_path: Path
+) -> None:
+    celery_id = app.send_task("tests.lose_child", args=[str(tmp_path / "marker")]).id
+
+    assert outcome(worker, celery_id).state == "success"

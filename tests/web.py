@@ -1,14 +1,12 @@
 """The web server, as a process of its own, over the test database and broker."""
 
-import os
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
+from tests import processes
 from tests.waiting import eventually
-from tests.workers import ROOT, environment
+from tests.workers import environment
 
 
 class Web:
@@ -24,15 +22,7 @@ class Web:
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port)]
         command += ["--blocking-threads", "4", "--no-ws", "config.wsgi:application"]
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment(),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = processes.start(command, self.log, environment())
 
         def listening() -> bool:
             with socket.socket() as client:
@@ -42,10 +32,4 @@ class Web:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        finally:
-            if self.process.poll() is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+        processes.stop(self.process)

@@ -2,20 +2,19 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from django.conf import settings
 from django.db import connection
 
 from config.celery import app
+from systemtasks.models import TaskRun
+from tests import processes
 from tests.waiting import eventually
-
-ROOT = Path(__file__).resolve().parent.parent
 
 POOLS = {
     "prefork": ("--pool", "prefork", "--concurrency", "2"),
@@ -55,6 +54,8 @@ class Worker:
     ) -> None:
         self.log = log
         self._command = [*launcher, sys.executable, "-m", "celery", "--app", "config", "worker"]
+        # It would ask in vain for other workers, for a second, before it is ready.
+        self._command += ["--without-mingle", "--without-gossip"]
         self._command += ["--include", include, "--loglevel", "INFO", *options]
         self._environment = environment
         self._variables = variables
@@ -63,28 +64,13 @@ class Worker:
         if self._environment is None:
             with app.connection_for_write() as broker:
                 app.control.purge(connection=broker)
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env={
-                    **(environment() if self._environment is None else self._environment),
-                    **self._variables,
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        services = environment() if self._environment is None else self._environment
+        self.process = processes.start(self._command, self.log, {**services, **self._variables})
         assert eventually(lambda: " ready." in self.log.read_text()), self.log.read_text()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self.stop()
-        finally:
-            if self.process.poll() is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+        self.stop()
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to the worker and its children at once, as when a host goes down."""
@@ -92,6 +78,22 @@ class Worker:
 
     def stop(self) -> None:
         """Shut it down warmly, as a deployment does."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
+        processes.stop(self.process)
+
+    def kill(self) -> None:
+        """Kill it and its children at once, as the kernel does for want of memory."""
+        processes.kill(self.process)
+
+
+def send(name: str, *args: Any, **kwargs: Any) -> str:
+    """Send a task; returns its Celery id."""
+    return str(app.send_task(name, args=args, kwargs=kwargs).id)
+
+
+def outcome(worker: Worker, celery_id: str) -> TaskRun:
+    """How the run ended, for sure."""
+    found = TaskRun.objects.filter(
+        celery_id=celery_id, finish_timestamp__isnull=False, lease__isnull=True
+    )
+    assert eventually(found.exists), (list(TaskRun.objects.values()), worker.log.read_text())
+    return found.get()

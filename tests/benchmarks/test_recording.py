@@ -1,11 +1,10 @@
 """The benchmark of recording runs, and tells every figure; which, is not for a test to say."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT
 
 ROWS = """
 throughput: nothing

@@ -18,9 +18,11 @@ from celery import Celery
 
 from config.embedded import Services
 from config.embedded.servers import Postgres, Service, Valkey
+from tests import processes
 from tests.chaos.books import Notes, faults
+from tests.processes import ROOT
 from tests.waiting import eventually
-from tests.workers import ROOT, Worker
+from tests.workers import Worker
 
 CHILDREN = 2
 QUEUES = ("celery", "unacked")  # what is sent, and what a worker has taken and not begun
@@ -252,7 +254,7 @@ class ChaosWorker(Worker):
         """Kill the worker and its children, which the kernel would kill with it."""
         self._scene.killed += CHILDREN
         children = self.children
-        os.killpg(self.process.pid, signal.SIGKILL)
+        super().kill()
         self._wait_for(children)
         self._scene.lose_reserved()
 
@@ -274,8 +276,7 @@ class ChaosWorker(Worker):
         if cold:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(15)
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            processes.kill(self.process)
         self._wait_for(children)
         if cold:
             self._scene.lose_reserved()

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.processes import ROOT
 from tests.waiting import eventually
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 HOLD = """
 import sys
 from pathlib import Path

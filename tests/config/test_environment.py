@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from config import environment
+from tests.processes import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+Ended = subprocess.CompletedProcess[str]
+
 PRODUCTION = {
     "DATABASE_URL": "postgresql://user:word@db.internal/tasks",
     "BROKER_URL": "redis://broker.internal/0",
@@ -18,7 +20,7 @@ PRODUCTION = {
 }
 
 
-def load_settings(**variables: str) -> "subprocess.CompletedProcess[str]":
+def load_settings(**variables: str) -> Ended:
     base = {name: os.environ[name] for name in ("PATH", "DATA_DIR") if name in os.environ}
     return subprocess.run(
         [sys.executable, "-c", "import config.settings"],
@@ -36,37 +38,48 @@ def test_production_settings_load() -> None:
     assert (loaded.returncode, loaded.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("DATABASE_URL", "mysql://user@host/db"),
-        ("DATABASE_URL", "postgresql://user@host"),
-        ("DATABASE_URL", "postgresql://user@host:port/db"),
-        ("DATABASE_URL", "postgresql://user@host/db?no_such_option=1"),
-        ("BROKER_URL", "amqp://guest@host//"),
-        ("BROKER_URL", "redis://"),
-        ("BROKER_URL", "redis://host:port/0"),
-        ("BROKER_URL", "redis://host:6379/name"),
-        ("BROKER_URL", "redis+socket://"),
-        ("ALLOWED_HOSTS", "https://tasks.internal"),
-        ("EXPIRES_AFTER_DAYS", "9999999"),
-        ("CSRF_TRUSTED_ORIGINS", "://"),
-        ("SECRET_KEY", ""),
-        ("SECRET_KEY", "short"),
-        ("SECRET_KEY", "django-insecure-q7Zr0xWc4LmB9vTn2KsYd8HfGj3PaEu6RiOo1NbVwXkCzMtQ5S"),
-        ("SECRET_KEY", "change-me" * 10),
-        ("ALLOWED_HOSTS", ""),
-        ("DEBUG", "perhaps"),
-        ("HTTPS", "2"),
-        ("LOG_LEVEL", "LOUD"),
-        ("RECORD_LOG_LEVEL", "LOUD"),
-        ("EXPIRES_AFTER_DAYS", "soon"),
-        ("EXPIRES_AFTER_DAYS", "-1"),
-        ("CSRF_TRUSTED_ORIGINS", "tasks.internal"),
-    ],
-)
-def test_bad_value_stops_the_start_with_one_sentence_that_names_it(name: str, value: str) -> None:
-    loaded = load_settings(**{**PRODUCTION, name: value})
+BAD = [
+    ("DATABASE_URL", "mysql://user@host/db"),
+    ("DATABASE_URL", "postgresql://user@host"),
+    ("DATABASE_URL", "postgresql://user@host:port/db"),
+    ("DATABASE_URL", "postgresql://user@host/db?no_such_option=1"),
+    ("BROKER_URL", "amqp://guest@host//"),
+    ("BROKER_URL", "redis://"),
+    ("BROKER_URL", "redis://host:port/0"),
+    ("BROKER_URL", "redis://host:6379/name"),
+    ("BROKER_URL", "redis+socket://"),
+    ("ALLOWED_HOSTS", "https://tasks.internal"),
+    ("EXPIRES_AFTER_DAYS", "9999999"),
+    ("CSRF_TRUSTED_ORIGINS", "://"),
+    ("SECRET_KEY", ""),
+    ("SECRET_KEY", "short"),
+    ("SECRET_KEY", "django-insecure-q7Zr0xWc4LmB9vTn2KsYd8HfGj3PaEu6RiOo1NbVwXkCzMtQ5S"),
+    ("SECRET_KEY", "change-me" * 10),
+    ("ALLOWED_HOSTS", ""),
+    ("DEBUG", "perhaps"),
+    ("HTTPS", "2"),
+    ("LOG_LEVEL", "LOUD"),
+    ("RECORD_LOG_LEVEL", "LOUD"),
+    ("EXPIRES_AFTER_DAYS", "soon"),
+    ("EXPIRES_AFTER_DAYS", "-1"),
+    ("CSRF_TRUSTED_ORIGINS", "tasks.internal"),
+]
+
+
+@pytest.fixture(scope="module")
+def starts() -> dict[tuple[str, str], Ended]:
+    """The start with each of the bad values; on as many processors as there are."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        loaded = pool.map(lambda bad: load_settings(**PRODUCTION | dict([bad])), BAD)
+        return dict(zip(BAD, loaded, strict=True))
+
+
+@pytest.mark.parametrize("bad", BAD, ids=" ".join)
+def test_bad_value_stops_the_start_with_one_sentence_that_names_it(
+    starts: dict[tuple[str, str], Ended], bad: tuple[str, str]
+) -> None:
+    name, _ = bad
+    loaded = starts[bad]
 
     assert loaded.returncode == 1
     assert loaded.stdout == ""

@@ -13,7 +13,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.config.test_embedded import ROOT, processes
+from tests.config.test_embedded import processes
+from tests.processes import ROOT
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow

@@ -1,12 +1,18 @@
 """A client that asks as an API client does, with nothing but a token."""
 
-from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import pytest
 from django.test import Client
 
-from events.usage import usage
 from tests import factories
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Literal[True] | None:
+    """Import Schemathesis, which takes seconds, only where its tests, all of them slow, may run."""
+    fast = config.getoption("markexpr") == "not slow"
+    return True if fast and collection_path.name == "test_schemathesis.py" else None
 
 
 def client_of(username: str, *permissions: str) -> Client:
@@ -24,10 +30,3 @@ def reader(db: None) -> Client:
 def runner(db: None) -> Client:
     """Somebody who may run, and nothing else."""
     return client_of("runner", "run")
-
-
-@pytest.fixture(autouse=True)
-def no_notes() -> Iterator[None]:
-    """No note of a token of one test in another."""
-    yield
-    usage.forget()

@@ -3,19 +3,21 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from authentik_client.api.events_api import EventsApi
-from authentik_client.api_client import ApiClient
-from authentik_client.configuration import Configuration
-from authentik_client.exceptions import ApiException
 from django.conf import settings
 from kombu import Connection
 
 from systemtasks.models import SystemTask
 from tests import factories
 from tests.web import Web
+
+# Importing the client takes seconds, which the tests that are not slow need not wait for.
+if TYPE_CHECKING:
+    from authentik_client.api.events_api import EventsApi
+    from authentik_client.exceptions import ApiException
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 QUEUE = "tests-client"
@@ -27,21 +29,25 @@ def web(transactional_db: None, tmp_path: Path) -> Iterator[Web]:
         yield web
 
 
-def api(web: Web, token: str) -> EventsApi:
+def api(web: Web, token: str) -> "EventsApi":
+    from authentik_client.api.events_api import EventsApi
+    from authentik_client.api_client import ApiClient
+    from authentik_client.configuration import Configuration
+
     configuration = Configuration(host=f"{web.url}/api/v3", access_token=token)
     return EventsApi(ApiClient(configuration))
 
 
 @pytest.fixture
-def events(web: Web) -> EventsApi:
+def events(web: Web) -> "EventsApi":
     return api(web, factories.token(factories.user("all", "view", "run")))
 
 
-def refusal(error: ApiException) -> tuple[int, str]:
+def refusal(error: "ApiException") -> tuple[int, str]:
     return error.status, json.loads(error.body or "")["code"]
 
 
-def test_the_client_lists_pages_retrieves_and_runs(events: EventsApi) -> None:
+def test_the_client_lists_pages_retrieves_and_runs(events: "EventsApi") -> None:
     tasks = [factories.system_task(f"t{number}", "uid") for number in range(3)]
     factories.task_run(tasks[0], queue=QUEUE)
     first = events.events_system_tasks_list(page_size=2, ordering="name")
@@ -66,7 +72,9 @@ def test_the_client_lists_pages_retrieves_and_runs(events: EventsApi) -> None:
     assert message.headers["task"] == "t0"
 
 
-def test_the_client_reads_every_error(web: Web, events: EventsApi) -> None:
+def test_the_client_reads_every_error(web: Web, events: "EventsApi") -> None:
+    from authentik_client.exceptions import ApiException
+
     task: SystemTask = factories.system_task()
     with pytest.raises(ApiException) as error:
         events.events_system_tasks_retrieve(str(uuid4()))

@@ -1,4 +1,4 @@
-"""Celery's signals end in the right record, here in eager mode; test_worker.py has real workers."""
+"""Celery's signals end in the right record, here in eager mode; test_outcomes.py has workers."""
 
 import json
 from datetime import timedelta

@@ -72,27 +72,27 @@ def journal_folder(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Writer]:
-    """A writer of the test's own, whose thread leaves no connection behind."""
+    """A writer of the test's own, whose thread does nothing more when the test is over."""
     made = Writer()
     yield made
-    made.flush()
     monkeypatch.undo()
-    made.submit(record("the last one"))
-    made.flush()
-    close_in_thread(made)
+    if made._thread:
+        put_to_rest(made)
 
 
-def close_in_thread(made: Writer) -> None:
-    closed = threading.Event()
+def put_to_rest(made: Writer) -> None:
+    """Have its thread, which never ends, hold no connection and read no other test's settings."""
+    resting = threading.Event()
 
-    def close(_: list[RunRecord]) -> None:
+    def rest() -> None:
         connection.close()
-        closed.set()
+        resting.set()
+        threading.Event().wait()
 
-    made._write_until_done = close  # type: ignore[assignment, method-assign]
-    made._keep_house = lambda: None  # type: ignore[method-assign]
-    made.submit(record())
-    assert closed.wait(10)
+    made._keep_house = rest  # type: ignore[method-assign]
+    made._hurry.set()
+    made._work.set()
+    assert resting.wait(10)
 
 
 @pytest.mark.django_db
