@@ -277,7 +277,10 @@ def _write(records: Sequence[RunRecord]) -> None:
     written = _upsert_runs(runs)
     told = _tell(ADD_MESSAGES, _too_late(runs, written))
     closed = _tell(CLOSE_LOST, lost)
-    written += _upsert_runs([record for record in lost if record.key not in closed.values()])
+    first = [record for record in lost if record.key not in closed.values()]
+    written += (new := _upsert_runs(first))
+    # Where a child has written what it knows of an end between those two, that can be closed now.
+    closed |= _tell(CLOSE_LOST, [record for record in first if record not in new])
 
     # A sure end counts for its task, even if a later run of the same id has its row by now.
     ended = [record for record in records if record.finish_timestamp and _is_sure(record)]
@@ -286,8 +289,8 @@ def _write(records: Sequence[RunRecord]) -> None:
     if tasks:
         _execute(UPSERT_SYSTEM_TASKS, _given_records(tasks.values()))
     unfinished = [record for record in runs if record.finish_timestamp is None]
-    new = [(record, record.expires) for record in unfinished if _uuid(record) not in _known]
-    _insert_unrun(INSERT_SENT, new)
+    unrun = [(record, record.expires) for record in unfinished if _uuid(record) not in _known]
+    _insert_unrun(INSERT_SENT, unrun)
     _tell_system_tasks([*told, *closed])
     if len(_known) > KNOWN_LIMIT:
         _known.clear()

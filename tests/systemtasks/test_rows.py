@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise, permutations
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from systemtasks.models import SystemTask, TaskRun
 from systemtasks.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
 from tests.systemtasks.test_writer import NOON, record
+from tests.waiting import eventually
 
 LEASE = UUID(int=1)
 OTHER = UUID(int=2)
@@ -281,6 +283,29 @@ def test_unsure_end_gives_way_to_a_sure_one_and_never_the_other_way(
     records = [unsure(), sure] if unsure_first else [sure, unsure()]
     for batch in [records] if together else [[one] for one in records]:
         rows.write(batch)
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.exception, run.lease) == ("WorkerLostError: 9", None)
+    assert (run.status, events(run)) == (task.status, events(task))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_main_process_that_writes_while_its_child_does_has_the_last_word() -> None:
+    def tell() -> None:
+        rows.write([lost()])
+        connection.close()
+
+    def waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            return bool(cursor.fetchone()[0])
+
+    main_process = Thread(target=tell)
+    with transaction.atomic():
+        rows.write([unsure()])
+        main_process.start()
+        assert eventually(waiting)
+    main_process.join(30)
     run, task = TaskRun.objects.get(), SystemTask.objects.get()
 
     assert (run.exception, run.lease) == ("WorkerLostError: 9", None)
