@@ -45,12 +45,20 @@ def install() -> None:
     the logging may have been configured anew: it adds nothing twice.
     """
     handler = _handler()
+    if not logging.root.handlers and logging.lastResort is not None:
+        # What a process without any configuration prints of warnings is printed still.
+        logging.root.addHandler(logging.lastResort)
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
         if not isinstance(logger, logging.Logger):
             continue
         passes_on = logger.propagate and logger.parent is not None
         if not passes_on and handler not in logger.handlers:
             logger.addHandler(handler)
+
+
+def are_captured() -> bool:
+    """Whether the root logger still has the handler: no configuration has come in between."""
+    return _handler() in logging.root.handlers
 
 
 @cache

@@ -53,6 +53,14 @@ class Pending:
         self._count += 1
         self._size += len(line)
 
+    def confirm(self, record: RunRecord) -> bool:
+        """Have this record, one of the latest, be of a sure end; whether it still waits here."""
+        latest = self._batches[-1].records if self._batches else []
+        waits = any(one is record for one in reversed(latest))
+        if waits:
+            record.lease = None
+        return waits
+
     def take(self) -> Batch | None:
         """The oldest batch, which is the caller's from now on."""
         if not self._batches:

@@ -54,6 +54,10 @@ class Run:
     chosen_status: Status | None = None
     exception: str = ""
     ended: bool = False
+    noted: RunRecord | None = None
+    """What was recorded when the task had succeeded, and its `after_return` was still to come."""
+    noted_said: int = 0
+    """How much it had said by then."""
 
     @property
     def celery_id(self) -> str:
@@ -129,6 +133,22 @@ class Run:
             lease=None if sure else self.lease,
             lost=self.lease if self.lost else None,
         )
+
+    def succeed(self) -> RunRecord:
+        """The record of this attempt, should its process not live to tell of its end."""
+        self.noted = self.finish(State.SUCCESS, sure=False)
+        self.noted_said = self.messages.said
+        self.ended = False
+        return self.noted
+
+    @property
+    def noted_success(self) -> RunRecord | None:
+        """What was recorded of its success, if it is still all that there is to say."""
+        noted = self.noted
+        if noted is None or self.noted_said != self.messages.said:
+            return None
+        same = noted.uid == self.uid and noted.status == self._status(State.SUCCESS)
+        return noted if same else None
 
     def in_progress(self) -> RunRecord:
         """The record of this attempt as it stands."""

@@ -154,6 +154,14 @@ DELETE_UNRUN = f"""
     AND NOT EXISTS (SELECT FROM systemtasks_taskrun AS run WHERE run.system_task_id = task.uuid)
 """  # noqa: S608
 
+# A run whose success is not kept has a row while it is in progress, in case its worker vanishes.
+_KEY_COLUMNS = {name: TASK_RUN_COLUMNS[name] for name in ("celery_id", "attempt")}
+DELETE_UNSAVED = f"""
+    DELETE FROM systemtasks_taskrun AS run USING {_given(_KEY_COLUMNS, "unsaved")}
+    WHERE run.celery_id = unsaved.celery_id AND run.attempt = unsaved.attempt
+    AND run.finish_timestamp IS NULL
+"""  # noqa: S608
+
 CLOSE_LOST = f"""
     UPDATE systemtasks_taskrun AS run
     SET state = lost.state, status = lost.status, exception = lost.exception,
@@ -285,6 +293,7 @@ def _write(records: Sequence[RunRecord]) -> None:
     # A sure end counts for its task, even if a later run of the same id has its row by now.
     ended = [record for record in records if record.finish_timestamp and _is_sure(record)]
     ended += [record for record in written if record.finish_timestamp and not _is_sure(record)]
+    ended += [record for record in runs if not record.save_run and not _is_sure(record)]
     tasks = {_uuid(record): record for record in sorted(ended, key=_order)}
     if tasks:
         _execute(UPSERT_SYSTEM_TASKS, _given_records(tasks.values()))
@@ -317,6 +326,8 @@ def _order(record: RunRecord) -> tuple[datetime, bool, bool, datetime]:
 def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
     """Write their rows; which of them stand now."""
     saved = [record for record in records if record.save_run]
+    if len(saved) < len(records):
+        _execute(DELETE_UNSAVED, _given_records(one for one in records if not one.save_run))
     if not saved:
         return []
     # Their SystemTasks may come later in the transaction: the foreign key is a deferred one.

@@ -43,6 +43,7 @@ def connect() -> None:
         (signals.task_unknown, note_unknown),
         (signals.task_revoked, note_revoked),
         (signals.task_prerun, begin),
+        (signals.task_success, note_success),
         (signals.task_failure, note_failure),
         (signals.task_retry, note_retry),
         (signals.task_internal_error, note_internal_error),
@@ -88,6 +89,15 @@ def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # no
         run = received.attempt(info, context, args=args, kwargs=kwargs)
         recorder.start(run, nested=bool(context.is_eager))
         writer.watch(run)
+        if not logs.are_captured():
+            capture_logs()
+
+
+@never_raising
+def note_success(sender: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
+    # The process may be killed before task_postrun, and Celery then knows of a success.
+    if run := recorder.running(sender.request.id or ""):
+        writer.submit(run.succeed())
 
 
 @never_raising
@@ -138,6 +148,8 @@ def note_internal_error(
 @never_raising
 def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     if (run := recorder.end(task_id)) is None:
+        return
+    if state == State.SUCCESS.name and _is_as_noted(run):
         return
     if state in STATES:
         _end(run, STATES[state])
@@ -218,6 +230,15 @@ def _end(run: Run, state: State, error: BaseException | None = None, *, sure: bo
         run.fail(error)
     writer.leave(run)
     writer.submit(run.finish(state, sure=sure))
+
+
+def _is_as_noted(run: Run) -> bool:
+    """Whether a run that has succeeded is on record as it is."""
+    if (noted := run.noted_success) is None or not writer.confirm(noted):
+        return False
+    run.ended = True
+    writer.leave(run)
+    return True
 
 
 def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401

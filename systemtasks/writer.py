@@ -3,9 +3,11 @@
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from django.db import DataError, IntegrityError, connections
@@ -65,12 +67,16 @@ class Writer:
                 self._start()
         self._wake()
 
+    def confirm(self, record: RunRecord) -> bool:
+        """Have this record's end be a sure one; whether it was not too late for that."""
+        with self._lock:
+            return self._pending.confirm(record)
+
     def watch(self, run: Run) -> None:
         """Have a row for this run if it is still in progress when the next batch is written."""
-        if run.task.save_on_success:
-            self._in_progress.add(run)
-            self.start()
-            self._wake()
+        self._in_progress.add(run)
+        self.start()
+        self._wake()
 
     def leave(self, run: Run) -> None:
         """Watch this run no longer."""
@@ -130,11 +136,16 @@ class Writer:
     def _run(self) -> None:
         recorder.current.set(None)  # it is started in a run, and belongs to none
         while True:
-            if self._work.wait(self._in_progress.patience(_housekeeping_interval())):
-                self._hurry.wait(conf().BATCH_INTERVAL)
-            self._work.clear()
-            self._write_pending()
-            self._keep_house()
+            try:
+                if self._work.wait(self._in_progress.patience(_housekeeping_interval())):
+                    self._hurry.wait(conf().BATCH_INTERVAL)
+                self._work.clear()
+                with _no_coroutine():
+                    self._write_pending()
+                    self._keep_house()
+            except Exception:
+                logger.exception("The writer of task runs goes on after an error of its own")
+                time.sleep(LONGEST_PAUSE)
 
     def _write_pending(self) -> None:
         in_progress = self._in_progress.records()
@@ -173,7 +184,7 @@ class Writer:
             try:
                 self._write_or_split(records)
             except Exception as error:  # noqa: BLE001 - whatever it is, the records must stay
-                connections[conf().DATABASE].close()
+                _hang_up()
                 if since is None:
                     since = time.monotonic()
                     logger.warning("Task runs wait: the database does not take them (%s)", error)
@@ -224,7 +235,7 @@ class Writer:
             self._keeper.keep()
             self._announce()
         except Exception as error:  # noqa: BLE001 - the database is away, and will be back
-            connections[conf().DATABASE].close()
+            _hang_up()
             logger.debug("Not now: %s", error)
         self._adopt_orphans()
 
@@ -253,6 +264,34 @@ class Writer:
             for begin in range(0, len(records), limit):
                 self._write_until_done(records[begin : begin + limit])
             segment.remove()
+
+
+@contextmanager
+def _no_coroutine() -> Iterator[None]:
+    """Tell Django that this thread runs no coroutine.
+
+    With gevent, a task's `asyncio.run` seems to run in all greenlets of the process, this one
+    among them, and Django refuses them its connections.
+    """
+    if "DJANGO_ALLOW_ASYNC_UNSAFE" in os.environ or not _is_a_greenlet():
+        yield
+        return
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    try:
+        yield
+    finally:
+        os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE", None)
+
+
+def _is_a_greenlet() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _hang_up() -> None:
+    """Close this thread's connection, if it lets itself be closed."""
+    with suppress(Exception):
+        connections[conf().DATABASE].close()
 
 
 def _housekeeping_interval() -> float:

@@ -1,5 +1,6 @@
 """Tasks for the tests, each ending in another way; a worker loads them by `--include`."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -75,6 +76,23 @@ def ignore() -> None:
 @shared_task(name="tests.reject")
 def reject() -> None:
     raise Reject("not mine", requeue=False)
+
+
+class DiesAfterwards(Task[Any, Any]):
+    """A task whose process is killed when it has succeeded, and has not yet said so to Celery."""
+
+    def after_return(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(base=DiesAfterwards, name="tests.die_afterwards", ignore_result=False)
+def die_afterwards() -> None:
+    logger.info("Done")
+
+
+@shared_task(name="tests.sleep_in_a_coroutine")
+def sleep_in_a_coroutine(seconds: float) -> None:
+    asyncio.run(asyncio.sleep(seconds))
 
 
 class UnpicklableError(Exception):

@@ -72,6 +72,21 @@ def test_sent_task_that_runs_is_one_run(worker: Worker) -> None:
     assert SystemTask.objects.get().status == "successful"
 
 
+def test_eager_run_in_a_process_of_any_kind_has_its_messages(transactional_db: None) -> None:
+    code = "import django, logging; django.setup(); logging.basicConfig(level=logging.INFO); "
+    code += "from tests import tasks; print(tasks.succeed.apply((7,)).id)"
+    variables = {**environment(), "DJANGO_SETTINGS_MODULE": "config.settings"}
+    command = [sys.executable, "-c", code]
+    celery_id = subprocess.check_output(command, cwd=ROOT, env=variables, text=True).splitlines()[
+        -1
+    ]
+
+    assert events(TaskRun.objects.get(celery_id=celery_id)) == [
+        "Hello 7",
+        "Hello from another logger",
+    ]
+
+
 def test_run_knows_the_run_that_sent_it(worker: Worker) -> None:
     parent = app.send_task("tests.parent")
     assert eventually(TaskRun.objects.filter(parent_id=parent.id, state="success").exists)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from config.celery import app
 from systemtasks.models import SystemTask, TaskRun
@@ -123,3 +124,32 @@ def test_exit_ends_the_run_in_the_pools_that_say_nothing_more(
         assert eventually(found.exists)
 
     assert found.get().exception == "SystemExit: 3"
+
+
+def test_success_stands_where_the_child_is_killed_before_it_has_returned(
+    transactional_db: None, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    backend = str(settings.CELERY_BROKER_URL)
+    with Worker(log, *POOLS["prefork"], CELERY_RESULT_BACKEND=backend):
+        celery_id = send("tests.die_afterwards")
+        assert eventually(lambda: "succeeded before the worker was lost" in log.read_text())
+        found = TaskRun.objects.filter(celery_id=celery_id, finish_timestamp__isnull=False)
+        assert eventually(found.exists), log.read_text()
+
+    run = found.get()
+    assert (run.state, run.status) == ("success", "successful")
+    assert run.system_task.status == "successful"
+    assert [message["event"] for message in run.messages] == ["Done"]
+
+
+def test_coroutine_in_one_greenlet_holds_up_no_record(
+    transactional_db: None, tmp_path: Path
+) -> None:
+    with Worker(tmp_path / "worker.log", *POOLS["gevent"]) as worker:
+        coroutine = TaskRun.objects.filter(celery_id=send("tests.sleep_in_a_coroutine", 5))
+        assert eventually(coroutine.filter(state="running").exists), worker.log.read_text()
+        assert outcome(worker, send("tests.succeed")).state == "success"
+        assert coroutine.get().state == "running"
+        assert eventually(coroutine.filter(state="success").exists), worker.log.read_text()
+        assert outcome(worker, send("tests.succeed")).state == "success"

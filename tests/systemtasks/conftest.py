@@ -32,6 +32,10 @@ class Collector:
     def submit(self, record: RunRecord) -> None:
         self.records.append(record)
 
+    def confirm(self, record: RunRecord) -> bool:
+        record.lease = None
+        return True
+
 
 @pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunRecord]]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pytest_django import Settings
@@ -74,6 +75,19 @@ def test_batches_are_taken_oldest_first_and_leave_no_file(pending: Pending, fold
     assert (on_disk(folder), pending.dropped, len(pending)) == ([], 0, 0)
     pending.tidy()
     assert list(folder.iterdir()) == []
+
+
+def test_end_of_a_record_is_confirmed_while_it_waits(pending: Pending) -> None:
+    first, second, third = (success(number, lease=UUID(int=1)) for number in range(3))
+    add(pending, first, second)
+    assert pending.confirm(second)
+    taken = pending.take()
+    add(pending, third)
+
+    assert not pending.confirm(first)
+    assert pending.confirm(third)
+    assert taken
+    assert [one.lease for one in (*taken.records, third)] == [UUID(int=1), None, None]
 
 
 def test_oldest_successes_go_first_and_their_entries_with_them(

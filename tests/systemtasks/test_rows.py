@@ -255,6 +255,22 @@ def test_main_process_alone_makes_the_row_where_the_child_wrote_none() -> None:
     assert (TaskRun.objects.get().state, SystemTask.objects.get().status) == ("failure", "error")
 
 
+def test_success_that_is_not_saved_has_a_row_only_while_it_is_in_progress() -> None:
+    rows.write([running()])
+    assert TaskRun.objects.get().state == "running"
+    rows.write([finished(save_run=False)])
+
+    assert not TaskRun.objects.exists()
+    assert SystemTask.objects.get().status == "successful"
+
+
+def test_unsaved_success_of_a_killed_child_counts_for_its_task() -> None:
+    rows.write([finished(save_run=False, lease=LEASE)])
+
+    assert not TaskRun.objects.exists()
+    assert SystemTask.objects.get().status == "successful"
+
+
 @pytest.mark.parametrize("order", list(permutations([finished(), lost()])))
 @pytest.mark.parametrize("together", [True, False])
 def test_end_that_the_child_knew_stands(order: Sequence[RunRecord], together: bool) -> None:

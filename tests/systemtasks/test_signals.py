@@ -1,6 +1,7 @@
 """Celery's signals end in the right record, here in eager mode; test_outcomes.py has workers."""
 
 import json
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from systemtasks import options, received, recorder, signals
 from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 from tests import tasks
+from tests.systemtasks.conftest import MakeTask
 
 
 def run(task: Task[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -153,3 +155,43 @@ def test_moments_are_in_utc(when: object) -> None:
 
 def test_other_moments_are_none() -> None:
     assert received.moment(None) is None
+
+
+def test_success_is_on_record_before_the_task_has_returned(
+    records: list[RunRecord], make_task: MakeTask
+) -> None:
+    noted: list[tuple[State, bool]] = []
+
+    class Observing(Task[Any, Any]):
+        def after_return(self, *_: Any) -> None:
+            noted.extend((record.state, record.lease is not None) for record in records)
+
+    make_task(lambda: None, base=Observing).apply()
+
+    assert noted == [(State.SUCCESS, True)]
+    assert [(record.state, record.lease) for record in records] == [(State.SUCCESS, None)]
+
+
+def test_what_a_task_says_after_its_success_is_recorded_as_well(
+    records: list[RunRecord], make_task: MakeTask
+) -> None:
+    class Talking(Task[Any, Any]):
+        def after_return(self, *_: Any) -> None:
+            tasks.logger.warning("Afterwards")
+
+    make_task(lambda: None, base=Talking).apply()
+
+    last = records[-1]
+    assert (last.state, last.status, last.lease) == (State.SUCCESS, Status.WARNING, None)
+    assert events(last) == ["Afterwards"]
+
+
+def test_logging_that_was_configured_anew_is_captured_again(records: list[RunRecord]) -> None:
+    before = list(logging.root.handlers)
+    try:
+        logging.root.handlers.clear()
+        run(tasks.succeed, 3)
+    finally:
+        logging.root.handlers[:] = before
+
+    assert events(records[0]) == ["Hello 3", "Hello from another logger"]
