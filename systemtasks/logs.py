@@ -4,6 +4,7 @@ import logging
 from functools import cache, lru_cache
 from typing import Any
 
+import orjson
 from celery.exceptions import SoftTimeLimitExceeded
 
 from systemtasks.conf import conf
@@ -75,12 +76,25 @@ def _add(run: Run, record: logging.LogRecord) -> None:
             for key, value in vars(record).items()
             if key in more and not str(key).startswith("_")
         }
-    if isinstance(record.msg, dict) and "event" in record.msg:
-        event = str(record.msg["event"])
-        attributes |= {k: v for k, v in record.msg.items() if k not in STRUCTLOG_KEYS}
+    if said := _structured(record):
+        event = str(said["event"])
+        attributes |= {k: v for k, v in said.items() if k not in STRUCTLOG_KEYS}
     else:
         event = record.getMessage()
     error = record.exc_info[1] if record.exc_info else None
     # Celery logs what a task prints as WARNING, but to print is no reason for a warning.
     level = logging.INFO if record.name == "celery.redirected" else record.levelno
     run.log(level, record.name, event, attributes, error)
+
+
+def _structured(record: logging.LogRecord) -> dict[str, Any] | None:
+    """The event dictionary of structlog, whose JSONRenderer may have made a text of it; or None."""
+    said: object = record.msg
+    if isinstance(said, str):
+        if record.args or not said.startswith("{"):
+            return None
+        try:
+            said = orjson.loads(said)
+        except ValueError:
+            return None
+    return said if isinstance(said, dict) and "event" in said else None

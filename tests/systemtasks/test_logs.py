@@ -56,6 +56,32 @@ def test_structlog_event_dictionary_is_taken_apart(run: Run) -> None:
     assert (message["event"], message["attributes"]) == ("paid", {"order": 7})
 
 
+def test_structlog_event_that_is_rendered_as_json_is_taken_apart(run: Run) -> None:
+    rendered = '{"order": 7, "password": "hunter2", "event": "paid", "level": "info"}'
+    logging.getLogger("shop").info(rendered)
+    (message,) = said(run)
+
+    assert message["event"] == "paid"
+    assert message["attributes"] == {"order": 7, "password": "********"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"order": 7}', '{"event": "paid"', "{}", "{", '{"event": "\ud800"}', "{%s} left"]
+)
+def test_text_that_only_looks_like_an_event_is_a_message(run: Run, text: str) -> None:
+    logging.getLogger("shop").info(text)
+    (message,) = said(run)
+
+    assert message["event"] == text.replace("\ud800", "\N{REPLACEMENT CHARACTER}")
+    assert message["attributes"] == {}
+
+
+def test_format_that_looks_like_an_event_is_a_format(run: Run) -> None:
+    logging.getLogger("shop").info('{"event": "%s"}', "paid")
+
+    assert [message["event"] for message in said(run)] == ['{"event": "paid"}']
+
+
 @pytest.mark.parametrize("name", ["celery.app.trace", "celery.worker.strategy", "kombu.x", "amqp"])
 def test_celerys_own_chatter_is_left_out(run: Run, name: str) -> None:
     logging.getLogger(name).warning("Task succeeded")
