@@ -176,6 +176,8 @@ def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> Run
         said.get("parent_id"),
         said.get("root_id"),
     )
+    if parent_id == celery_id:
+        parent_id = ""  # Celery takes the first attempt for the parent of an orphan's second one
     kept = arguments(info, args, kwargs)
     return info.blank.but(
         uid=kept.uid,

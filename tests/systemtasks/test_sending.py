@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.task import Context
+from celery.app.trace import trace_task
 from celery.signals import after_task_publish
 from celery.worker.strategy import proto1_to_proto2  # type: ignore[attr-defined]
 from pytest_django import Settings
@@ -92,6 +93,26 @@ def test_sender_and_family_are_known(records: list[RunRecord]) -> None:
 
     (record,) = records
     assert (record.sender, record.parent_id, record.root_id) == ("web@host", "father", "adam")
+
+
+@pytest.mark.parametrize("app", [2], indirect=True)  # protocol 1 knows no parents
+@pytest.mark.parametrize(("parent", "kept"), [("father", "father"), (None, "")])
+def test_retry_has_the_parent_of_the_first_attempt(
+    app: Celery, records: list[RunRecord], parent: str | None, kept: str
+) -> None:
+    @app.task(name="tests.retrying", bind=True, shared=False)
+    def retrying(self: Any) -> None:
+        raise self.retry()
+
+    first = {"id": "id-1", "root_id": "adam", "parent_id": parent, "retries": 0}
+    trace_task(retrying, "id-1", (), {}, request=first, app=app)
+    context = Context(sent_message(app).headers)
+    run = received.attempt(default_info("tests.retrying"), context, args=(), kwargs={})
+    queued, first_attempt = records
+
+    assert (queued.attempt, queued.parent_id, queued.root_id) == (2, kept, "adam")
+    assert (run.sent.attempt, run.sent.parent_id, run.sent.root_id) == (2, kept, "adam")
+    assert first_attempt.parent_id == kept
 
 
 def test_message_carries_when_it_was_sent_and_in_which_context(
