@@ -132,15 +132,39 @@ def test_nothing_is_recorded_outside_a_run() -> None:
     recorder.current.set(None)
 
 
-def test_message_that_cannot_be_formatted_does_not_reach_the_task(
+def test_malformed_call_is_one_message(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("malformed")
+    logger.propagate = False  # so that no other handler complains of it
+    logs.install()
+    logger.warning("Paid %d", "x", extra={"order": 7})
+    logger.warning("Paid %(sum)d", {"sum": "x", "password": "hunter2"})
+
+    assert [(message["event"], message["attributes"]) for message in said(run)] == [
+        ("Paid %d", {"args": ["x"], "order": 7}),
+        ("Paid %(sum)d", {"args": {"sum": "x", "password": "********"}}),
+    ]
+    assert capsys.readouterr().err == ""
+
+
+class Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("no str")
+
+    __repr__ = __str__
+
+
+def test_objects_that_cannot_be_printed_are_described(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
+    logging.getLogger("shop").warning(Hostile())
+    logging.getLogger("shop").warning("Paid %s", Hostile())
+    described = "<Hostile whose repr raises RuntimeError>"
 
-    logging.getLogger("shop").warning("%d", "no number")
-    logging.getLogger("shop").warning("next")
-
-    assert [message["event"] for message in said(run)] == ["next"]
+    assert [(message["event"], message["attributes"]) for message in said(run)] == [
+        (described, {"args": []}),
+        ("Paid %s", {"args": [described]}),
+    ]
 
 
 def test_soft_time_limit_that_comes_while_a_task_logs_reaches_the_task(
