@@ -56,7 +56,8 @@ class Conf:
 
     SENDER_CONTEXT: str = ""
     """The dotted path of a function without arguments, called in the sender whenever a task is
-    sent; what it returns, a small dictionary (user, request, tenant), is kept with the run."""
+    sent; what it returns, a small dictionary (user, request, tenant), is kept with the run. It may
+    return None."""
 
     KNOWN_FROM_START: str = "scheduled"
     """Which tasks have a row before they have run: `scheduled`, `registered`, or `none`."""

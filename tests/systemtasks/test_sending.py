@@ -53,6 +53,10 @@ def nothing() -> None:
     return None
 
 
+def no_dictionary() -> list[int]:
+    return [7]
+
+
 def too_much() -> dict[str, str]:
     return {"page": "x" * 5000}
 
@@ -153,7 +157,7 @@ def test_context_that_cannot_be_printed_is_made_storable(
     assert json.loads(records[0].context) == {"text": "\N{REPLACEMENT CHARACTER}" * 2}
 
 
-@pytest.mark.parametrize("said", ["raising", "nothing", "too_much"])
+@pytest.mark.parametrize("said", ["raising", "no_dictionary", "too_much"])
 def test_context_that_makes_no_sense_is_left_out_and_logged(
     app: Celery,
     records: list[RunRecord],
@@ -167,6 +171,17 @@ def test_context_that_makes_no_sense_is_left_out_and_logged(
     assert records[0].context == "{}"
     assert records[0].sent_timestamp
     assert "Recording failed in stamp" in caplog.text
+
+
+def test_sender_may_have_no_context(
+    app: Celery, records: list[RunRecord], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.nothing"}
+    app.send_task("tests.succeed")
+
+    assert records[0].context == "{}"
+    assert received.CONTEXT_HEADER not in sent_message(app).headers
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("said", ["[1]", "7", "{", "\x00", '{"a": "\\u0000"}', 7, None])
