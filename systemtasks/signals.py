@@ -139,11 +139,15 @@ def note_internal_error(
 def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     if (run := recorder.end(task_id)) is None:
         return
+    error = sys.exc_info()[1]
     if state in STATES:
         _end(run, STATES[state])
+    elif isinstance(error, Retry):  # which goes to an eager caller, without a signal of its own
+        run.retry(error.exc, _seconds_until(error.when))
+        _end(run, State.RETRY)
     else:
         # It ends by what no task catches. If a signal was the cause, the main process says more.
-        _end(run, State.FAILURE, sys.exc_info()[1], sure=False)
+        _end(run, State.FAILURE, error, sure=False)
 
 
 # In the worker's main process.
