@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -34,14 +35,28 @@ def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
         return Arguments(None, None, uid=uid)
     if not task.masked_positions and not kwargs and (text := _plain(args, rules.ARGUMENTS_LIMIT)):
         return Arguments(text, "{}", intact=True, uid=uid)
-    cleaner = Cleaner(rules.ARGUMENTS_LIMIT, rules.HIDDEN_KEYS)
+    keep = partial(_kept, task, args, kwargs, uid)
+    if kept := keep(rules.ARGUMENTS_LIMIT):
+        return kept
+    shorter = min(rules.TEXT_LIMIT, rules.ARGUMENTS_LIMIT // 4)
+    if kept := keep(shorter) or keep(shorter // 8):
+        return kept
+    note = f"(left out: these arguments take more than {rules.ARGUMENTS_LIMIT} bytes)"
+    return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid)
+
+
+def _kept(
+    task: TaskInfo, args: object, kwargs: object, uid: str, text_limit: int
+) -> Arguments | None:
+    """The arguments with their texts cut to that many characters; None if they take too much."""
+    rules = conf()
+    cleaner = Cleaner(text_limit, rules.HIDDEN_KEYS)
     kept_args = cleaner.clean(args) if args else []
     kept_kwargs = cleaner.clean(kwargs) if kwargs else {}
     intact = not _mask(task, kept_args, kept_kwargs) and cleaner.intact
     args_text, kwargs_text = orjson.dumps(kept_args), orjson.dumps(kept_kwargs)
-    if (size := len(args_text) + len(kwargs_text)) > rules.ARGUMENTS_LIMIT:
-        note = f"{size} bytes of arguments are more than the {rules.ARGUMENTS_LIMIT} that are kept"
-        return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid)
+    if len(args_text) + len(kwargs_text) > rules.ARGUMENTS_LIMIT:
+        return None
     return Arguments(args_text.decode(), kwargs_text.decode(), intact, uid)
 
 

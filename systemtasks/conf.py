@@ -56,7 +56,8 @@ class Conf:
 
     SENDER_CONTEXT: str = ""
     """The dotted path of a function without arguments, called in the sender whenever a task is
-    sent; what it returns, a small dictionary (user, request, tenant), is kept with the run."""
+    sent; what it returns, a small dictionary (user, request, tenant), is kept with the run. It may
+    return None."""
 
     KNOWN_FROM_START: str = "scheduled"
     """Which tasks have a row before they have run: `scheduled`, `registered`, or `none`."""
@@ -65,7 +66,8 @@ class Conf:
     """Whether a run's arguments are kept."""
 
     ARGUMENTS_LIMIT: int = 16384
-    """How many bytes of JSON a run's arguments may take; longer ones are cut."""
+    """How many bytes of JSON a run's arguments may take; the texts of longer ones are cut, and
+    where that is not enough, all are left out."""
 
     HIDDEN_KEYS: str = r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|HTTP_COOKIE"
     """Values under a key that matches are masked (the default is Django's `hidden_settings`)."""

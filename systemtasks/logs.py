@@ -4,10 +4,12 @@ import logging
 from functools import cache, lru_cache
 from typing import Any
 
+import orjson
 from celery.exceptions import SoftTimeLimitExceeded
 
 from systemtasks.conf import conf
 from systemtasks.recorder import Run, current
+from systemtasks.values import describe
 
 # What a record has without any `extra=`, and what Celery's own formatter adds to it.
 STANDARD_ATTRIBUTES = {
@@ -83,12 +85,38 @@ def _add(run: Run, record: logging.LogRecord) -> None:
             for key, value in vars(record).items()
             if key in more and not str(key).startswith("_")
         }
-    if isinstance(record.msg, dict) and "event" in record.msg:
-        event = str(record.msg["event"])
-        attributes |= {k: v for k, v in record.msg.items() if k not in STRUCTLOG_KEYS}
+    if said := _structured(record):
+        event = str(said["event"])
+        attributes |= {k: v for k, v in said.items() if k not in STRUCTLOG_KEYS}
     else:
-        event = record.getMessage()
+        event = _text(record, attributes)
     error = record.exc_info[1] if record.exc_info else None
     # Celery logs what a task prints as WARNING, but to print is no reason for a warning.
     level = logging.INFO if record.name == "celery.redirected" else record.levelno
     run.log(level, record.name, event, attributes, error)
+
+
+def _text(record: logging.LogRecord, attributes: dict[str, Any]) -> str:
+    """The message; of a malformed call the format, while its arguments become an attribute."""
+    try:
+        return record.getMessage()
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
+        # To report it to logging would print the call's stack, and Celery logs what is printed.
+        attributes["args"] = record.args
+        said: object = record.msg
+        return said if type(said) is str else describe(said, conf().TEXT_LIMIT)
+
+
+def _structured(record: logging.LogRecord) -> dict[str, Any] | None:
+    """The event dictionary of structlog, whose JSONRenderer may have made a text of it; or None."""
+    said: object = record.msg
+    if isinstance(said, str):
+        if record.args or not said.startswith("{"):
+            return None
+        try:
+            said = orjson.loads(said)
+        except ValueError:
+            return None
+    return said if isinstance(said, dict) and "event" in said else None

@@ -42,10 +42,10 @@ def remember(request: "Request") -> None:
 
 
 def context_header() -> str | None:
-    """What SENDER_CONTEXT says now, as JSON; raises what it raises."""
-    if (ask := sender_context(conf())) is None:
+    """What SENDER_CONTEXT says now, as JSON; None for nothing. Raises what it raises."""
+    if (ask := sender_context(conf())) is None or (said := ask()) is None:
         return None
-    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT, conf().HIDDEN_KEYS).clean(ask()))
+    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT, conf().HIDDEN_KEYS).clean(said))
     if not text.startswith(b"{") or len(text) > CONTEXT_LIMIT:
         raise ValueError(f"SENDER_CONTEXT must return a dictionary of up to {CONTEXT_LIMIT} bytes")
     return text.decode()
@@ -176,6 +176,8 @@ def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> Run
         said.get("parent_id"),
         said.get("root_id"),
     )
+    if parent_id == celery_id:
+        parent_id = ""  # Celery takes the first attempt for the parent of an orphan's second one
     kept = arguments(info, args, kwargs)
     return info.blank.but(
         uid=kept.uid,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -85,9 +86,11 @@ class Run:
         self.messages.append(self._event(level, logger, event, attributes, error))
 
     def progress(self, done: float, total: float | None) -> None:
-        """Say how far the run is."""
-        if self.ended:
+        """Say how far the run is, in finite numbers."""
+        if self.ended or not isfinite(done):
             return
+        if total is not None and not isfinite(total):
+            total = None
         event = f"{done:g} done"
         if total:
             event = f"{done:g} of {total:g} done ({done / total:.0%})"

@@ -15,9 +15,12 @@ from systemtasks.values import clean_column
 
 @never_raising
 def set_uid(uid: object) -> None:
-    """Say which instance of the task this run is of: a source's slug, say. Each has a row."""
+    """Say which instance of the task this run is of: a source's slug, say. Each has a row.
+
+    None is none in particular, as it is from `systemtasks_uid`.
+    """
     if run := current.get():
-        run.uid = clean_column(str(uid), NAME_LIMIT)
+        run.uid = "" if uid is None else clean_column(str(uid), NAME_LIMIT)
 
 
 @never_raising
@@ -50,7 +53,10 @@ def error(event: str, **attributes: object) -> None:
 
 @never_raising
 def progress(done: float, total: float | None = None) -> None:
-    """Say how far this run is, as often as you like: of calls in a row, the last one stays."""
+    """Say how far this run is, as often as you like: of calls in a row, the last one stays.
+
+    A total that is no finite number counts as none; a `done` that is none says nothing.
+    """
     if run := current.get():
         run.progress(done, total)
 

@@ -151,11 +151,15 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
         return
     if state == State.SUCCESS.name and _is_as_noted(run):
         return
+    error = sys.exc_info()[1]
     if state in STATES:
         _end(run, STATES[state])
+    elif isinstance(error, Retry):  # which goes to an eager caller, without a signal of its own
+        run.retry(error.exc, _seconds_until(error.when))
+        _end(run, State.RETRY)
     else:
         # It ends by what no task catches. If a signal was the cause, the main process says more.
-        _end(run, State.FAILURE, sys.exc_info()[1], sure=False)
+        _end(run, State.FAILURE, error, sure=False)
 
 
 # In the worker's main process.

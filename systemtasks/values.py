@@ -18,6 +18,8 @@ DEPTH_LIMIT = 8
 ITEM_LIMIT = 200
 BUDGET = 5000
 """How much of one value is looked at: items, and hundreds of characters."""
+KEY_LIMIT = 8192
+"""How many characters of a key are kept, and looked at for whether it hides its value."""
 SEQUENCES = (list, tuple, set, frozenset)
 CONTAINERS = (dict, *SEQUENCES, Mapping)
 LARGEST_INTEGER = 2**63 - 1
@@ -103,7 +105,7 @@ class Cleaner:
         if value is None or kind is bool:
             return value
         if kind is str:
-            return self._text(value)  # type: ignore[arg-type]
+            return self._text(value, self.text_limit)  # type: ignore[arg-type]
         if kind is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER:  # type: ignore[operator]
             return value
         if kind is float and isfinite(value):  # type: ignore[arg-type]
@@ -114,11 +116,11 @@ class Cleaner:
             return self._container(value, depth)
         self.intact = False
         if isinstance(value, str):
-            return self._text(str.__str__(value))
+            return self._text(str.__str__(value), self.text_limit)
         return describe(value, self.text_limit)
 
-    def _text(self, text: str) -> str:
-        cleaned = clean_text(text, self.text_limit)
+    def _text(self, text: str, limit: int) -> str:
+        cleaned = clean_text(text, limit)
         self._budget -= len(cleaned) // 100
         if cleaned != text:
             self.intact = False
@@ -148,8 +150,8 @@ class Cleaner:
                 break
             if type(key) is not str:
                 self.intact = False
-                key = key if isinstance(key, str) else describe(key, self.text_limit)
-            name = self._text(key)
+                key = key if isinstance(key, str) else describe(key, KEY_LIMIT)
+            name = self._text(key, KEY_LIMIT)
             if hides(self.hidden_keys, name):
                 self.intact = False
                 cleaned[name] = MASK

@@ -75,12 +75,49 @@ def test_secret_position_is_masked_and_not_intact() -> None:
     assert (found.args, found.intact) == ('["a","********"]', False)
 
 
-def test_large_arguments_are_described(settings: Settings) -> None:
-    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 100}
-    found = arguments(INFO, ["x" * 90, "y" * 90], {})
+def test_long_text_is_cut_and_the_other_arguments_are_kept() -> None:
+    found = arguments(INFO, ["x" * 20_000, "shop"], {"password": "hunter2", "page": 7})
 
-    assert "more than the 100 that are kept" in str(found.args)
+    assert json.loads(found.args or "") == ["x" * 4096 + "… (15904 more characters)", "shop"]
+    assert json.loads(found.kwargs or "") == {"password": "********", "page": 7}
     assert not found.intact
+
+
+def test_several_long_texts_are_cut_shorter() -> None:
+    found = arguments(INFO, ["x" * 20_000] * 10, {})
+
+    assert json.loads(found.args or "") == ["x" * 512 + "… (19488 more characters)"] * 10
+
+
+def test_text_of_nearly_all_that_is_kept_is_intact() -> None:
+    found = arguments(INFO, ["x" * 10_000], {"page": 7})
+
+    assert found.intact
+
+
+def test_masked_position_stays_masked_where_others_are_cut() -> None:
+    found = arguments(TaskInfo("shop.pay", masked_positions=(1,)), ["x" * 20_000, "hunter2"], {})
+
+    assert "hunter2" not in (found.args or "")
+
+
+def test_name_is_not_cut_before_it_is_known_to_be_secret(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 150}
+    name = "what_the_customer_calls_their_own_password"
+    info = TaskInfo("shop.pay", masked=frozenset([name.replace("password", "pin")]))
+    for hidden in (name, *info.masked):
+        found = arguments(info, ["x" * 200], {hidden: "hunter2"})
+
+        assert json.loads(found.kwargs or "") == {hidden: "********"}
+        assert "more characters" in (found.args or "")
+
+
+def test_large_arguments_are_left_out(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 100}
+    found = arguments(INFO, [*range(100)], {"page": 7})
+
+    assert json.loads(found.args or "") == ["(left out: these arguments take more than 100 bytes)"]
+    assert (found.kwargs, found.intact) == ("{}", False)
 
 
 def test_arguments_can_be_left_out(settings: Settings) -> None:

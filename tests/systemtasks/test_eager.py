@@ -148,12 +148,15 @@ def test_exception_that_reaches_the_caller_is_recorded_once(
     assert events(record) == [record.exception]
 
 
-def test_retry_that_reaches_the_caller_is_recorded(records: list[RunRecord]) -> None:
-    with pytest.raises((Retry, ConnectionError)):
+def test_retry_that_reaches_the_caller_is_a_retry(records: list[RunRecord]) -> None:
+    with pytest.raises(Retry):
         tasks.retry.apply(args=(9,), throw=True)
+    (record,) = records
 
-    assert {record.celery_id for record in records} == {records[0].celery_id}
-    assert records[0].state in (State.FAILURE, State.RETRY)
+    assert (record.state, record.status) == (State.RETRY, "warning")
+    assert record.exception == "ConnectionError: away"
+    assert events(record)[-1] == "Retry in 0.05 s: ConnectionError: away"
+    assert record.lease is None
 
 
 @pytest.mark.parametrize("ending", [SystemExit(3), KeyboardInterrupt()])

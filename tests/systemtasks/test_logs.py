@@ -56,6 +56,32 @@ def test_structlog_event_dictionary_is_taken_apart(run: Run) -> None:
     assert (message["event"], message["attributes"]) == ("paid", {"order": 7})
 
 
+def test_structlog_event_that_is_rendered_as_json_is_taken_apart(run: Run) -> None:
+    rendered = '{"order": 7, "password": "hunter2", "event": "paid", "level": "info"}'
+    logging.getLogger("shop").info(rendered)
+    (message,) = said(run)
+
+    assert message["event"] == "paid"
+    assert message["attributes"] == {"order": 7, "password": "********"}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"order": 7}', '{"event": "paid"', "{}", "{", '{"event": "\ud800"}', "{%s} left"]
+)
+def test_text_that_only_looks_like_an_event_is_a_message(run: Run, text: str) -> None:
+    logging.getLogger("shop").info(text)
+    (message,) = said(run)
+
+    assert message["event"] == text.replace("\ud800", "\N{REPLACEMENT CHARACTER}")
+    assert message["attributes"] == {}
+
+
+def test_format_that_looks_like_an_event_is_a_format(run: Run) -> None:
+    logging.getLogger("shop").info('{"event": "%s"}', "paid")
+
+    assert [message["event"] for message in said(run)] == ['{"event": "paid"}']
+
+
 @pytest.mark.parametrize("name", ["celery.app.trace", "celery.worker.strategy", "kombu.x", "amqp"])
 def test_celerys_own_chatter_is_left_out(run: Run, name: str) -> None:
     logging.getLogger(name).warning("Task succeeded")
@@ -106,15 +132,39 @@ def test_nothing_is_recorded_outside_a_run() -> None:
     recorder.current.set(None)
 
 
-def test_message_that_cannot_be_formatted_does_not_reach_the_task(
+def test_malformed_call_is_one_message(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("malformed")
+    logger.propagate = False  # so that no other handler complains of it
+    logs.install()
+    logger.warning("Paid %d", "x", extra={"order": 7})
+    logger.warning("Paid %(sum)d", {"sum": "x", "password": "hunter2"})
+
+    assert [(message["event"], message["attributes"]) for message in said(run)] == [
+        ("Paid %d", {"args": ["x"], "order": 7}),
+        ("Paid %(sum)d", {"args": {"sum": "x", "password": "********"}}),
+    ]
+    assert capsys.readouterr().err == ""
+
+
+class Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("no str")
+
+    __repr__ = __str__
+
+
+def test_objects_that_cannot_be_printed_are_described(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
+    logging.getLogger("shop").warning(Hostile())
+    logging.getLogger("shop").warning("Paid %s", Hostile())
+    described = "<Hostile whose repr raises RuntimeError>"
 
-    logging.getLogger("shop").warning("%d", "no number")
-    logging.getLogger("shop").warning("next")
-
-    assert [message["event"] for message in said(run)] == ["next"]
+    assert [(message["event"], message["attributes"]) for message in said(run)] == [
+        (described, {"args": []}),
+        ("Paid %s", {"args": [described]}),
+    ]
 
 
 def test_soft_time_limit_that_comes_while_a_task_logs_reaches_the_task(

@@ -59,7 +59,7 @@ def test_options_may_be_attributes_of_a_class(
         systemtasks_description = "Of the class."
 
         @staticmethod
-        def systemtasks_uid(source: str, **_: Any) -> str:
+        def systemtasks_uid(source: str, *_: Any, **__: Any) -> str:
             return source
 
     make_task(sync, base=Syncing).apply(args=("ldap",), kwargs={"dry": True})
@@ -68,9 +68,9 @@ def test_options_may_be_attributes_of_a_class(
 
 
 def test_uid_is_made_of_the_arguments(records: list[RunRecord], make_task: MakeTask) -> None:
-    task = make_task(sync, systemtasks_uid=lambda source, **_: source)
-    task.apply(args=("ldap",))
-    task.apply(kwargs={"source": "saml"})
+    task = make_task(sync, systemtasks_uid=lambda source, *_, **__: source)
+    task.apply(args=("ldap", "hunter2"))
+    task.apply(kwargs={"source": "saml", "dry": True})
 
     assert [(record.uid, record.first_uid) for record in records] == [
         ("ldap", "ldap"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -108,7 +109,28 @@ def test_last_progress_of_a_row_of_them_stays(
     assert messages[0]["attributes"] == {"done": 2, "total": 4}
 
 
-@pytest.mark.parametrize(("done", "total"), [(1.5, None), (1.5, 0)])
+def test_uid_of_none_is_no_uid() -> None:
+    run = begin()
+    reporting.set_uid("ldap")
+    reporting.set_uid(None)
+    recorder.current.set(None)
+
+    assert run.finish(State.SUCCESS).uid == ""
+
+
+@pytest.mark.parametrize("done", [nan, inf, -inf])
+def test_progress_of_no_finite_number_says_nothing(
+    done: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = begin()
+    reporting.progress(done, done)
+    recorder.current.set(None)
+
+    assert events(run.finish(State.SUCCESS)) == []
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("done", "total"), [(1.5, None), (1.5, 0), (1.5, nan), (1.5, inf)])
 def test_progress_without_a_total_is_how_much_is_done(done: float, total: float | None) -> None:
     run = begin()
     reporting.progress(done, total)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.task import Context
+from celery.app.trace import trace_task
 from celery.signals import after_task_publish
 from celery.worker.strategy import proto1_to_proto2  # type: ignore[attr-defined]
 from pytest_django import Settings
@@ -52,6 +53,10 @@ def nothing() -> None:
     return None
 
 
+def no_dictionary() -> list[int]:
+    return [7]
+
+
 def too_much() -> dict[str, str]:
     return {"page": "x" * 5000}
 
@@ -94,6 +99,26 @@ def test_sender_and_family_are_known(records: list[RunRecord]) -> None:
     assert (record.sender, record.parent_id, record.root_id) == ("web@host", "father", "adam")
 
 
+@pytest.mark.parametrize("app", [2], indirect=True)  # protocol 1 knows no parents
+@pytest.mark.parametrize(("parent", "kept"), [("father", "father"), (None, "")])
+def test_retry_has_the_parent_of_the_first_attempt(
+    app: Celery, records: list[RunRecord], parent: str | None, kept: str
+) -> None:
+    @app.task(name="tests.retrying", bind=True, shared=False)
+    def retrying(self: Any) -> None:
+        raise self.retry()
+
+    first = {"id": "id-1", "root_id": "adam", "parent_id": parent, "retries": 0}
+    trace_task(retrying, "id-1", (), {}, request=first, app=app)
+    context = Context(sent_message(app).headers)
+    run = received.attempt(default_info("tests.retrying"), context, args=(), kwargs={})
+    queued, first_attempt = records
+
+    assert (queued.attempt, queued.parent_id, queued.root_id) == (2, kept, "adam")
+    assert (run.sent.attempt, run.sent.parent_id, run.sent.root_id) == (2, kept, "adam")
+    assert first_attempt.parent_id == kept
+
+
 def test_message_carries_when_it_was_sent_and_in_which_context(
     app: Celery, records: list[RunRecord], settings: Settings
 ) -> None:
@@ -132,7 +157,7 @@ def test_context_that_cannot_be_printed_is_made_storable(
     assert json.loads(records[0].context) == {"text": "\N{REPLACEMENT CHARACTER}" * 2}
 
 
-@pytest.mark.parametrize("said", ["raising", "nothing", "too_much"])
+@pytest.mark.parametrize("said", ["raising", "no_dictionary", "too_much"])
 def test_context_that_makes_no_sense_is_left_out_and_logged(
     app: Celery,
     records: list[RunRecord],
@@ -146,6 +171,17 @@ def test_context_that_makes_no_sense_is_left_out_and_logged(
     assert records[0].context == "{}"
     assert records[0].sent_timestamp
     assert "Recording failed in stamp" in caplog.text
+
+
+def test_sender_may_have_no_context(
+    app: Celery, records: list[RunRecord], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.nothing"}
+    app.send_task("tests.succeed")
+
+    assert records[0].context == "{}"
+    assert received.CONTEXT_HEADER not in sent_message(app).headers
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("said", ["[1]", "7", "{", "\x00", '{"a": "\\u0000"}', 7, None])
