@@ -1,12 +1,17 @@
 """Users, groups and tokens in django-unfold's look, which their own admins do not have."""
 
+from datetime import datetime
+
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
 from knox.admin import AuthTokenAdmin
 from knox.models import AuthToken
-from unfold.admin import ModelAdmin
+from unfold.admin import ModelAdmin, StackedInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from events.models import TokenGrant
 
 for model in (User, Group, AuthToken):
     admin.site.unregister(model)
@@ -24,6 +29,40 @@ class UnfoldGroupAdmin(GroupAdmin, ModelAdmin):  # type: ignore[misc]
     pass
 
 
+class GrantInline(StackedInline):
+    """What the token may do, and how often."""
+
+    model = TokenGrant
+    can_delete = False
+    readonly_fields = ("last_used",)
+
+
 @admin.register(AuthToken)
 class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
-    list_display = ("token_key", "user", "created", "expiry")
+    list_display = ("token_key", "user", "created", "expiry", "may", "rate", "last_used")  # type: ignore[assignment]
+    list_select_related = ("user", "grant")
+    readonly_fields = ("digest", "token_key", "created")
+    inlines = (GrantInline,)
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: AuthToken | None = None
+    ) -> tuple[str, ...]:
+        """A token's digest is its identity: anything else there would be another token's."""
+        return self.readonly_fields if obj else ()
+
+    @admin.display(description="may")
+    def may(self, token: AuthToken) -> str:
+        grant = _grant(token)
+        return "read" if grant and grant.read_only else "read and run"
+
+    @admin.display(description="requests a minute")
+    def rate(self, token: AuthToken) -> int | None:
+        return grant.rate if (grant := _grant(token)) else None
+
+    @admin.display(description="last used")
+    def last_used(self, token: AuthToken) -> datetime | None:
+        return grant.last_used if (grant := _grant(token)) else None
+
+
+def _grant(token: AuthToken) -> TokenGrant | None:
+    return getattr(token, "grant", None)

@@ -53,12 +53,13 @@ def _answer(component: str, description: str) -> OpenApiResponse:
     return OpenApiResponse({"$ref": f"#/components/schemas/{component}"}, description)
 
 
-INVALID = _answer("ValidationError", "A parameter is malformed, or unknown")
+INVALID = _answer("ValidationError", "A parameter is malformed")
 NOT_RERUNNABLE = _answer(
     "ValidationError", "The uuid is malformed, or the last run's arguments are not on record"
 )
 FORBIDDEN = _answer("GenericError", "No valid token, or no permission")
 NOT_FOUND = _answer("GenericError", "No such task")
+NO_SUCH_RUN = _answer("GenericError", "No such run")
 NO_SUCH_PAGE = _answer("GenericError", "A page past the end")
 REFUSED = {400: INVALID, 403: FORBIDDEN}
 """What may come back of every GET."""

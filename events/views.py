@@ -58,23 +58,32 @@ ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
 
 
-class ContractErrors:
-    """A view whose errors have the bodies of the contract."""
+class ContractView:
+    """A view whose errors have the bodies of the contract, and whose answers have ETags."""
+
+    @classmethod
+    def as_view(cls, *args: Any, **initkwargs: Any) -> Any:  # noqa: ANN401
+        """DRF's own, decorated once; the decorator of a method would be made for each request."""
+        return conditional_page(super().as_view(*args, **initkwargs))  # type: ignore[misc]
 
     def get_exception_handler(self) -> ExceptionHandler:
         return exception_handler
 
 
-class SchemaView(ContractErrors, SpectacularAPIView):
+class SchemaView(ContractView, SpectacularAPIView):
     """The OpenAPI document, for everyone."""
 
+    http_method_names = ("get", "head")
 
-class BrowserView(ContractErrors, SpectacularSwaggerView):
+
+class BrowserView(ContractView, SpectacularSwaggerView):
     """The same as a page to read and to try; its files come from the sidecar, not from a CDN."""
 
+    http_method_names = ("get", "head")
 
-class Endpoint(ContractErrors, GenericViewSet[Any]):
-    """What every endpoint has in common, ETags and `If-None-Match` included."""
+
+class Endpoint(ContractView, GenericViewSet[Any]):
+    """What every endpoint has in common."""
 
     authentication_classes = (BearerAuthentication,)
     permission_classes = (HasPermission,)
@@ -84,10 +93,13 @@ class Endpoint(ContractErrors, GenericViewSet[Any]):
     content_negotiation_class = Negotiation
     filter_backends = (FilterBackend,)
 
-    @classmethod
-    def as_view(cls, actions: Any = None, **initkwargs: Any) -> Any:  # noqa: ANN401
-        """DRF's own, decorated once; the decorator of a method would be made for each request."""
-        return conditional_page(super().as_view(actions, **initkwargs))
+    def check_permissions(self, request: Request) -> None:
+        """Count the request first, so that what is then refused is counted as well."""
+        super().check_throttles(request)
+        super().check_permissions(request)
+
+    def check_throttles(self, request: Request) -> None:
+        """Do nothing: DRF comes here after the permissions."""
 
 
 @extend_schema_view(
@@ -170,7 +182,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
         responses={
             200: TaskRunSerializer,
             **schema.REFUSED,
-            404: schema.NOT_FOUND,
+            404: schema.NO_SUCH_RUN,
         },
     ),
 )

@@ -138,3 +138,18 @@ def test_the_pages_files_are_served(file: str) -> None:
 def test_addresses_are_made_with_one_slash() -> None:
     assert reverse("schema") == "/api/v3/schema/"
     assert reverse("system-task-list") == "/api/v3/events/system_tasks/"
+
+
+@pytest.mark.parametrize("path", ["/api/v3/schema/", "/api/v3/schema/?format=json"])
+def test_the_document_is_sent_again_only_when_it_has_changed(path: str) -> None:
+    first = Client().get(path)
+    assert first.status_code == 200
+    again = Client(headers={"if-none-match": first["ETag"]}).get(path)
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("path", ["/api/v3/", "/api/v3//", "/api/v3/schema/"])
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "DELETE"])
+def test_pages_for_everyone_can_only_be_read(path: str, method: str) -> None:
+    answer = Client(raise_request_exception=False).generic(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")

@@ -250,6 +250,14 @@ def test_past_its_rate_a_token_is_429_and_told_when_to_come_back(reader: User) -
     assert status_of(other) == 200
 
 
+def test_what_is_refused_counts_as_used(reader: User) -> None:
+    token = factories.token(reader)
+    factories.grant(token, rate=2)
+    client = Client(headers={"authorization": f"Bearer {token}"})
+    url = "/api/v3/events/task_runs/"
+    assert [client.get(url).status_code for _ in range(3)] == [403, 403, 429]
+
+
 def test_what_a_token_has_spent_it_regains(reader: User) -> None:
     token = factories.token(reader)
     grant = factories.grant(token, rate=1)
@@ -321,3 +329,31 @@ def test_a_token_is_in_no_log_error_or_page_of_the_admin(
         assert page.status_code == 200
         seen.append(page.content.decode())
     assert not [text for text in seen if token[15:] in text]
+
+
+def test_the_admin_shows_what_a_token_may_and_changes_it_but_not_its_identity(
+    reader: User, admin_client: Client
+) -> None:
+    token = factories.token(reader)
+    factories.grant(token, rate=7)
+    stored = AuthToken.objects.get()
+    url = f"/admin/knox/authtoken/{stored.pk}/change/"
+    row = admin_client.get("/admin/knox/authtoken/").content.decode()
+    assert "read and run" in row
+    page = admin_client.get(url).content.decode()
+    assert 'name="digest"' not in page
+    assert 'name="token_key"' not in page
+    grants = {"TOTAL": "1", "INITIAL": "1"}
+    form = {
+        "user": reader.pk,
+        "digest": "0" * 128,
+        "grant-0-token": stored.pk,
+        "grant-0-read_only": "on",
+        "grant-0-rate": "5",
+        **{f"grant-{name}_FORMS": number for name, number in grants.items()},
+    }
+    answer = admin_client.post(url, form)
+    assert answer.status_code == 302, answer.content.decode()
+    assert AuthToken.objects.get().pk == stored.pk
+    grant = TokenGrant.objects.get()
+    assert (grant.read_only, grant.rate) == (True, 5)
