@@ -13,6 +13,8 @@ from math import isfinite
 from types import TracebackType
 from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
+
 MASK = "********"
 DEPTH_LIMIT = 8
 ITEM_LIMIT = 200
@@ -76,6 +78,8 @@ def describe(value: object, limit: int) -> str:
     """The value's repr, or where that fails, its type."""
     try:
         text = repr(value)
+    except SoftTimeLimitExceeded:
+        raise  # it is the task's, which happens to be here
     except Exception as error:  # noqa: BLE001 - a task's own repr may raise anything
         text = f"<{type(value).__qualname__} whose repr raises {type(error).__qualname__}>"
     return clean_text(text, limit)
@@ -95,6 +99,8 @@ class Cleaner:
         """The value in JSON's own types, whatever its own methods raise."""
         try:
             return self._clean(value, depth)
+        except SoftTimeLimitExceeded:
+            raise  # it is the task's, which happens to be here
         except Exception as error:  # noqa: BLE001 - or another thread may change it meanwhile
             self.intact = False
             return f"<{type(value).__qualname__} that raises {type(error).__qualname__}>"
@@ -195,11 +201,15 @@ class ExceptionText:
             name = f"{kind.__module__}.{name}"
         try:
             message = str(error)
+        except SoftTimeLimitExceeded:
+            raise  # it is the task's, which happens to be here
         except Exception as failure:  # noqa: BLE001 - a task's own __str__ may raise anything
             message = f"<its str() raises {type(failure).__qualname__}>"
         try:
             lines = traceback.format_exception(kind, error, _own_frames(error.__traceback__))
             text = "".join(lines)
+        except SoftTimeLimitExceeded:
+            raise  # it is the task's, which happens to be here
         except Exception as failure:  # noqa: BLE001
             text = f"<its traceback raises {type(failure).__qualname__}>"
         return cls(clean_text(name, 255), clean_text(message, limit), clean_end(text, limit))

@@ -159,4 +159,7 @@ def _wrong_tasks(runs: Rows, tasks: Rows) -> Iterator[str]:
 def _outcome(run: dict[str, Any]) -> Outcome:
     messages = [(message["log_level"], message["event"]) for message in run["messages"]]
     values = {name: run[name] for name in Outcome._fields if name != "messages"}
+    if run["state"] == "success":
+        # As its process had noted it before task_postrun: then it was killed, and never confirmed.
+        values["lease"] = None
     return Outcome(**values, messages=messages)

@@ -8,12 +8,21 @@ from typing import Any
 
 import orjson
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from systemtasks.conf import Conf
-from systemtasks.values import MASK, Cleaner, ExceptionText, clean_column, clean_end, clean_text
+from systemtasks.values import (
+    MASK,
+    Cleaner,
+    ExceptionText,
+    clean_column,
+    clean_end,
+    clean_text,
+    describe,
+)
 
 HIDDEN = Conf().HIDDEN_KEYS
 
@@ -192,3 +201,19 @@ def test_any_exception_message_is_storable(message: str) -> None:
 
     assert "\0" not in text.message + text.traceback
     (text.message + text.traceback).encode()
+
+
+def test_soft_time_limit_that_comes_meanwhile_reaches_the_task() -> None:
+    class SlowError(Exception):
+        def __repr__(self) -> str:
+            raise SoftTimeLimitExceeded
+
+        __str__ = __repr__
+
+    for look in (
+        lambda: Cleaner(100, HIDDEN).clean({"thing": SlowError()}),
+        lambda: describe(SlowError(), 100),
+        lambda: ExceptionText.of(SlowError(), 100),
+    ):
+        with pytest.raises(SoftTimeLimitExceeded):
+            look()
