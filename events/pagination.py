@@ -1,6 +1,7 @@
 """The pages of a list, as authentik numbers them."""
 
 import json
+from hashlib import sha256
 from typing import Any, ClassVar
 
 from django.core.signing import BadSignature, Signer
@@ -101,7 +102,8 @@ class KeysetPagination(Pagination):
     """The same, and `?after=`, which goes on after the last row of a page, however far that is.
 
     Postgres reads the rows before a page that is asked for by its number, but none before one that
-    is asked for by `after`. The rows must be ordered by one column and then by `id`.
+    is asked for by `after`. The rows must be ordered by one column and then by `id`. An `after`
+    belongs to a query, its page size included; with another one it is refused with 400.
     """
 
     component: ClassVar = "RunPagination"
@@ -111,15 +113,25 @@ class KeysetPagination(Pagination):
     ) -> list[Any]:
         """The rows of the page asked for; raises ValidationError, or NotFound past the end."""
         self.order = str(queryset.query.order_by[0])
+        filters: Any = getattr(view, "filterset_class", None)
+        self.filters = filters.base_filters if filters else ()
         self.after: tuple[Any, int] | None = None
         return super().paginate_queryset(queryset, request, view)
 
     def page_number(self, request: Request) -> int:
         """Which page was asked for, from 1; that of `after` is in it."""
+        self.query = self.digest(request)
         if (cursor := request.query_params.get("after")) is None:
             return super().page_number(request)
-        number, *self.after = _decoded(cursor, self.order)  # type: ignore[assignment]
+        number, *self.after = _decoded(cursor, self.query)  # type: ignore[assignment]
         return number
+
+    def digest(self, request: Request) -> str:
+        """What stands for the query whose page this is."""
+        given = {name: request.query_params.get(name) for name in self.filters}
+        given["ordering"] = self.order  # whether it was asked for or not
+        query = [self.size, sorted((name, text) for name, text in given.items() if text)]
+        return sha256(json.dumps(query).encode()).hexdigest()[:16]
 
     def rows_from_start(self, queryset: Rows) -> list[Any]:
         """The page's rows, and one more where there is a next page."""
@@ -139,7 +151,7 @@ class KeysetPagination(Pagination):
             last = self.rows[-1]
             value = getattr(last, self.order.removeprefix("-"))
             text = value.isoformat() if hasattr(value, "isoformat") else value
-            after = _encoded([self.number + 1, self.order, text, last.pk])
+            after = _encoded([self.number + 1, self.query, text, last.pk])
         return {**super().position(), "after": after}
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
@@ -206,16 +218,16 @@ def _encoded(cursor: list[Any]) -> str:
     return _signer().sign_object(cursor)
 
 
-def _decoded(cursor: str, order: str) -> tuple[int, Any, int]:
+def _decoded(cursor: str, query: str) -> tuple[int, Any, int]:
     """The page's number, and the value and the id of the row before it; raises ValidationError.
 
     The signature is what vouches for their types and values: it is of this service's making.
     """
     try:
-        number, its_order, value, key = _signer().unsign_object(cursor)
+        number, its_query, value, key = _signer().unsign_object(cursor)
     except BadSignature:
         raise serializers.ValidationError({"after": ["It is not the `after` of a page."]}) from None
-    if its_order != order:
+    if its_query != query:
         raise serializers.ValidationError({"after": ["This cursor belongs to another query."]})
     return number, value, key
 

@@ -249,6 +249,40 @@ def test_queued_runs_come_first_and_then_the_last_started(
 
 
 @pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"page_size": 3},
+        {"page_size": ""},
+        {"ordering": "-id"},
+        {"ordering": "-duration"},
+        {"name": ""},
+        {"name": "tests.other"},
+        {"state": "success"},
+        {"started_from": "2024-06-01T12:00:00Z"},
+    ],
+)
+def test_a_cursor_of_another_query_is_400(historian: Client, other: dict[str, Any]) -> None:
+    query: dict[str, Any] = {"page_size": 2, "name": "tests.clean_up"}
+    after = historian.get(URL, query).json()["pagination"]["after"]
+    other = {name: value for name, value in {**query, **other}.items() if value}
+    answer = historian.get(URL, {**other, "after": after})
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "after": ["This cursor belongs to another query."],
+        "code": "invalid",
+    }
+
+
+@pytest.mark.usefixtures("mixed")
+def test_a_cursor_belongs_to_what_is_asked_and_not_to_how(historian: Client) -> None:
+    after = historian.get(URL, {"page_size": 2}).json()["pagination"]["after"]
+    query: dict[str, Any] = {"page_size": "02", "ordering": "-start_timestamp", "name": ""}
+    position = historian.get(URL, {**query, "after": after, "_": 1}).json()["pagination"]
+    assert (position["current"], position["count"]) == (2, 13)
+
+
+@pytest.mark.usefixtures("mixed")
 @pytest.mark.parametrize("ordering", ["-start_timestamp", "-id", "id"])
 def test_a_page_after_another_reads_only_its_own_index_entries(
     historian: Client, ordering: str
