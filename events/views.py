@@ -195,7 +195,8 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
         if wait is not None:
             if not re.fullmatch("[0-9]{1,2}", wait, re.ASCII) or int(wait) > LONGEST:
                 raise ValidationError({"wait": [f"Must be from 0 to {LONGEST} seconds."]})
-            wait_for_end(int(run_id), int(wait))
+            if self.request.method == "GET":  # a HEAD is not for the answer
+                wait_for_end(int(run_id), int(wait))
         run: TaskRun | None = self.get_queryset().filter(pk=run_id).order_by().first()
         if run is None:
             raise Http404

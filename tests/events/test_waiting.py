@@ -9,6 +9,7 @@ from django.db import connection
 from django.test import Client
 from pytest_django import Settings
 
+from events import views
 from events.waiting import ears
 from systemtasks.models import TaskRun
 from systemtasks.states import State
@@ -101,6 +102,19 @@ def test_who_need_not_wait_does_not(historian: Client) -> None:
     ended = factories.task_run(factories.system_task())
     assert historian.get(f"{URL}{ended.id}/?wait=60").json()["state"] == "success"
     assert historian.get(f"{URL}999999999/?wait=60").status_code == 404
+
+
+@pytest.mark.django_db
+def test_head_does_not_wait(
+    historian: Client, run: TaskRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(views, "wait_for_end", lambda run_id, seconds: waited.append(seconds))
+    assert historian.head(f"{URL}{run.id}/?wait=60").status_code == 200
+    assert historian.head(f"{URL}{run.id}/?wait=61").status_code == 400
+    assert waited == []
+    assert historian.get(f"{URL}{run.id}/?wait=60").status_code == 200
+    assert waited == [60]
 
 
 @pytest.mark.django_db
