@@ -197,10 +197,17 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
                 raise ValidationError({"wait": [f"Must be from 0 to {LONGEST} seconds."]})
             if self.request.method == "GET":  # a HEAD is not for the answer
                 wait_for_end(int(run_id), int(wait))
+                self.check_again()
         run: TaskRun | None = self.get_queryset().filter(pk=run_id).order_by().first()
         if run is None:
             raise Http404
         return run
+
+    def check_again(self) -> None:
+        """Refuse who might ask when the wait began and may no longer, as DRF does at first."""
+        anew = self.initialize_request(self.request._request, *self.args, **self.kwargs)
+        self.perform_authentication(anew)
+        self.check_permissions(anew)
 
     @extend_schema(
         parameters=[SpanSerializer],

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
+from knox.models import get_token_model
 from pytest_django import Settings
 
 from events import views
@@ -102,6 +104,34 @@ def test_who_need_not_wait_does_not(historian: Client) -> None:
     ended = factories.task_run(factories.system_task())
     assert historian.get(f"{URL}{ended.id}/?wait=60").json()["state"] == "success"
     assert historian.get(f"{URL}999999999/?wait=60").status_code == 404
+
+
+def revoke() -> None:
+    get_token_model().objects.all().delete()
+
+
+def take_the_permission_away() -> None:
+    User.objects.get().user_permissions.clear()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (revoke, "authentication_failed"),
+        (take_the_permission_away, "permission_denied"),
+    ],
+)
+def test_who_may_no_longer_ask_when_the_wait_is_over_is_refused(
+    historian: Client,
+    run: TaskRun,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[], None],
+    code: str,
+) -> None:
+    monkeypatch.setattr(views, "wait_for_end", lambda run_id, seconds: change())
+    answer = historian.get(f"{URL}{run.id}/?wait=60")
+    assert (answer.status_code, answer.json()["code"]) == (403, code)
 
 
 @pytest.mark.django_db
