@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from django.db.models import F
 from django.http import Http404, HttpResponse
-from django.views.decorators.http import conditional_page
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.decorators import action
@@ -22,6 +21,7 @@ from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from events import schema
 from events.authentication import BearerAuthentication
+from events.conditional import conditional
 from events.errors import exception_handler
 from events.filters import FilterBackend, SystemTaskFilter, TaskRunFilter
 from events.negotiation import Negotiation
@@ -87,7 +87,7 @@ class Endpoint(ContractErrors, GenericViewSet[Any]):
     @classmethod
     def as_view(cls, actions: Any = None, **initkwargs: Any) -> Any:  # noqa: ANN401
         """DRF's own, decorated once; the decorator of a method would be made for each request."""
-        return conditional_page(super().as_view(actions, **initkwargs))
+        return conditional(super().as_view(actions, **initkwargs))
 
 
 @extend_schema_view(

@@ -173,6 +173,11 @@ def test_what_has_not_changed_is_304_without_a_body() -> None:
         assert (same.status_code, same.content, same["ETag"]) == (304, b"", etag)
         other = client.get(url, headers={"if-none-match": '"other"'})
         assert other.status_code == 200
+        head = client.head(url)
+        assert (head.status_code, head.content, head["ETag"]) == (200, b"", etag)
+        same = client.head(url, headers={"if-none-match": etag})
+        assert (same.status_code, same["ETag"]) == (304, etag)
+        assert client.head(url, headers={"if-none-match": '"other"'}).status_code == 200
     url = f"/api/v3/events/system_tasks/{task.uuid}/"
     etag = client.get(url)["ETag"]
     task.status = "error"
@@ -186,3 +191,4 @@ def test_an_etag_opens_no_door() -> None:
     url = f"/api/v3/events/system_tasks/{factories.system_task().uuid}/"
     headers = {"if-none-match": client.get(url)["ETag"]}
     assert Client().get(url, headers=headers).status_code == 403
+    assert Client().head(url, headers=headers).status_code == 403
