@@ -133,7 +133,7 @@ class TaskRunFilter(FilterSet):
     min_duration = NumberFilter(
         field_name="duration", lookup_expr="gte", label="Took so many seconds or more"
     )
-    ordering = StatedChoiceFilter(  # type: ignore[no-untyped-call]
+    ordering = ChoiceFilter(
         method="filter_ordering",
         choices=[(name, name) for name in RUN_ORDERINGS],
         label="Rows that are equal in it are ordered by `id`. A run that has not begun has no "

@@ -1,6 +1,7 @@
 """The pages of a list, as authentik numbers them."""
 
 import json
+import re
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -18,6 +19,9 @@ COUNT_LIMIT = 10_000
 """Up to how many rows are counted one by one; of more, Postgres's planner knows about how many."""
 
 LAST_ROW = 2**63 - 1  # what Postgres takes as an OFFSET
+
+WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
+"""What a number of a query looks like; Python's int() takes `1_0` and other scripts' digits too."""
 
 _positive = serializers.IntegerField(min_value=1)
 
@@ -246,6 +250,8 @@ def _number(request: Request, name: str, default: int) -> int:
     if (given := request.query_params.get(name)) is None:
         return default
     try:
+        if not WHOLE.fullmatch(given):
+            _positive.fail("invalid")
         number: int = _positive.run_validation(given)
     except serializers.ValidationError as error:
         raise serializers.ValidationError({name: error.detail}) from None

@@ -104,7 +104,13 @@ def test_a_page_past_the_end_is_404(reader: Client, page: int) -> None:
 
 
 @pytest.mark.parametrize("field", ["page", "page_size"])
-@pytest.mark.parametrize("value", ["0", "-1", "x", "last", "1.5", "", "\x00", "9" * 5000])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0", "-1", "x", "last", "1.5", "", "\x00", "9" * 5000),
+        *("1_0", "1.0", "+1", " 1", "1\n", "\u0661"),
+    ],
+)
 def test_what_is_no_positive_number_is_400(reader: Client, field: str, value: str) -> None:
     assert list(refusal(reader, **{field: value})) == [field]
 
@@ -131,6 +137,10 @@ def test_every_stored_field_orders_both_ways(reader: Client, field: str) -> None
     expected = ["a", "b"] if field != "uuid" or low.uuid < high.uuid else ["b", "a"]
     assert names(reader, ordering=field) == expected
     assert names(reader, ordering=f"-{field}") == expected[::-1]
+
+
+def test_an_empty_ordering_is_none(reader: Client, many: list[SystemTask]) -> None:
+    assert names(reader, ordering="", page_size=3) == ["t44", "t43", "t42"]
 
 
 @pytest.mark.usefixtures("many")

@@ -246,6 +246,7 @@ def test_queued_runs_come_first_and_then_the_last_started(
     for name, fields in (("early", {}), ("late", {"start_timestamp": late}), ("queued", QUEUED)):
         factories.task_run(task, celery_id=name, **{"finish_timestamp": late, **fields})
     assert found(historian) == ["queued", "late", "early"]
+    assert found(historian, ordering="") == ["queued", "late", "early"]
 
 
 @pytest.mark.usefixtures("mixed")
