@@ -20,6 +20,14 @@ logger = logging.getLogger(__name__)
 API_PREFIX = "/api/v3/"
 
 
+class PreconditionFailed(exceptions.APIException):
+    """412."""
+
+    status_code = 412
+    default_detail = "The answer is not the one that was asked for."
+    default_code = "precondition_failed"
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
     """What the API answers when a view raises; for DRF's EXCEPTION_HANDLER.
 
@@ -37,6 +45,11 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 def unknown_path(request: HttpRequest) -> HttpResponse:
     """The view of every path below the API's prefix that is no other view's."""
     return _answer(exceptions.NotFound())
+
+
+def precondition_failed() -> HttpResponse:
+    """What a GET with an `If-Match` is answered that names another answer than there is."""
+    return _answer(PreconditionFailed())
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

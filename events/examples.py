@@ -97,6 +97,12 @@ EVERYWHERE: dict[str, Any] = {
     },
     "500": {"detail": "A server error occurred.", "code": "error"},
 }
+TO_A_GET: dict[str, Any] = {
+    "412": {
+        "detail": "The answer is not the one that was asked for.",
+        "code": "precondition_failed",
+    },
+}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "events_system_tasks_list": {
         "200": _page(TASK),

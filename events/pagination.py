@@ -1,12 +1,11 @@
 """The pages of a list, as authentik numbers them."""
 
-import base64
 import json
-from datetime import datetime
-from math import isfinite
+import re
+from hashlib import sha256
 from typing import Any, ClassVar
 
-from django.core.exceptions import ValidationError as InvalidValue
+from django.core.signing import BadSignature, Signer
 from django.db import connections
 from django.db.models import Q
 from rest_framework import serializers
@@ -16,12 +15,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from systemtasks.models import TaskRun
-
 COUNT_LIMIT = 10_000
 """Up to how many rows are counted one by one; of more, Postgres's planner knows about how many."""
 
 LAST_ROW = 2**63 - 1  # what Postgres takes as an OFFSET
+
+WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
+"""What a number of a query looks like; Python's int() takes `1_0` and other scripts' digits too."""
 
 _positive = serializers.IntegerField(min_value=1)
 
@@ -106,7 +106,8 @@ class KeysetPagination(Pagination):
     """The same, and `?after=`, which goes on after the last row of a page, however far that is.
 
     Postgres reads the rows before a page that is asked for by its number, but none before one that
-    is asked for by `after`. The rows must be ordered by one column and then by `id`.
+    is asked for by `after`. The rows must be ordered by one column and then by `id`. An `after`
+    belongs to a query, its page size included; with another one it is refused with 400.
     """
 
     component: ClassVar = "RunPagination"
@@ -116,15 +117,25 @@ class KeysetPagination(Pagination):
     ) -> list[Any]:
         """The rows of the page asked for; raises ValidationError, or NotFound past the end."""
         self.order = str(queryset.query.order_by[0])
+        filters: Any = getattr(view, "filterset_class", None)
+        self.filters = filters.base_filters if filters else ()
         self.after: tuple[Any, int] | None = None
         return super().paginate_queryset(queryset, request, view)
 
     def page_number(self, request: Request) -> int:
         """Which page was asked for, from 1; that of `after` is in it."""
+        self.query = self.digest(request)
         if (cursor := request.query_params.get("after")) is None:
             return super().page_number(request)
-        number, *self.after = _decoded(cursor, self.order)  # type: ignore[assignment]
+        number, *self.after = _decoded(cursor, self.query)  # type: ignore[assignment]
         return number
+
+    def digest(self, request: Request) -> str:
+        """What stands for the query whose page this is."""
+        given = {name: request.query_params.get(name) for name in self.filters}
+        given["ordering"] = self.order  # whether it was asked for or not
+        query = [self.size, sorted((name, text) for name, text in given.items() if text)]
+        return sha256(json.dumps(query).encode()).hexdigest()[:16]
 
     def rows_from_start(self, queryset: Rows) -> list[Any]:
         """The page's rows, and one more where there is a next page."""
@@ -144,7 +155,7 @@ class KeysetPagination(Pagination):
             last = self.rows[-1]
             value = getattr(last, self.order.removeprefix("-"))
             text = value.isoformat() if hasattr(value, "isoformat") else value
-            after = _encoded([self.number + 1, self.order, text, last.pk])
+            after = _encoded([self.number + 1, self.query, text, last.pk])
         return {**super().position(), "after": after}
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
@@ -203,25 +214,25 @@ def _parts(rows: Rows, order: str, value: object, key: int) -> list[Rows]:
     return [rows.filter(further), *([rows.filter(null)] if step == "gt" else ())]
 
 
+def _signer() -> Signer:
+    return Signer(salt="events.pagination", sep=".")
+
+
 def _encoded(cursor: list[Any]) -> str:
-    text = json.dumps(cursor, separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+    return _signer().sign_object(cursor)
 
 
-def _decoded(cursor: str, order: str) -> tuple[int, Any, int]:
-    """The page's number, and the value and the id of the row before it; raises ValidationError."""
+def _decoded(cursor: str, query: str) -> tuple[int, Any, int]:
+    """The page's number, and the value and the id of the row before it; raises ValidationError.
+
+    The signature is what vouches for their types and values: it is of this service's making.
+    """
     try:
-        text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        number, its_order, value, key = json.loads(text)
-        is_one = its_order == order and type(number) is int and type(key) is int
-        if is_one and value is not None:
-            field: Any = TaskRun._meta.get_field(order.removeprefix("-"))
-            value = field.to_python(value)
-            is_one = value.tzinfo is not None if isinstance(value, datetime) else isfinite(value)
-    except (ValueError, TypeError, OverflowError, RecursionError, InvalidValue):
-        is_one = False
-    if not (is_one and 1 < number < 2**40 and 0 <= key <= LAST_ROW):
-        raise serializers.ValidationError({"after": ["It is not of a page in this ordering."]})
+        number, its_query, value, key = _signer().unsign_object(cursor)
+    except BadSignature:
+        raise serializers.ValidationError({"after": ["It is not the `after` of a page."]}) from None
+    if its_query != query:
+        raise serializers.ValidationError({"after": ["This cursor belongs to another query."]})
     return number, value, key
 
 
@@ -239,6 +250,8 @@ def _number(request: Request, name: str, default: int) -> int:
     if (given := request.query_params.get(name)) is None:
         return default
     try:
+        if not WHOLE.fullmatch(given):
+            _positive.fail("invalid")
         number: int = _positive.run_validation(given)
     except serializers.ValidationError as error:
         raise serializers.ValidationError({name: error.detail}) from None

@@ -7,7 +7,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
-from events.examples import EVERYWHERE, EXAMPLES
+from events.examples import EVERYWHERE, EXAMPLES, TO_A_GET
 from events.waiting import LONGEST
 
 _TEXT = {"type": "string"}
@@ -133,8 +133,14 @@ def _completed(method: str, operation: dict[str, Any]) -> dict[str, Any]:
     answers["429"]["headers"] = {"Retry-After": _RETRY_AFTER}
     if method == "get":
         answers["200"]["headers"] = {"ETag": _ETAG}
+        answers["412"] = {
+            "content": {"application/json": dict(error)},
+            "description": "It is not what `If-Match` names",
+        }
         answers["304"] = {"description": "What `If-None-Match` names has not changed"}
     examples = {**EVERYWHERE, **EXAMPLES[operation["operationId"]]}
+    if method == "get":
+        examples |= TO_A_GET
     for status, example in examples.items():
         answers[status]["content"]["application/json"]["example"] = example
     return dict(sorted(answers.items()))

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from django.db.models import F
 from django.http import Http404, HttpResponse
-from django.views.decorators.http import conditional_page
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.decorators import action
@@ -22,6 +21,7 @@ from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from events import schema
 from events.authentication import BearerAuthentication
+from events.conditional import conditional
 from events.errors import exception_handler
 from events.filters import FilterBackend, SystemTaskFilter, TaskRunFilter
 from events.negotiation import Negotiation
@@ -64,7 +64,7 @@ class ContractView:
     @classmethod
     def as_view(cls, *args: Any, **initkwargs: Any) -> Any:  # noqa: ANN401
         """DRF's own, decorated once; the decorator of a method would be made for each request."""
-        return conditional_page(super().as_view(*args, **initkwargs))  # type: ignore[misc]
+        return conditional(super().as_view(*args, **initkwargs))  # type: ignore[misc]
 
     def get_exception_handler(self) -> ExceptionHandler:
         return exception_handler
@@ -207,11 +207,19 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
         if wait is not None:
             if not re.fullmatch("[0-9]{1,2}", wait, re.ASCII) or int(wait) > LONGEST:
                 raise ValidationError({"wait": [f"Must be from 0 to {LONGEST} seconds."]})
-            wait_for_end(int(run_id), int(wait))
+            if self.request.method == "GET":  # a HEAD is not for the answer
+                wait_for_end(int(run_id), int(wait))
+                self.check_again()
         run: TaskRun | None = self.get_queryset().filter(pk=run_id).order_by().first()
         if run is None:
             raise Http404
         return run
+
+    def check_again(self) -> None:
+        """Refuse who might ask when the wait began and may no longer, as DRF does at first."""
+        anew = self.initialize_request(self.request._request, *self.args, **self.kwargs)
+        self.perform_authentication(anew)
+        self.check_permissions(anew)
 
     @extend_schema(
         parameters=[SpanSerializer],

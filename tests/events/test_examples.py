@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from events.examples import EVERYWHERE, EXAMPLES, MESSAGE, RUN, TASK
+from events.examples import EVERYWHERE, EXAMPLES, MESSAGE, RUN, TASK, TO_A_GET
 from events.views import SystemTaskViewSet
 from systemtasks.models import SystemTask, TaskRun
 from tests import factories
@@ -91,6 +91,17 @@ def test_each_error_of_any_operation_is_the_example(
     text = found["429"]["detail"].replace(f"in {seconds} second", "in 20 second")
     found["429"]["detail"] = text
     assert found == EVERYWHERE
+
+
+@pytest.mark.parametrize(
+    "header", [{"if-match": '"other"'}, {"if-unmodified-since": "Wed, 21 Oct 2015 07:28:00 GMT"}]
+)
+def test_an_answer_that_is_not_the_one_asked_for_is_the_example(
+    client: Client, header: dict[str, str]
+) -> None:
+    answer = client.get(f"{BASE}/system_tasks/", headers=header)
+    assert (answer.status_code, answer.json()) == (412, TO_A_GET["412"])
+    assert client.head(f"{BASE}/system_tasks/", headers=header).status_code == 412
 
 
 def test_running_what_has_no_run_is_the_example(client: Client) -> None:

@@ -10,8 +10,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rest_framework.filters import search_smart_split
 
-from events import pagination
+from events import filters, pagination
 from events.filters import STORED_FIELDS, SystemTaskFilter
 from systemtasks.models import SystemTask
 from tests import factories
@@ -104,7 +105,13 @@ def test_a_page_past_the_end_is_404(reader: Client, page: int) -> None:
 
 
 @pytest.mark.parametrize("field", ["page", "page_size"])
-@pytest.mark.parametrize("value", ["0", "-1", "x", "last", "1.5", "", "\x00", "9" * 5000])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0", "-1", "x", "last", "1.5", "", "\x00", "9" * 5000),
+        *("1_0", "1.0", "+1", " 1", "1\n", "\u0661"),
+    ],
+)
 def test_what_is_no_positive_number_is_400(reader: Client, field: str, value: str) -> None:
     assert list(refusal(reader, **{field: value})) == [field]
 
@@ -131,6 +138,10 @@ def test_every_stored_field_orders_both_ways(reader: Client, field: str) -> None
     expected = ["a", "b"] if field != "uuid" or low.uuid < high.uuid else ["b", "a"]
     assert names(reader, ordering=field) == expected
     assert names(reader, ordering=f"-{field}") == expected[::-1]
+
+
+def test_an_empty_ordering_is_none(reader: Client, many: list[SystemTask]) -> None:
+    assert names(reader, ordering="", page_size=3) == ["t44", "t43", "t42"]
 
 
 @pytest.mark.usefixtures("many")
@@ -207,6 +218,21 @@ def test_search_finds_all_terms_anywhere_in_any_case(reader: Client, search: str
 def test_search_does_not_find_what_lacks_a_term(reader: Client, search: str) -> None:
     factories.system_task("app.clean", messages=[factories.log_event("The disk is full")])
     assert names(reader, search=search) == []
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("search", ["{}", "{},", "is {}", ",{} is"])
+def test_a_lone_quote_is_a_term(reader: Client, quote: str, search: str) -> None:
+    factories.system_task("app.clean", messages=[factories.log_event("The disk is full")])
+    factories.system_task("app.quoted", messages=[factories.log_event(f"The disk is {quote}full")])
+    assert names(reader, search=search.format(quote)) == ["app.quoted"]
+
+
+@given(text=st.text(st.sampled_from("\"'\\, ab"), max_size=12))
+@settings(deadline=None)
+def test_terms_are_split_as_drf_does(text: str) -> None:
+    terms = [term for term in filters.search_terms(text) if term not in ("'", '"', "")]
+    assert terms == [term for term in search_smart_split(text) if term not in ("'", '"', "")]  # type: ignore[arg-type]  # the stubs are wrong
 
 
 def test_a_search_of_very_many_terms_is_400(reader: Client) -> None:

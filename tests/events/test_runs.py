@@ -1,5 +1,7 @@
 """GET /api/v3/events/task_runs/: the history of every run, page by page."""
 
+import base64
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -7,6 +9,8 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from events.filters import RUN_ORDERINGS
 from systemtasks.models import SystemTask, TaskRun
@@ -137,14 +141,58 @@ def test_every_filter_narrows_the_list(historian: Client, task: SystemTask) -> N
         ({"after": ""}, "after"),
         ({"after": "x"}, "after"),
         ({"after": "W10"}, "after"),
-        ({"after": "WzIsIi1zdGFydF90aW1lc3RhbXAiLCJ4IiwxXQ"}, "after"),  # a malformed time
-        ({"after": "WzIsIi1pZCIsMSwxXQ"}, "after"),  # of another ordering
     ],
 )
 def test_a_malformed_parameter_is_400(historian: Client, query: dict[str, str], field: str) -> None:
     answer = historian.get(URL, query)
     assert answer.status_code == 400
     assert sorted(answer.json()) == sorted([field, "code"])
+
+
+def base64_of(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def assert_refused(client: Client, after: str, **query: Any) -> None:
+    answer = client.get(URL, {"after": after, **query})
+    assert answer.status_code == 400, answer.content
+    assert sorted(answer.json()) == ["after", "code"]
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        [2, "-start_timestamp", "0001-01-01T00:00:00+23:59", 5],
+        [2, "-start_timestamp", "9999-12-31T23:59:59-23:59", 5],
+        [2, "-duration", True, 5],
+        [2, "-duration", "1e3", 5],
+        [2, "-id", 5.5, 5],
+        [2, "-id", "5", 5],
+        [10**11, "-id", 5, 5],
+    ],
+)
+@pytest.mark.usefixtures("mixed")
+def test_a_cursor_of_somebody_elses_making_is_400(historian: Client, cursor: list[Any]) -> None:
+    _, order, *_ = cursor
+    own = historian.get(URL, {"ordering": order, "page_size": 2}).json()["pagination"]["after"]
+    forged = base64_of(json.dumps(cursor))
+    for after in (forged, f"{forged}.{own.rsplit('.', 1)[-1]}"):
+        assert_refused(historian, after, ordering=order, page_size=2)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes().map(str),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=2),
+    max_leaves=6,
+)
+CURSORS = st.tuples(st.integers(), st.sampled_from(RUN_ORDERINGS), JSON, JSON).map(list)
+
+
+@given(after=st.text() | (JSON | CURSORS).map(lambda cursor: base64_of(json.dumps(cursor))))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_cursor_whatever_breaks_it(historian: Client, after: str) -> None:
+    for order in ("-start_timestamp", "-duration", "-id"):
+        assert_refused(historian, after, ordering=order)
 
 
 @pytest.fixture
@@ -198,6 +246,41 @@ def test_queued_runs_come_first_and_then_the_last_started(
     for name, fields in (("early", {}), ("late", {"start_timestamp": late}), ("queued", QUEUED)):
         factories.task_run(task, celery_id=name, **{"finish_timestamp": late, **fields})
     assert found(historian) == ["queued", "late", "early"]
+    assert found(historian, ordering="") == ["queued", "late", "early"]
+
+
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"page_size": 3},
+        {"page_size": ""},
+        {"ordering": "-id"},
+        {"ordering": "-duration"},
+        {"name": ""},
+        {"name": "tests.other"},
+        {"state": "success"},
+        {"started_from": "2024-06-01T12:00:00Z"},
+    ],
+)
+def test_a_cursor_of_another_query_is_400(historian: Client, other: dict[str, Any]) -> None:
+    query: dict[str, Any] = {"page_size": 2, "name": "tests.clean_up"}
+    after = historian.get(URL, query).json()["pagination"]["after"]
+    other = {name: value for name, value in {**query, **other}.items() if value}
+    answer = historian.get(URL, {**other, "after": after})
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "after": ["This cursor belongs to another query."],
+        "code": "invalid",
+    }
+
+
+@pytest.mark.usefixtures("mixed")
+def test_a_cursor_belongs_to_what_is_asked_and_not_to_how(historian: Client) -> None:
+    after = historian.get(URL, {"page_size": 2}).json()["pagination"]["after"]
+    query: dict[str, Any] = {"page_size": "02", "ordering": "-start_timestamp", "name": ""}
+    position = historian.get(URL, {**query, "after": after, "_": 1}).json()["pagination"]
+    assert (position["current"], position["count"]) == (2, 13)
 
 
 @pytest.mark.usefixtures("mixed")

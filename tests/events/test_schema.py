@@ -21,8 +21,8 @@ OPERATIONS = {
 COMPONENTS: dict[str, Any] = WIRE_FORMAT["components"]["schemas"]
 ERRORS = {"400", "403", "404", "406", "429", "500"}
 ANSWERS = {
-    "events_system_tasks_list": {"200", "304", *ERRORS},
-    "events_system_tasks_retrieve": {"200", "304", *ERRORS},
+    "events_system_tasks_list": {"200", "304", "412", *ERRORS},
+    "events_system_tasks_retrieve": {"200", "304", "412", *ERRORS},
     "events_system_tasks_run_create": {"204", *ERRORS},
 }
 

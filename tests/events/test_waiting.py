@@ -5,10 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
+from knox.models import get_token_model
 from pytest_django import Settings
 
+from events import views
 from events.waiting import ears
 from systemtasks.models import TaskRun
 from systemtasks.states import State
@@ -103,6 +106,47 @@ def test_who_need_not_wait_does_not(historian: Client) -> None:
     assert historian.get(f"{URL}999999999/?wait=60").status_code == 404
 
 
+def revoke() -> None:
+    get_token_model().objects.all().delete()
+
+
+def take_the_permission_away() -> None:
+    User.objects.get().user_permissions.clear()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (revoke, "authentication_failed"),
+        (take_the_permission_away, "permission_denied"),
+    ],
+)
+def test_who_may_no_longer_ask_when_the_wait_is_over_is_refused(
+    historian: Client,
+    run: TaskRun,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[], None],
+    code: str,
+) -> None:
+    monkeypatch.setattr(views, "wait_for_end", lambda run_id, seconds: change())
+    answer = historian.get(f"{URL}{run.id}/?wait=60")
+    assert (answer.status_code, answer.json()["code"]) == (403, code)
+
+
+@pytest.mark.django_db
+def test_head_does_not_wait(
+    historian: Client, run: TaskRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(views, "wait_for_end", lambda run_id, seconds: waited.append(seconds))
+    assert historian.head(f"{URL}{run.id}/?wait=60").status_code == 200
+    assert historian.head(f"{URL}{run.id}/?wait=61").status_code == 400
+    assert waited == []
+    assert historian.get(f"{URL}{run.id}/?wait=60").status_code == 200
+    assert waited == [60]
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("wait", ["", "-1", "61", "1.5", "x", "\u0661"])
 def test_a_malformed_wait_is_400(historian: Client, wait: str) -> None:
@@ -129,6 +173,11 @@ def test_what_has_not_changed_is_304_without_a_body() -> None:
         assert (same.status_code, same.content, same["ETag"]) == (304, b"", etag)
         other = client.get(url, headers={"if-none-match": '"other"'})
         assert other.status_code == 200
+        head = client.head(url)
+        assert (head.status_code, head.content, head["ETag"]) == (200, b"", etag)
+        same = client.head(url, headers={"if-none-match": etag})
+        assert (same.status_code, same["ETag"]) == (304, etag)
+        assert client.head(url, headers={"if-none-match": '"other"'}).status_code == 200
     url = f"/api/v3/events/system_tasks/{task.uuid}/"
     etag = client.get(url)["ETag"]
     task.status = "error"
@@ -142,3 +191,4 @@ def test_an_etag_opens_no_door() -> None:
     url = f"/api/v3/events/system_tasks/{factories.system_task().uuid}/"
     headers = {"if-none-match": client.get(url)["ETag"]}
     assert Client().get(url, headers=headers).status_code == 403
+    assert Client().head(url, headers=headers).status_code == 403
