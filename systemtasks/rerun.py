@@ -1,9 +1,10 @@
 """Sends a task anew, as its last run was sent."""
 
 from celery import current_app
+from kombu import Connection
 from kombu.exceptions import OperationalError
 
-from systemtasks.models import SystemTask
+from systemtasks.models import SystemTask, TaskRun
 
 # One attempt, and an answer within seconds: by default kombu tries for 4 seconds, and waits without
 # end for a Redis that accepts a connection and then says nothing.
@@ -19,7 +20,7 @@ class NotRerunnableError(RerunError):
 
 
 class BrokerAwayError(RerunError):
-    """The broker did not take the message."""
+    """The broker did not take the message, or did not say that it has."""
 
 
 def rerun(task: SystemTask) -> str:
@@ -37,16 +38,32 @@ def rerun(task: SystemTask) -> str:
             "The arguments of this task's last run are not on record as they were: "
             "they were not recorded, or a part of them was masked or cut."
         )
+    with current_app.connection_for_write(transport_options=TRANSPORT_OPTIONS) as connection:
+        _connect(connection)
+        return _send(task.name, run, connection)
+
+
+def _connect(connection: Connection) -> None:
+    # Before anything is sent, so that it is known that nothing was.
     try:
-        with current_app.connection_for_write(transport_options=TRANSPORT_OPTIONS) as connection:
-            result = current_app.send_task(
-                task.name,
-                args=run.args or [],
-                kwargs=run.kwargs or {},
-                queue=run.queue or None,
-                connection=connection,
-                retry=False,
-            )
+        connection.default_channel  # noqa: B018 - which connects
     except OperationalError as error:
         raise BrokerAwayError("The task was not enqueued: the broker does not answer.") from error
+
+
+def _send(name: str, run: TaskRun, connection: Connection) -> str:
+    try:
+        result = current_app.send_task(
+            name,
+            args=run.args or [],
+            kwargs=run.kwargs or {},
+            queue=run.queue or None,
+            connection=connection,
+            retry=False,
+        )
+    except OperationalError as error:
+        raise BrokerAwayError(
+            "It is not known whether the task was enqueued: the broker does not answer. "
+            "Look at the task's runs before you try again."
+        ) from error
     return str(result.id)

@@ -11,9 +11,11 @@ from uuid import uuid4
 
 import celery
 import pytest
+import redis
 from django.conf import settings
 from django.test import Client
 from kombu import Connection
+from kombu.transport.redis import Channel as RedisChannel
 
 from systemtasks.models import SystemTask
 from tests import factories
@@ -150,6 +152,29 @@ def test_a_broker_that_is_away_is_500_within_seconds(
         "code": "error",
     }
     assert seconds < {"absent": 1, "silent": 5}[broker]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_reply_that_is_lost_leaves_open_whether_the_task_was_enqueued(
+    runner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = RedisChannel._put
+
+    def put_and_lose_the_reply(*args: Any, **options: Any) -> None:
+        put(*args, **options)
+        raise redis.TimeoutError("Timeout reading from socket")
+
+    monkeypatch.setattr(RedisChannel, "_put", put_and_lose_the_reply)
+    task = factories.system_task("app.sync")
+    factories.task_run(task, queue=QUEUE)
+    answer = run(runner, task)
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "detail": "It is not known whether the task was enqueued: the broker does not answer. "
+        "Look at the task's runs before you try again.",
+        "code": "error",
+    }
+    assert len(sent()) == 1
 
 
 @pytest.mark.parametrize("uuid", ["nonsense", str(uuid4())])
