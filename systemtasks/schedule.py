@@ -41,7 +41,7 @@ def next_run(name: str, last: datetime | None) -> datetime | None:
     It knows the app's `beat_schedule`; of several entries the earliest counts. A time that is
     past, since beat is late or away, is now.
     """
-    _load()
+    load_tasks()
     schedules = [
         _field(entry, "schedule")
         for entry in current_app.conf.beat_schedule.values()
@@ -59,8 +59,11 @@ def next_run(name: str, last: datetime | None) -> datetime | None:
 
 
 @cache
-def _load() -> None:
-    # A schedule may be in a module of tasks, which beat imports and a web process need not.
+def load_tasks() -> None:
+    """Import the modules of tasks, which a web process need not have done; a schedule may be there.
+
+    Raises what one of them raises.
+    """
     current_app.loader.import_default_modules()
 
 
