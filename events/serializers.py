@@ -153,7 +153,9 @@ class TaskSummarySerializer(serializers.Serializer[dict[str, Any]]):
         allow_null=True, help_text="End of the last run in that time that was `successful`"
     )
     next_run = serializers.DateTimeField(
-        allow_null=True, help_text="When beat will send it next; null where beat does not know it"
+        allow_null=True,
+        help_text="When beat will send it next, or should have, where that is past; null where "
+        "beat does not know it",
     )
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,28 @@
 """What each task's runs in a span of time came to."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from django.db.models import Aggregate, Count, F, FloatField, Max, Q, QuerySet
+from django.db.models import (
+    Aggregate,
+    Count,
+    F,
+    FloatField,
+    Max,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+)
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from systemtasks.models import TaskRun
-from systemtasks.schedule import next_run
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.schedule import BEAT, next_run, scheduled_names
 from systemtasks.states import UNFINISHED, Status
 
 DEFAULT_SPAN = timedelta(days=1)
@@ -56,17 +68,32 @@ def summaries(request: Request) -> "QuerySet[Any, Any]":
         duration_p95=Percentile("duration", share=0.95),
         duration_max=Max("duration"),
         last_success=Max("finish_timestamp", filter=Q(status=Status.SUCCESSFUL)),
-        last_start=Max("start_timestamp"),
     )
     return grouped.order_by("system_task__name", "system_task__uid")
 
 
 def with_next_runs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, and when beat will send each task next."""
-    answers = []
-    for row in rows:
-        last = row.pop("last_start")
-        # Beat's schedule names tasks, and no uid of theirs.
-        expected = None if row["uid"] else next_run(row["name"], last)
-        answers.append({**row, "next_run": expected})
-    return answers
+    # Beat's schedule names tasks, and no uid of theirs.
+    names = scheduled_names()
+    keys = [row["system_task"] for row in rows if not row["uid"] and row["name"] in names]
+    sent = _last_sent(keys) if keys else {}
+    return [
+        {**row, "next_run": (last := sent.get(row["system_task"])) and next_run(row["name"], last)}
+        for row in rows
+    ]
+
+
+def _last_sent(keys: Sequence[UUID]) -> dict[UUID, datetime | None]:
+    """When the last run of each of these tasks that beat sent was sent, or else started.
+
+    Where no run says that beat sent it, as in rows of old, the last run of all counts.
+    """
+    runs = (
+        TaskRun.objects.filter(system_task=OuterRef("pk"), start_timestamp__isnull=False)
+        .order_by("-start_timestamp", "-id")
+        .values(moment=Coalesce("sent_timestamp", "start_timestamp"))
+    )
+    of_beat = runs.filter(sender__startswith=BEAT, attempt=1)
+    last = Coalesce(Subquery(of_beat[:1]), Subquery(runs[:1]))
+    return dict(SystemTask.objects.filter(pk__in=keys).order_by().values_list("pk", last))

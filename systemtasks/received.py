@@ -21,6 +21,7 @@ from systemtasks.conf import conf, sender_context
 from systemtasks.options import default_info, info_of, task_info
 from systemtasks.recorder import Run
 from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
+from systemtasks.schedule import BEAT
 from systemtasks.values import Cleaner, clean_column, utc
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ SENT_HEADER = "systemtasks_sent"
 """The message header that says when a task was sent, in seconds since 1970, UTC."""
 CONTEXT_HEADER = "systemtasks_context"
 """The message header with what SENDER_CONTEXT said, as JSON."""
+BEAT_HEADER = "celery_beat_task"
+"""The message header that says that beat sent it; Celery's own."""
 CONTEXT_LIMIT = 4096  # bytes of JSON
 UNNAMED = "(a message without a task's name)"
 
@@ -172,7 +175,7 @@ def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> Run
     celery_id, queue, sender, parent_id, root_id = _columns(
         said.get("id"),
         delivery.get("routing_key"),
-        said.get("origin"),
+        _sender(said.get("origin"), said.get(BEAT_HEADER) or own.get(BEAT_HEADER)),
         said.get("parent_id"),
         said.get("root_id"),
     )
@@ -200,6 +203,13 @@ def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> Run
 def _attempt(retries: object) -> int:
     """The number of the attempt; 1 where a foreign sender's message says what no column holds."""
     return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
+
+
+def _sender(origin: object, by_beat: object) -> object:
+    """The process that sent it; Celery calls beat's `gen123@host`, like any other."""
+    if not by_beat:
+        return origin
+    return f"{BEAT}{str(origin or '').rpartition('@')[2]}"
 
 
 def _own_headers(said: dict[str, Any]) -> Mapping[str, Any]:

@@ -14,6 +14,8 @@ from systemtasks.conf import conf
 from systemtasks.options import info_of
 from systemtasks.records import KnownTask
 
+BEAT = "celerybeat@"
+"""How the sender of beat's runs begins."""
 FIELDS = ("task", "args", "kwargs")
 
 
@@ -35,32 +37,39 @@ def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[
     return sorted(known)
 
 
-def next_run(name: str, last: datetime | None) -> datetime | None:
+def scheduled_names() -> set[str]:
+    """The names of the tasks in the app's `beat_schedule`."""
+    load_tasks()
+    return {_field(entry, "task") for entry in current_app.conf.beat_schedule.values()}
+
+
+def next_run(name: str, last: datetime) -> datetime | None:
     """When beat will send this task next, if it last did at `last`; None where it never will.
 
-    It knows the app's `beat_schedule`; of several entries the earliest counts. A time that is
-    past, since beat is late or away, is now.
+    It knows the app's `beat_schedule`; of several entries the earliest counts. Where beat is late
+    or away, it is the moment, now past, when the task was due.
     """
-    _load()
-    schedules = [
-        _field(entry, "schedule")
+    load_tasks()
+    # Schedules are to the second; so is the last time, for the answer to be the same each time.
+    last = last.replace(microsecond=0)
+    waits: list[timedelta] = [
+        maybe_schedule(_field(entry, "schedule"), app=current_app).remaining_estimate(last)  # type: ignore[union-attr]
         for entry in current_app.conf.beat_schedule.values()
         if _field(entry, "task") == name
     ]
-    if not schedules:
+    if not waits:
         return None
-    waits: list[timedelta] = [
-        maybe_schedule(schedule, app=current_app).remaining_estimate(last or timezone.now())  # type: ignore[union-attr]
-        for schedule in schedules
-    ]
-    # Schedules are to the second, and counted from a moment that has just passed.
-    expected = timezone.now() + max(min(waits), timedelta(0)) + timedelta(seconds=0.5)
+    # Rounded, since the waits were counted from a moment that has just passed.
+    expected = timezone.now() + min(waits) + timedelta(seconds=0.5)
     return expected.replace(microsecond=0)
 
 
 @cache
-def _load() -> None:
-    # A schedule may be in a module of tasks, which beat imports and a web process need not.
+def load_tasks() -> None:
+    """Import the modules of tasks, which a web process need not have done; a schedule may be there.
+
+    Raises what one of them raises.
+    """
     current_app.loader.import_default_modules()
 
 

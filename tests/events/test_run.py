@@ -11,9 +11,12 @@ from uuid import uuid4
 
 import celery
 import pytest
+import redis
+from celery.app.control import Inspect
 from django.conf import settings
 from django.test import Client
 from kombu import Connection
+from kombu.transport.redis import Channel as RedisChannel
 
 from systemtasks.models import SystemTask
 from tests import factories
@@ -23,12 +26,18 @@ pytestmark = pytest.mark.django_db
 QUEUE = "tests-rerun"
 
 
+def nothing() -> None:
+    """What the tasks of the app do."""
+
+
 @pytest.fixture
 def app(db: None) -> Iterator[celery.Celery]:
     """An app of its own that speaks to the real broker, as the current one."""
     before = celery.current_app._get_current_object()  # type: ignore[attr-defined]
     settings.EMBEDDED.attach()
     app = celery.Celery("tests", broker=settings.CELERY_BROKER_URL)
+    for name in ("app.sync", "tests.clean_up"):
+        app.task(name=name, shared=False)(nothing)
     app.set_current()
     with Connection(settings.CELERY_BROKER_URL) as connection:
         connection.SimpleQueue(QUEUE).clear()
@@ -129,6 +138,77 @@ def test_a_task_with_no_run_on_record_is_400(runner: Client) -> None:
     }
 
 
+UNREGISTERED = {
+    "state": "failure",
+    "status": "error",
+    "args": None,
+    "kwargs": None,
+    "arguments_intact": False,
+    "exception": "celery.exceptions.NotRegistered: 'app.gone'",
+}
+NO_WORKER = {"non_field_errors": ["No worker knows this task (any longer)."], "code": "invalid"}
+
+
+def answering(patch: pytest.MonkeyPatch, replies: dict[str, Any] | None) -> None:
+    """Have the workers answer so when they are asked what they know."""
+    patch.setattr(Inspect, "registered", lambda _: replies)
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("uid", ["", "ldap"])
+def test_a_task_that_no_worker_knew_the_last_time_is_400(runner: Client, uid: str) -> None:
+    task = factories.system_task("app.gone", uid)
+    factories.task_run(task, queue=QUEUE)
+    unnamed = factories.system_task("app.gone") if uid else task
+    later = factories.START + timedelta(days=1)
+    factories.task_run(
+        unnamed, queue=QUEUE, **UNREGISTERED, start_timestamp=later, finish_timestamp=later
+    )
+    answer = run(runner, task)
+    assert (answer.status_code, answer.json()) == (400, NO_WORKER)
+    assert sent() == []
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("replies", "status"),
+    [
+        ({"a": ["app.sync"], "b": ["app.gone_too"]}, 400),
+        ({"a": ["app.sync"], "b": ["app.gone [rate_limit=1/s]"]}, 204),
+        ({"a": ["app.gone"]}, 204),
+        ({"a": {"error": "broken"}}, 204),
+    ],
+)
+def test_the_workers_are_asked_about_a_task_that_is_not_known_here(
+    runner: Client, monkeypatch: pytest.MonkeyPatch, replies: dict[str, Any], status: int
+) -> None:
+    answering(monkeypatch, replies)
+    task = factories.system_task("app.gone")
+    factories.task_run(task, queue=QUEUE)
+    answer = run(runner, task)
+    assert answer.status_code == status
+    assert len(sent()) == (status == 204)
+    if status == 400:
+        assert answer.json() == NO_WORKER
+
+
+@pytest.mark.usefixtures("app")
+def test_a_task_is_sent_where_no_worker_answers(runner: Client) -> None:
+    task = factories.system_task("app.gone")
+    factories.task_run(task, queue=QUEUE)
+    assert run(runner, task).status_code == 204
+    assert len(sent()) == 1
+
+
+@pytest.mark.usefixtures("app")
+def test_a_run_that_no_worker_knew_is_passed_over_once_its_task_is_known(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    factories.task_run(task, args=["kept"], queue=QUEUE)
+    factories.task_run(task, queue=QUEUE, **UNREGISTERED)
+    assert run(runner, task).status_code == 204
+    assert sent() == [("app.sync", ["kept"], {})]
+
+
 @pytest.mark.parametrize("broker", ["absent", "silent"])
 def test_a_broker_that_is_away_is_500_within_seconds(
     runner: Client, app: celery.Celery, tmp_path: Path, broker: str
@@ -150,6 +230,29 @@ def test_a_broker_that_is_away_is_500_within_seconds(
         "code": "error",
     }
     assert seconds < {"absent": 1, "silent": 5}[broker]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_reply_that_is_lost_leaves_open_whether_the_task_was_enqueued(
+    runner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = RedisChannel._put
+
+    def put_and_lose_the_reply(*args: Any, **options: Any) -> None:
+        put(*args, **options)
+        raise redis.TimeoutError("Timeout reading from socket")
+
+    monkeypatch.setattr(RedisChannel, "_put", put_and_lose_the_reply)
+    task = factories.system_task("app.sync")
+    factories.task_run(task, queue=QUEUE)
+    answer = run(runner, task)
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "detail": "It is not known whether the task was enqueued: the broker does not answer. "
+        "Look at the task's runs before you try again.",
+        "code": "error",
+    }
+    assert len(sent()) == 1
 
 
 @pytest.mark.parametrize("uuid", ["nonsense", str(uuid4())])

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 from celery import current_app
 from celery.schedules import crontab
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from systemtasks.models import SystemTask
 from systemtasks.states import Status
 from tests import factories
 from tests.events.conftest import client_of
@@ -96,9 +99,49 @@ def test_beat_says_when_a_task_runs_next(
     assert every is not None
     assert late is not None
     assert abs(every - (now + timedelta(minutes=50))) < timedelta(minutes=1)
-    assert abs(late - now) < timedelta(minutes=1)
+    assert late == (now - timedelta(minutes=9)).replace(microsecond=0)
     assert rows["yearly", ""].endswith("-01-01T00:00:00Z")
     assert rows["every", "uid"] is None
+
+
+def test_the_next_run_counts_from_the_last_that_beat_sent(
+    historian: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {
+        name: {"task": name, "schedule": 3600.0} for name in ("manual", "old", "past", "sent")
+    }
+    monkeypatch.setitem(current_app.conf, "beat_schedule", entries)
+    now = timezone.now().replace(microsecond=900_000)
+    hour, beat = timedelta(hours=1), "celerybeat@host"
+    for name in entries:
+        factories.system_task(name)
+
+    def ran(name: str, ago: timedelta, sender: str, **fields: Any) -> None:
+        task = SystemTask.objects.get(name=name)
+        times = {"start_timestamp": now - ago, "finish_timestamp": now - ago}
+        factories.task_run(task, sender=sender, **{**times, **fields})
+
+    ran("manual", hour / 2, beat)
+    ran("manual", hour / 3, beat, attempt=2)  # a retry
+    ran("manual", hour / 4, "gen1@host")
+    ran("old", hour / 2, "gen1@host")
+    ran("past", hour * 30, beat)
+    ran("past", hour / 2, beat)
+    ran("sent", hour / 4, beat, sent_timestamp=now - hour / 2)
+    expected = (now + hour / 2).replace(microsecond=0)
+    span = {"started_from": (now - hour * 40).isoformat()}
+    for until in (now, now - hour * 20):
+        rows = summary(historian, **span, started_until=until.isoformat())
+        assert {parse_datetime(row["next_run"]) for row in rows} == {expected}
+    assert [row["name"] for row in rows] == ["past"]
+    assert with_queries(historian, 1) == with_queries(historian, 4)
+
+
+def with_queries(client: Client, rows: int) -> int:
+    """How many queries a page of that many rows takes."""
+    with CaptureQueriesContext(connection) as queries:
+        assert len(summary(client, page_size=rows)) == rows
+    return len(queries)
 
 
 def test_a_summary_has_pages(historian: Client) -> None:

@@ -205,6 +205,21 @@ def test_an_unknown_key_revokes_nothing(reader: User, key: str) -> None:
     assert status_of(token) == 200
 
 
+def test_a_whole_token_is_revoked(reader: User) -> None:
+    first, second = (factories.token(reader) for _ in range(2))
+    assert run("revoke_token", first) == (f"Revoked {first[:15]} of reader.\n", "")
+    assert [status_of(token) for token in (first, second)] == [403, 200]
+
+
+def test_a_whole_token_that_is_unknown_is_not_shown(reader: User) -> None:
+    token = factories.token(reader)
+    other = token[:-1] + ("0" if token[-1] != "0" else "1")
+    with pytest.raises(CommandError) as raised:
+        run("revoke_token", other)
+    assert str(raised.value) == f"There is no token '{other[:8]}…'; nothing was revoked."
+    assert status_of(token) == 200
+
+
 def test_revoking_needs_a_key_or_a_user() -> None:
     with pytest.raises(CommandError, match="Name a KEY from list_tokens, or a --user"):
         run("revoke_token")

@@ -99,6 +99,19 @@ def test_sender_and_family_are_known(records: list[RunRecord]) -> None:
     assert (record.sender, record.parent_id, record.root_id) == ("web@host", "father", "adam")
 
 
+@pytest.mark.parametrize("stamped", [True, False])
+def test_beat_is_known_as_the_sender(records: list[RunRecord], stamped: bool) -> None:
+    app = Celery("sender", broker="memory://", set_as_current=False)
+    message = app.amqp.as_task_v2("id-1", "tests.succeed", origin="gen42@host")
+    headers = {**message.headers, "celery_beat_task": True}
+    if stamped:
+        signals.stamp(headers=headers)
+    signals.note_sent(sender="tests.succeed", headers=headers, body=message.body)
+
+    (record,) = records
+    assert record.sender == "celerybeat@host"
+
+
 @pytest.mark.parametrize("app", [2], indirect=True)  # protocol 1 knows no parents
 @pytest.mark.parametrize(("parent", "kept"), [("father", "father"), (None, "")])
 def test_retry_has_the_parent_of_the_first_attempt(

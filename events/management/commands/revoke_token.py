@@ -1,10 +1,14 @@
 """Ends tokens of the API."""
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Q
+from knox.crypto import hash_token
 from knox.models import AbstractAuthToken
 
 from events.authentication import token_model
 from events.tokens import user_named
+
+SHOWN = 8  # characters
 
 
 class Command(BaseCommand):
@@ -12,7 +16,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "keys", metavar="KEY", nargs="*", help="how a token begins, as list_tokens shows it"
+            "keys",
+            metavar="KEY",
+            nargs="*",
+            help="how a token begins, as list_tokens shows it, or the whole token",
         )
         parser.add_argument("--user", metavar="USER", help="end all of this user's tokens")
 
@@ -22,9 +29,10 @@ class Command(BaseCommand):
         tokens = token_model().objects.select_related("user")
         found: dict[str, AbstractAuthToken] = {}
         for key in keys:
-            matches = {token.pk: token for token in tokens.filter(token_key=key)}
+            named = Q(token_key=key) | Q(digest=hash_token(key))
+            matches = {token.pk: token for token in tokens.filter(named)}
             if not matches:
-                raise CommandError(f"There is no token {key!r}; nothing was revoked.")
+                raise CommandError(f"There is no token {_shown(key)!r}; nothing was revoked.")
             found |= matches
         if user is not None:
             found |= {token.pk: token for token in tokens.filter(user=user_named(user))}
@@ -33,3 +41,8 @@ class Command(BaseCommand):
             self.stdout.write(f"Revoked {token.token_key} of {token.user.get_username()}.")
         if not found:
             self.stderr.write(f"{user} has no tokens.", style_func=str)
+
+
+def _shown(key: str) -> str:
+    """The key so cut that a whole token is no longer one."""
+    return key if len(key) <= SHOWN else f"{key[:SHOWN]}…"
