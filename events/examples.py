@@ -36,7 +36,7 @@ RUN = {
     "status": "successful",
     "queue": "celery",
     "worker": "celery@worker",
-    "sender": "gen7@beat",
+    "sender": "celerybeat@beat",
     "parent_id": "",
     "root_id": "0b9c5d0e-5cf5-4d64-8d6f-0e2e0a0c8b1e",
     "sent_timestamp": "2024-06-01T11:59:59.900000Z",

@@ -55,7 +55,8 @@ def _answer(component: str, description: str) -> OpenApiResponse:
 
 INVALID = _answer("ValidationError", "A parameter is malformed")
 NOT_RERUNNABLE = _answer(
-    "ValidationError", "The uuid is malformed, or the last run's arguments are not on record"
+    "ValidationError",
+    "The uuid is malformed, no worker knows the task, or its arguments are not on record",
 )
 FORBIDDEN = _answer("GenericError", "No valid token, or no permission")
 NOT_FOUND = _answer("GenericError", "No such task")
@@ -63,7 +64,10 @@ NO_SUCH_RUN = _answer("GenericError", "No such run")
 NO_SUCH_PAGE = _answer("GenericError", "A page past the end")
 REFUSED = {400: INVALID, 403: FORBIDDEN}
 """What may come back of every GET."""
-NOT_ENQUEUED = _answer("GenericError", "The task could not be enqueued")
+NOT_ENQUEUED = _answer(
+    "GenericError",
+    "The task was not enqueued, or it is not known whether it was; the text says which",
+)
 
 UUID = OpenApiParameter(
     "uuid",

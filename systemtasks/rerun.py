@@ -41,9 +41,6 @@ def rerun(task: SystemTask) -> str:
     knew has no arguments, and does not count. Returns the new run's Celery id. Raises
     NotRerunnableError, or BrokerAwayError within seconds.
     """
-    known = _is_registered(task.name)
-    if not known and _was_unknown(task.name):
-        raise NotRerunnableError(UNKNOWN)
     run = _last(task.runs.exclude(UNREGISTERED))
     if run is None:
         raise NotRerunnableError("No run of this task is on record, so its arguments are unknown.")
@@ -54,7 +51,7 @@ def rerun(task: SystemTask) -> str:
         )
     with current_app.connection_for_write(transport_options=TRANSPORT_OPTIONS) as connection:
         _connect(connection)
-        if not known and _is_unknown_to_workers(task.name, connection):
+        if not _is_registered(task.name) and _is_unknown_to_workers(task.name, connection):
             raise NotRerunnableError(UNKNOWN)
         return _send(task.name, run, connection)
 
@@ -77,7 +74,7 @@ def _was_unknown(name: str) -> bool:
 
 
 def _is_unknown_to_workers(name: str, connection: Connection) -> bool:
-    """Whether workers answer, and none of them knows the task."""
+    """Whether none of the workers that answer knows it; of silent ones, what was the last word."""
     lost: tuple[type[BaseException], ...] = (
         OperationalError,
         *connection.recoverable_connection_errors,
@@ -88,9 +85,9 @@ def _is_unknown_to_workers(name: str, connection: Connection) -> bool:
         return False  # and whether it can be sent is seen at once
     answers = [reply for reply in replies.values() if isinstance(reply, list)]  # not an error's
     # A worker says `name`, or `name [rate_limit=1/s]`.
-    return bool(answers) and all(
-        text.partition(" [")[0] != name for answer in answers for text in answer
-    )
+    if not answers:
+        return _was_unknown(name)
+    return all(text.partition(" [")[0] != name for answer in answers for text in answer)
 
 
 def _connect(connection: Connection) -> None:
