@@ -93,10 +93,10 @@ class Endpoint(ContractView, GenericViewSet[Any]):
     content_negotiation_class = Negotiation
     filter_backends = (FilterBackend,)
 
-    def check_permissions(self, request: Request) -> None:
-        """Count the request first, so that what is then refused is counted as well."""
+    def perform_authentication(self, request: Request) -> None:
+        """Count the request once its token is known: what is then refused counts as well."""
+        super().perform_authentication(request)
         super().check_throttles(request)
-        super().check_permissions(request)
 
     def check_throttles(self, request: Request) -> None:
         """Do nothing: DRF comes here after the permissions."""
@@ -218,7 +218,7 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     def check_again(self) -> None:
         """Refuse who might ask when the wait began and may no longer, as DRF does at first."""
         anew = self.initialize_request(self.request._request, *self.args, **self.kwargs)
-        self.perform_authentication(anew)
+        # Which authenticates it, and does not count it for a second time.
         self.check_permissions(anew)
 
     @extend_schema(

@@ -192,3 +192,12 @@ def test_an_etag_opens_no_door() -> None:
     headers = {"if-none-match": client.get(url)["ETag"]}
     assert Client().get(url, headers=headers).status_code == 403
     assert Client().head(url, headers=headers).status_code == 403
+
+
+@pytest.mark.django_db
+def test_a_request_that_waits_counts_once_for_its_tokens_rate() -> None:
+    token = factories.token(factories.user("bound", "view_taskrun"))
+    factories.grant(token, rate=3)
+    client = Client(headers={"authorization": f"Bearer {token}"})
+    url = f"{URL}{factories.task_run(factories.system_task()).id}/?wait=1"
+    assert [client.get(url).status_code for _ in range(4)] == [200, 200, 200, 429]
