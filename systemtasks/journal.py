@@ -182,11 +182,14 @@ class Journal:
             return
         for path in paths:
             try:
-                descriptor = os.open(path, os.O_RDWR)
+                segment = Segment(path, os.open(path, os.O_RDWR))
             except OSError:
                 continue  # its process has just removed it
-            segment = Segment(path, descriptor)
-            if segment.lock():
+            try:
+                mine = segment.lock()
+            except OSError:  # no lock can be had on this disk
+                mine = False
+            if mine:
                 yield segment
             else:
                 segment.close()

@@ -212,3 +212,22 @@ def test_empty_file_of_a_killed_process_is_deleted_by_the_next(
 
     assert adopted(journal) == []
     assert list(folder.iterdir()) == []
+
+
+def test_disk_without_locks_keeps_its_files_and_says_so(
+    journal: Journal,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    in_a_child_that_is_killed(record("left"))
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    journal.append(encode(record("1")))
+    journal.append(encode(record("2")))
+
+    assert adopted(journal) == []
+    assert [decode(path.read_bytes()).celery_id for path in folder.iterdir()] == ["left"]
+    assert caplog.text.count("in memory only") == 1
