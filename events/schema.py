@@ -135,16 +135,15 @@ def _completed(method: str, operation: dict[str, Any]) -> dict[str, Any]:
         new = {"content": {"application/json": dict(error)}, "description": description}
         answers.setdefault(status, new)
     answers["429"]["headers"] = {"Retry-After": _RETRY_AFTER}
+    examples = {**EVERYWHERE, **EXAMPLES[operation["operationId"]]}
     if method == "get":
+        examples |= TO_A_GET
         answers["200"]["headers"] = {"ETag": _ETAG}
         answers["412"] = {
             "content": {"application/json": dict(error)},
             "description": "It is not what `If-Match` names",
         }
         answers["304"] = {"description": "What `If-None-Match` names has not changed"}
-    examples = {**EVERYWHERE, **EXAMPLES[operation["operationId"]]}
-    if method == "get":
-        examples |= TO_A_GET
     for status, example in examples.items():
         answers[status]["content"]["application/json"]["example"] = example
     return dict(sorted(answers.items()))

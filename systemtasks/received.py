@@ -226,7 +226,7 @@ def _columns(*values: object) -> list[str]:
     texts = [value if type(value) is str else str(value or "") for value in values]
     # As one text, since nearly all of them are as they should be.
     together = "".join(texts)
-    if len(together) <= NAME_LIMIT and together.isascii() and "\0" not in together:
+    if clean_column(together, NAME_LIMIT) is together:
         return texts
     return [clean_column(text, NAME_LIMIT) for text in texts]
 

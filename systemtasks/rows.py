@@ -288,7 +288,7 @@ def _write(records: Sequence[RunRecord]) -> None:
     first = [record for record in lost if record.key not in closed.values()]
     written += (new := _upsert_runs(first))
     # Where a child has written what it knows of an end between those two, that can be closed now.
-    closed |= _tell(CLOSE_LOST, [record for record in first if record not in new])
+    closed |= _tell(CLOSE_LOST, _too_late(first, new))
 
     # A sure end counts for its task, even if a later run of the same id has its row by now.
     ended = [record for record in records if record.finish_timestamp and _is_sure(record)]
@@ -337,7 +337,7 @@ def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
 
 
 def _too_late(records: Sequence[RunRecord], written: Sequence[RunRecord]) -> list[RunRecord]:
-    """The ends of which the main process has told already."""
+    """The unsure ends against which the row of another process stands already."""
     unsure = [record for record in records if record.finish_timestamp and not _is_sure(record)]
     keys = {record.key for record in written}
     return [record for record in unsure if record.key not in keys]

@@ -76,7 +76,7 @@ def whole(number: int) -> Iterator[Step]:
     That is what a task waits for in its own thread: Celery's own tracer, its signals and all.
     """
     task = app.tasks[tasks.noop.name]
-    messages = [_message(task, str(uuid4()), index) for index in range(number)]
+    messages = [_taken(_sent(task, str(uuid4()), index)) for index in range(number)]
     for message in messages:
         request: dict[str, Any] = {**message.headers, "hostname": HOST, "delivery_info": WHERE}
         signals.before_task_publish.send(task.name, headers=request)
@@ -85,7 +85,7 @@ def whole(number: int) -> Iterator[Step]:
 
 
 def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
-    message = app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
+    message = _sent(task, celery_id, number)
     common = {"body": message.body, "headers": message.headers, **WHERE}
     yield (
         "before_task_publish",
@@ -94,14 +94,17 @@ def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[St
         ),
     )
     yield "after_task_publish", lambda: signals.after_task_publish.send(task.name, **common)
-    received = _message(task, celery_id, number)
-    request = Request(received, app=app, task=task, hostname=HOST)
+    request = Request(_taken(message), app=app, task=task, hostname=HOST)
     yield "task_received", lambda: signals.task_received.send(None, request=request)
 
 
-def _message(task: Task[Any, Any], celery_id: str, number: int) -> Message:
-    """A task's message as a worker takes it from its broker."""
-    message = app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
+def _sent(task: Task[Any, Any], celery_id: str, number: int) -> Any:  # noqa: ANN401 - Celery's own
+    """A task's message as its sender makes it."""
+    return app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
+
+
+def _taken(message: Any) -> Message:  # noqa: ANN401
+    """The same as a worker takes it from its broker."""
     content_type, encoding, body = serialization.dumps(message.body, serializer="json")
     return Message(
         body, content_type=content_type, content_encoding=encoding, headers=message.headers,

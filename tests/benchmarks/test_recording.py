@@ -1,10 +1,8 @@
 """The benchmark of recording runs, and tells every figure; which, is not for a test to say."""
 
-import subprocess
-
 import pytest
 
-from tests.processes import ROOT
+from tests.benchmarks.tables import figures
 
 ROWS = """
 throughput: nothing
@@ -30,14 +28,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_table_has_every_figure() -> None:
-    done = subprocess.run(
-        ["benchmarks/run", "recording", "--quick"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    header, _, *lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()
-    ]
-    figures = {cells[0]: cells[1] for cells in lines}
-    assert set(ROWS.strip().splitlines()) <= figures.keys()
-    assert all(figures.values())
-    assert all(len(cells) == len(header) for cells in lines)
+    found = figures("recording")
+    assert set(ROWS.strip().splitlines()) <= found.keys()
+    assert all(found.values())
