@@ -92,8 +92,8 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
-# From its third use on a connection, Postgres keeps the plan of a statement in events.statements.
-DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 2
+# On each connection, Postgres keeps the plans of the statements that events.statements asks.
+DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

@@ -1,38 +1,26 @@
-"""The SELECTs that every request needs: written by Django's ORM, but once a process."""
+"""The SELECTs that every request needs: written by Django's ORM, but once a process.
 
-import threading
-from collections.abc import Callable
+They are asked by libpq's own call, PQexecPrepared, since psycopg's cursors cost twice as much.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, NotSupportedError, OperationalError, connections
 from django.db.models import QuerySet, Value
+from psycopg import pq, sql
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
 from psycopg.types.datetime import TimestamptzLoader
 
 Row = tuple[Any, ...]
+Converters = dict[int, Any]
+"""What Django makes of a column's value that psycopg does not, by the column's position."""
 _PARAMETER = object()
-
-
-class _Cursors(threading.local):
-    """A thread's cursors, one on each database, which are kept, since to make one takes long."""
-
-    def __init__(self) -> None:
-        self._by_alias: dict[str, psycopg.Cursor[Row]] = {}
-
-    def of(self, alias: str, connection: "psycopg.Connection[Row]") -> "psycopg.Cursor[Row]":
-        cursor = self._by_alias.get(alias)
-        if cursor is None or cursor.connection is not connection:
-            # Bound on the server, unlike Django's own cursor, so that Postgres can keep its plan.
-            cursor = self._by_alias[alias] = psycopg.Cursor(connection)
-            if settings.USE_TZ:
-                # Django's own loader of times makes the same of them, but not in C.
-                cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
-        return cursor
-
-
-_cursors = _Cursors()
 
 
 class Statement:
@@ -45,12 +33,24 @@ class Statement:
     def __init__(self, rows: Callable[[Value], "QuerySet[Any, Any]"]) -> None:
         self._rows = rows
 
+    def beside(self, other: "Statement") -> "Statement":
+        """Both in one, for two parameters: each row of this one goes on with the other's row.
+
+        Where the other has none, it goes on with None in each of its columns.
+        """
+        return _Joined(self, other)
+
     @cached_property
     def alias(self) -> str:
         """The database that is asked, by its alias."""
         return self._queryset.db
 
-    def fetch(self, value: object) -> list[Row]:
+    @cached_property
+    def width(self) -> int:
+        """How many columns a row has."""
+        return len(self._compiled[0])
+
+    def fetch(self, *values: str) -> list[Row]:
         """All rows for this value of the parameter; raises DatabaseError."""
         connection: Any = connections[self.alias]
         # A kept connection may have died since. The statement itself shows it, so that no
@@ -58,34 +58,134 @@ class Statement:
         kept = connection.connection is not None and not connection.in_atomic_block
         connection.health_check_done = True
         try:
-            return self._ask(connection, value)
+            return self._ask(connection, values)
+        except NotSupportedError:  # a migration has changed the type of what it selects
+            if not kept:
+                raise
         except (InterfaceError, OperationalError):
             if not kept or connection.is_usable():
                 raise
         connection.close()
-        return self._ask(connection, value)
+        return self._ask(connection, values)
 
-    def _ask(self, connection: Any, value: object) -> list[Row]:  # noqa: ANN401 - Django's wrapper
-        sql, parameters, converters = self._compiled
-        given = [value if parameter is _PARAMETER else parameter for parameter in parameters]
+    def _ask(self, connection: Any, values: tuple[str, ...]) -> list[Row]:  # noqa: ANN401 - Django's
         connection.ensure_connection()
-        cursor = connection._prepare_cursor(_cursors.of(self.alias, connection.connection))
-        cursor.execute(sql, given)
+        cursor = connection._prepare_cursor(_cursor_of(connection.connection))
+        cursor.execute(self._sql, values)
         rows: list[Row] = cursor.fetchall()
-        if converters:
-            rows = [tuple(row) for row in self._compiler.apply_converters(rows, converters)]
+        if self._converters:
+            compiler = self._queryset.query.get_compiler(using=self.alias)
+            rows = [tuple(row) for row in compiler.apply_converters(rows, self._converters)]
         return rows
+
+    @cached_property
+    def _sql(self) -> str:
+        return self._numbered(1)
+
+    @cached_property
+    def _converters(self) -> Converters:
+        columns, *_ = self._compiled
+        compiler = self._queryset.query.get_compiler(using=self.alias)
+        converters: Converters = compiler.get_converters(columns)
+        return converters
+
+    def _numbered(self, number: int) -> str:
+        """The SQL with its constants in it, and the parameter by this number."""
+        _, text, parameters = self._compiled
+        begin, *parts = (part.replace("%%", "%") for part in text.split("%s"))
+        for given, part in zip(parameters, parts, strict=True):
+            it = f"${number}" if given is _PARAMETER else sql.Literal(given).as_string()
+            begin += it + part
+        return begin
 
     @cached_property
     def _queryset(self) -> "QuerySet[Any, Any]":
         return self._rows(Value(_PARAMETER))
 
     @cached_property
-    def _compiler(self) -> Any:  # noqa: ANN401 - Django's SQLCompiler
-        return self._queryset.query.get_compiler(using=self.alias)
+    def _compiled(self) -> tuple[list[Any], str, Row]:
+        """The columns, and the SQL with its parameters, as Django has them."""
+        compiler = self._queryset.query.get_compiler(using=self.alias)
+        text, parameters = compiler.as_sql()
+        return [column for column, *_ in compiler.select], text, parameters
+
+
+class _Joined(Statement):
+    """Two statements in one."""
+
+    def __init__(self, first: Statement, second: Statement) -> None:
+        super().__init__(first._rows)
+        self._parts = first, second
 
     @cached_property
-    def _compiled(self) -> tuple[str, Row, dict[int, Any]]:
-        sql, parameters = self._compiler.as_sql()
-        columns = [column for column, *_ in self._compiler.select]
-        return sql, parameters, self._compiler.get_converters(columns)
+    def _sql(self) -> str:
+        first, second = (part._numbered(number) for number, part in enumerate(self._parts, 1))
+        return f"SELECT * FROM ({first}) a LEFT JOIN ({second}) b ON true"  # noqa: S608
+
+    @cached_property
+    def _converters(self) -> Converters:
+        first, second = self._parts
+        later = {first.width + column: each for column, each in second._converters.items()}
+        return {**first._converters, **later}
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    name: bytes
+    query: bytes
+
+
+class _Cursor:
+    """As much of a cursor as Django's wrapper of one needs for a prepared SELECT."""
+
+    def __init__(self, connection: "psycopg.Connection[Row]") -> None:
+        self._pgconn = connection.pgconn
+        self._by_name = connection.prepare_threshold is not None
+        self._prepared: dict[str, _Prepared] = {}
+        self._query: _Prepared | None = None  # as psycopg's, for Django's log of queries
+        self._result: Any = None
+        context = psycopg.Cursor(connection)
+        if settings.USE_TZ:
+            # Django's own loader of times makes the same of them, but not in C.
+            context.adapters.register_loader("timestamptz", TimestamptzLoader)
+        self._reader = Transformer.from_context(context)
+
+    def execute(self, text: str, values: Sequence[str]) -> None:
+        """Ask for these values of its parameters; raises psycopg.Error."""
+        if any("\0" in value for value in values):
+            raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        parameters = [value.encode() for value in values]
+        self._query = query = self._prepared.get(text) or self._prepare(text)
+        if self._by_name:
+            self._result = self._check(self._pgconn.exec_prepared(query.name, parameters))
+        else:
+            self._result = self._check(self._pgconn.exec_params(query.query, parameters))
+
+    def fetchall(self) -> list[Row]:
+        """Every row of the answer."""
+        self._reader.set_pgresult(self._result)
+        return self._reader.load_rows(0, self._result.ntuples, tuple)
+
+    def _prepare(self, text: str) -> _Prepared:
+        made = _Prepared(b"events_%d" % len(self._prepared), text.encode())
+        if self._by_name:
+            self._check(self._pgconn.prepare(made.name, made.query))
+        self._prepared[text] = made
+        return made
+
+    def _check(self, result: Any) -> Any:  # noqa: ANN401 - a PGresult
+        """The result, unless it is an error, which this raises."""
+        if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            return result
+        error = error_from_result(result)
+        if self._pgconn.status != pq.ConnStatus.OK:
+            raise psycopg.OperationalError(str(error))
+        raise error
+
+
+def _cursor_of(connection: Any) -> _Cursor:  # noqa: ANN401 - psycopg's, which takes attributes
+    """The cursor of a connection, which lives as long as what it has prepared there."""
+    cursor: _Cursor | None = getattr(connection, "events_cursor", None)
+    if cursor is None:
+        cursor = connection.events_cursor = _Cursor(connection)
+    return cursor

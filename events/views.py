@@ -12,6 +12,7 @@ from django.db.models import F
 from django.http import Http404, HttpResponse
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.parsers import JSONParser
@@ -20,7 +21,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from events import schema
-from events.authentication import BearerAuthentication
+from events.authentication import TOKENS, BearerAuthentication, BearerAuthenticationBeside
 from events.conditional import conditional
 from events.errors import exception_handler
 from events.filters import FilterBackend, SystemTaskFilter, TaskRunFilter
@@ -53,6 +54,7 @@ TASKS = with_json_texts(SystemTask.objects.all(), "messages")
 TASK = Statement(
     lambda uuid: TASKS.filter(uuid=uuid).order_by().values_list(*TASK_COLUMNS, "messages_text")
 )
+TOKENS_BESIDE_TASK = TOKENS.beside(TASK)
 ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
@@ -130,17 +132,25 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     lookup_field = "uuid"
     permission_required: ClassVar[str] = "systemtasks.view_systemtask"
 
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """The one of every endpoint; where the path names a task, it finds that as well."""
+        uuid = self.kwargs.get("uuid", "")
+        if not UUID_TEXT.fullmatch(uuid):
+            authenticators: list[BaseAuthentication] = super().get_authenticators()
+            return authenticators
+        self.found = BearerAuthenticationBeside(TOKENS_BESIDE_TASK, uuid)
+        return [self.found]
+
     def get_object(self) -> SystemTask:
         """The task in the path; raises ValidationError for a malformed uuid, Http404 for another.
 
         DRF comes here only once the caller may ask.
         """
-        uuid = self.kwargs["uuid"]
-        if not UUID_TEXT.fullmatch(uuid):
+        if not UUID_TEXT.fullmatch(self.kwargs["uuid"]):
             raise ValidationError({"uuid": ["Must be a valid UUID."]})
-        if not (rows := TASK.fetch(uuid)):
+        if self.found.row is None:
             raise Http404
-        *values, messages_text = rows[0]
+        *values, messages_text = self.found.row
         task: Any = SystemTask.from_db(TASK.alias, TASK_COLUMNS, values)
         task.messages_text = messages_text
         found: SystemTask = task

@@ -136,13 +136,14 @@ def test_nothing_but_reading_is_405(reader: Client, method: str) -> None:
     assert SystemTask.objects.count() == 1
 
 
-def test_retrieving_takes_two_statements_each_time_anew(reader: Client) -> None:
+def test_retrieving_takes_one_statement_each_time_anew(reader: Client) -> None:
     task = factories.system_task()
     for _ in range(2):
         with CaptureQueriesContext(connection) as queries:
             assert reader.get(f"{URL}/{task.uuid}/").status_code == 200
-        tables = [query["sql"].rsplit(' FROM "', 1)[1].split('"')[0] for query in queries]
-        assert tables == ["knox_authtoken", "systemtasks_systemtask"]
+        (query,) = queries
+        assert '"knox_authtoken"' in query["sql"]
+        assert '"systemtasks_systemtask"' in query["sql"]
 
 
 def test_a_permission_that_is_taken_away_is_gone_at_once(reader: Client) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
 from django.db.models import Value
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -29,6 +29,60 @@ def test_a_statement_takes_another_value_each_time_and_reads_columns_as_the_orm_
     for name in ("a", "b", "a"):
         assert statement.fetch(name) == list(named(Value(name)))
     assert statement.fetch("c") == []
+
+
+@pytest.mark.django_db
+def test_two_statements_in_one_say_what_each_says_alone() -> None:
+    first = Statement(named)
+    second = Statement(
+        lambda uid: SystemTask.objects.filter(uid=uid).values_list("messages", "name", Value("5 %"))
+    )
+    for uid in ("1", "2"):
+        factories.system_task("a", uid, messages=[factories.log_event(uid)])
+    factories.system_task("b", "3", messages=[factories.log_event("3")])
+    both = first.beside(second)
+    for _ in range(2):
+        assert both.fetch("a", "3") == [row + second.fetch("3")[0] for row in first.fetch("a")]
+        assert second.fetch("3")[0][2] == "5 %"
+        assert both.fetch("a", "4") == [(*row, None, None, None) for row in first.fetch("a")]
+        assert both.fetch("c", "3") == []
+
+
+@pytest.mark.django_db
+def test_a_value_that_no_column_holds_is_an_error_not_another_value() -> None:
+    factories.system_task("a", "1")
+    with pytest.raises(DataError, match="NUL"):
+        Statement(named).fetch("a\0b")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("threshold", [None, 0])
+def test_plans_are_kept_unless_the_connection_says_otherwise(threshold: int | None) -> None:
+    connection.close()
+    connection.ensure_connection()
+    kept: Any = connection.connection
+    kept.prepare_threshold = threshold
+    for _ in range(2):
+        assert Statement(named).fetch("a") == []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+        assert cursor.fetchone() == (0 if threshold is None else 1,)
+    connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_migration_that_changes_a_columns_type_is_no_error() -> None:
+    statement = Statement(lambda name: SystemTask.objects.filter(name=name).values_list("uid"))
+    factories.system_task("a", "1")
+    assert statement.fetch("a") == [("1",)]
+    alter = "ALTER TABLE systemtasks_systemtask ALTER uid TYPE varchar({})"
+    with connection.cursor() as cursor:
+        cursor.execute(alter.format(200))
+    try:
+        assert statement.fetch("a") == [("1",)]
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(alter.format(255))
 
 
 def end(pid: int) -> None:
