@@ -86,16 +86,18 @@ def _page(row: dict[str, Any], **position: str) -> dict[str, Any]:
 
 
 EVERYWHERE: dict[str, Any] = {
-    "403": {"detail": "Authentication credentials were not provided.", "code": "not_authenticated"},
     "406": {
         "detail": "Could not satisfy the request Accept header.",
         "code": "not_acceptable",
     },
+    "500": {"detail": "A server error occurred.", "code": "error"},
+}
+TO_A_TOKEN: dict[str, Any] = {
+    "403": {"detail": "Authentication credentials were not provided.", "code": "not_authenticated"},
     "429": {
         "detail": "Request was throttled. Expected available in 20 seconds.",
         "code": "throttled",
     },
-    "500": {"detail": "A server error occurred.", "code": "error"},
 }
 TO_A_GET: dict[str, Any] = {
     "412": {
@@ -146,5 +148,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
         "404": NO_SUCH_PAGE,
     },
+    "schema_retrieve": {"404": NOT_FOUND},
 }
 """By operation and status."""

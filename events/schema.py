@@ -7,7 +7,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
-from events.examples import EVERYWHERE, EXAMPLES, TO_A_GET
+from events.examples import EVERYWHERE, EXAMPLES, TO_A_GET, TO_A_TOKEN
 from events.waiting import LONGEST
 
 _TEXT = {"type": "string"}
@@ -107,11 +107,12 @@ def leave_out_double_slashes(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any
     return [endpoint for endpoint in endpoints if "//" not in endpoint[0]]
 
 
-_ELSEWHERE = {
-    "406": "The Accept header wants another format than JSON",
-    "429": "The token has been used more often than it may be",
+_ANYWHERE = {
+    "406": "The Accept header wants a format that there is not",
     "500": "Anything unforeseen",
 }
+_WITH_TOKEN = {"429": "The token has been used more often than it may be"}
+_WITHOUT_TOKEN = {"404": "`format` names none that there is"}
 _RETRY_AFTER = {"description": "Seconds until it may be used again", "schema": {"type": "integer"}}
 _ETAG = {"description": "Stands for this very answer", "schema": _TEXT}
 
@@ -130,20 +131,23 @@ def complete(result: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN40
 
 def _completed(method: str, operation: dict[str, Any]) -> dict[str, Any]:
     answers: dict[str, Any] = operation["responses"]
-    error = {"schema": {"$ref": "#/components/schemas/GenericError"}}
-    for status, description in _ELSEWHERE.items():
-        new = {"content": {"application/json": dict(error)}, "description": description}
-        answers.setdefault(status, new)
-    answers["429"]["headers"] = {"Retry-After": _RETRY_AFTER}
-    examples = {**EVERYWHERE, **EXAMPLES[operation["operationId"]]}
+    errors, examples = dict(_ANYWHERE), {**EVERYWHERE, **EXAMPLES[operation["operationId"]]}
+    if {} in operation["security"]:
+        errors |= _WITHOUT_TOKEN
+    else:
+        errors |= _WITH_TOKEN
+        examples = {**TO_A_TOKEN, **examples}
     if method == "get":
+        errors["412"] = "It is not what `If-Match` names"
         examples |= TO_A_GET
         answers["200"]["headers"] = {"ETag": _ETAG}
-        answers["412"] = {
-            "content": {"application/json": dict(error)},
-            "description": "It is not what `If-Match` names",
-        }
         answers["304"] = {"description": "What `If-None-Match` names has not changed"}
+    for status, description in errors.items():
+        error = {"schema": {"$ref": "#/components/schemas/GenericError"}}
+        new = {"content": {"application/json": error}, "description": description}
+        answers.setdefault(status, new)
+    if "429" in answers:
+        answers["429"]["headers"] = {"Retry-After": _RETRY_AFTER}
     for status, example in examples.items():
         answers[status]["content"]["application/json"]["example"] = example
     return dict(sorted(answers.items()))

@@ -33,6 +33,20 @@ def served() -> dict[str, Any]:
     return document
 
 
+def test_what_comes_back_of_the_document_itself_is_described(served: dict[str, Any]) -> None:
+    described = served["paths"]["/schema/"]["get"]["responses"]
+    asked: list[dict[str, str]] = [{}, {"accept": "image/png"}, {"if-match": '"other"'}]
+    answers = [Client().get("/api/v3/schema/", headers=headers) for headers in asked]
+    tag = {"if-none-match": answers[0]["ETag"]}
+    answers.append(Client().get("/api/v3/schema/", headers=tag))
+    answers.append(Client().get("/api/v3/schema/", {"format": "xml"}))
+    assert described.keys() == {str(answer.status_code) for answer in answers} | {"500"}
+    for answer in answers[1:]:
+        content = described[str(answer.status_code)].get("content", {})
+        found = {answer["Content-Type"]: answer.json()} if answer.content else {}
+        assert {media: each["example"] for media, each in content.items()} == found
+
+
 def described_as(ours: Any, theirs: Any) -> bool:
     """Whether ours says all that theirs says, and nothing more but descriptions."""
     if not isinstance(theirs, dict):
