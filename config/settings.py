@@ -171,6 +171,8 @@ SYSTEMTASKS = {
     "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=True),
 }
 
+EVENTS_MOST_WAITING = environment.whole_number("MOST_WAITING", 2, most=1000)
+
 AUTHENTICATION_BACKENDS = ["events.backends.OneQueryModelBackend"]
 REST_KNOX = {"TOKEN_TTL": None}
 REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
