@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from django.db.models import F
 from django.http import Http404, HttpResponse
+from django_filters.rest_framework.backends import DjangoFilterBackend
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.authentication import BaseAuthentication
@@ -24,7 +25,7 @@ from events import schema
 from events.authentication import TOKENS, BearerAuthentication, BearerAuthenticationBeside
 from events.conditional import conditional
 from events.errors import exception_handler
-from events.filters import FilterBackend, SystemTaskFilter, TaskRunFilter
+from events.filters import SystemTaskFilter, TaskRunFilter
 from events.negotiation import Negotiation
 from events.pagination import KeysetPagination, Pagination
 from events.permissions import HasPermission
@@ -93,7 +94,7 @@ class Endpoint(ContractView, GenericViewSet[Any]):
     renderer_classes = (ORJSONRenderer,)
     throttle_classes = (TokenThrottle,)
     content_negotiation_class = Negotiation
-    filter_backends = (FilterBackend,)
+    filter_backends = (DjangoFilterBackend,)
 
     def perform_authentication(self, request: Request) -> None:
         """Count the request once its token is known: what is then refused counts as well."""
