@@ -1,6 +1,8 @@
 """Who asks: the bearer of a token that only its holder knows, since the database keeps its hash."""
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from hmac import compare_digest
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser, Permission
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Model, OuterRef, QuerySet, Value
+from django.db.models import OuterRef, QuerySet, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 from knox.auth import TokenAuthentication
@@ -25,19 +27,24 @@ from events.usage import usage
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 
 
-@cache
-def _token_columns() -> list[str]:
-    return _columns(token_model(), "digest", "user", "expiry")
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """What is known of a token that was presented, as `request.auth`."""
+
+    digest: str
+    """The token's hash, which is its primary key."""
+    expiry: datetime | None
+    read_only: bool
+    """Whether it may only read."""
+    rate: int | None
+    """Requests a minute; None where there is no bound."""
 
 
 @cache
 def _user_columns() -> list[str]:
+    """The columns that are read; Django loads the others where somebody asks for them."""
     model = get_user_model()
-    return _columns(model, model._meta.pk.name, model.USERNAME_FIELD, "is_active", "is_superuser")
-
-
-def _columns(model: type[Model], *names: str) -> list[str]:
-    """The columns of these fields; Django loads the others where somebody asks for them."""
+    names = {model._meta.pk.name, model.USERNAME_FIELD, "is_active", "is_superuser"}
     return [field.attname for field in model._meta.concrete_fields if field.name in names]
 
 
@@ -52,24 +59,18 @@ def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
     user = [f"user__{name}" for name in _user_columns()]
     grant = ("grant__read_only", "grant__rate")
     tokens = token_model().objects.filter(token_key=key)
-    return tokens.values_list(*_token_columns(), *user, *grant, ArraySubquery(held))
+    return tokens.values_list("digest", "expiry", *grant, ArraySubquery(held), *user)
 
 
 TOKENS = Statement(_tokens)
 
 
-def _found(row: Row) -> AbstractAuthToken:
-    """The token of a row, with its user, who has the permissions at hand."""
-    alias = TOKENS.alias
-    *fields, read_only, rate, permissions = row
-    names = _token_columns()
-    token: Any = token_model().from_db(alias, names, fields[: len(names)])
-    user: Any = get_user_model().from_db(alias, _user_columns(), fields[len(names) :])
+def _found(row: Row) -> tuple[AbstractBaseUser, Bearer]:
+    """The token of a row and its user, who has the permissions at hand."""
+    digest, expiry, read_only, rate, permissions, *columns = row
+    user: Any = get_user_model().from_db(TOKENS.alias, _user_columns(), columns)
     user._perm_cache = set(permissions)  # where Django's ModelBackend keeps them
-    token.user = user
-    token.read_only, token.rate = bool(read_only), rate
-    found: AbstractAuthToken = token
-    return found
+    return user, Bearer(digest, expiry, bool(read_only), rate)
 
 
 class BearerAuthentication(TokenAuthentication):
@@ -79,7 +80,7 @@ class BearerAuthentication(TokenAuthentication):
     for `list_tokens` to show. The details of its refusals are authentik's.
     """
 
-    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, AbstractAuthToken] | None:
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, Bearer] | None:
         """The user and the token; None where there is no Authorization header.
 
         Raises AuthenticationFailed for every header but a good one.
@@ -95,16 +96,16 @@ class BearerAuthentication(TokenAuthentication):
             )
         return self.authenticate_credentials(match[1])
 
-    def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, AbstractAuthToken]:
-        """The user and the stored token; raises AuthenticationFailed where there is none."""
+    def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, Bearer]:
+        """The user and the token; raises AuthenticationFailed where there is none."""
         digest = hash_token(token)
         for row in self.fetch(token[: CONSTANTS.TOKEN_KEY_LENGTH]):
-            candidate = _found(row)
-            if compare_digest(digest, candidate.digest) and not expired(candidate):
-                if not candidate.user.is_active:
+            user, bearer = _found(row)
+            if compare_digest(digest, bearer.digest) and not expired(bearer.expiry):
+                if not user.is_active:
                     raise AuthenticationFailed("User inactive")
                 usage.note(digest)
-                return candidate.user, candidate
+                return user, bearer
         raise AuthenticationFailed("Token invalid/expired")
 
     def fetch(self, key: str) -> list[Row]:
@@ -143,6 +144,6 @@ def token_model() -> "type[AbstractAuthToken]":
     return model
 
 
-def expired(token: AbstractAuthToken) -> bool:
-    """Whether the token's time is over."""
-    return token.expiry is not None and token.expiry <= timezone.now()
+def expired(expiry: datetime | None) -> bool:
+    """Whether a token's time is over, when this is its end."""
+    return expiry is not None and expiry <= timezone.now()

@@ -1,28 +1,33 @@
 """ETags, and what a request says of them (RFC 9110, section 13)."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.http import HttpRequest
-from django.middleware.http import ConditionalGetMiddleware
 from django.utils.cache import get_conditional_response, set_response_etag
-from django.utils.decorators import decorator_from_middleware
 
 from events.errors import precondition_failed
 
-
-class ConditionalMiddleware(ConditionalGetMiddleware):
-    """Django's own, for HEAD as well, where DRF has the body that the GET would have."""
-
-    def process_response(self, request: HttpRequest, response: Any) -> Any:  # noqa: ANN401
-        """The response with its ETag; or 304, or 412, where the request wants another one."""
-        answer: Any
-        if request.method == "HEAD":
-            set_response_etag(response)
-            tag = response.get("ETag")
-            answer = get_conditional_response(request, tag, response=response)
-        else:
-            answer = super().process_response(request, response)
-        return precondition_failed() if answer.status_code == 412 else answer
+View = Callable[..., Any]
 
 
-conditional = decorator_from_middleware(ConditionalMiddleware)
+def conditional(view: View) -> View:
+    """The view, whose answers to GET and HEAD have an ETag.
+
+    They are 304 or 412 where the request wants no such answer. Django's ConditionalGetMiddleware
+    does not do that for HEAD, in which DRF has the body that the GET would have.
+    """
+
+    @wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the view
+        response = view(request, *args, **kwargs)
+        if request.method not in ("GET", "HEAD"):
+            return response
+        if not getattr(response, "is_rendered", True):
+            response.render()
+        set_response_etag(response)
+        found = get_conditional_response(request, response.get("ETag"), response=response)
+        return found if found is None or found.status_code != 412 else precondition_failed()
+
+    return answer

@@ -70,9 +70,9 @@ class Statement:
 
     def _ask(self, connection: Any, values: tuple[str, ...]) -> list[Row]:  # noqa: ANN401 - Django's
         connection.ensure_connection()
-        cursor = connection._prepare_cursor(_cursor_of(connection.connection))
-        cursor.execute(self._sql, values)
-        rows: list[Row] = cursor.fetchall()
+        cursor = _cursor_of(connection.connection)
+        connection._prepare_cursor(cursor).execute(self._sql, values)
+        rows = cursor.fetchall()
         if self._converters:
             compiler = self._queryset.query.get_compiler(using=self.alias)
             rows = [tuple(row) for row in compiler.apply_converters(rows, self._converters)]

@@ -2,6 +2,7 @@
 
 import math
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import Q
 from django.db.models.functions import Greatest, Now
@@ -24,10 +25,11 @@ class TokenThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: APIView) -> bool:
         """Whether this request may pass, which is then counted."""
-        self.rate: int | None = getattr(request.auth, "rate", None)
+        bearer: Any = request.auth
+        self.rate: int | None = getattr(bearer, "rate", None)
         if self.rate is None:
             return True
-        self.grant = TokenGrant.objects.filter(pk=request.auth.pk)
+        self.grant = TokenGrant.objects.filter(pk=bearer.digest)
         share = MINUTE / self.rate
         ahead = Q(spent_until__isnull=True) | Q(spent_until__lte=Now() + (MINUTE - share))
         spent = Greatest("spent_until", Now()) + share  # Postgres's GREATEST leaves out NULL

@@ -29,7 +29,7 @@ class Command(BaseCommand):
                 token.token_key,
                 token.user.get_username() + ("" if token.user.is_active else " (inactive)"),
                 f"{token.created:{TIME_FORMAT}}",
-                _time(token.expiry) + (" (expired)" if expired(token) else ""),
+                _time(token.expiry) + (" (expired)" if expired(token.expiry) else ""),
                 *_grant(getattr(token, "grant", None)),
             )
             for token in tokens
