@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import psycopg
 from django.db import IntegrityError, connections, transaction
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
@@ -406,6 +407,10 @@ def _json(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _execute(statement: str, value: str | float | UUID | list[Any]) -> list[Any]:
-    with connections[conf().DATABASE].cursor() as cursor:
+    connection: Any = connections[conf().DATABASE]
+    connection.ensure_connection()
+    # Bound on the server, unlike Django's own cursor: Postgres need not read a batch as SQL, and
+    # with the connection's prepare_threshold keeps the plan, which takes longer than a few rows.
+    with connection._prepare_cursor(psycopg.Cursor(connection.connection)) as cursor:
         cursor.execute(statement, [value])
         return cursor.fetchall() if cursor.description else []
