@@ -55,11 +55,11 @@ class Pending:
 
     def confirm(self, record: RunRecord) -> bool:
         """Have this record, one of the latest, be of a sure end; whether it still waits here."""
-        latest = self._batches[-1].records if self._batches else []
-        waits = any(one is record for one in reversed(latest))
-        if waits:
-            record.lease = None
-        return waits
+        for one in reversed(self._batches[-1].records if self._batches else ()):
+            if one is record:
+                record.lease = None
+                return True
+        return False
 
     def take(self) -> Batch | None:
         """The oldest batch, which is the caller's from now on."""
