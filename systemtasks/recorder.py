@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -190,8 +191,8 @@ class Run:
                 "message": text.message,
                 "traceback": text.traceback,
             }
-        logger = clean_column(logger, NAME_LIMIT)
-        return log_event(datetime.now(UTC), level, logger, clean_text(event, limit), cleaned)
+        event = clean_text(event, limit)
+        return log_event(datetime.now(UTC), level, _name(logger), event, cleaned)
 
     def _status(self, state: State) -> Status:
         if state == State.SUCCESS:
@@ -226,7 +227,7 @@ def new(
     return Run(
         task=task,
         sent=sent,
-        worker=clean_column(worker, NAME_LIMIT),
+        worker=_name(worker),
         lease=lease,
         conf=rules,
         start=started or now,
@@ -282,6 +283,12 @@ def _if_it_is(celery_id: str, run: Run | None) -> Run | None:
     if run is None or celery_id == run.sent.celery_id:
         return run
     return run if clean_column(celery_id, NAME_LIMIT) == run.sent.celery_id else None
+
+
+@lru_cache
+def _name(name: str) -> str:
+    """A logger's or a worker's name, of which there are few, as a column holds it."""
+    return clean_column(name, NAME_LIMIT)
 
 
 def _expiry(task: TaskInfo, end: datetime | None) -> datetime | None:

@@ -236,6 +236,7 @@ TELL_SYSTEM_TASKS = f"""
     AND (task.start_timestamp <= run.start_timestamp OR {NEVER_RAN.format(table="task")})
 """  # noqa: S608
 
+NEVER = datetime.min.replace(tzinfo=UTC)
 KNOWN_LIMIT = 10_000
 _known: set[UUID] = set()
 """SystemTasks that have a row, as far as this process knows; not more than about KNOWN_LIMIT."""
@@ -319,9 +320,8 @@ def _last_of_each(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _order(record: RunRecord) -> tuple[datetime, bool, bool, datetime]:
-    never = datetime.min.replace(tzinfo=UTC)
     finish = record.finish_timestamp
-    return record.start_timestamp or never, bool(finish), _is_sure(record), finish or never
+    return record.start_timestamp or NEVER, finish is not None, _is_sure(record), finish or NEVER
 
 
 def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
