@@ -35,6 +35,11 @@ class Pending:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def more_than_one_batch(self) -> bool:
+        """Whether another batch waits than the one that is still being filled."""
+        return len(self._batches) > 1
+
     def add(self, record: RunRecord, line: bytes) -> None:
         """Take the record, whose line is in the journal when this returns."""
         rules = conf()
