@@ -34,7 +34,7 @@ def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
     if not rules.RECORD_ARGUMENTS or args is None:
         return Arguments(None, None, uid=uid)
     if not task.masked_positions and not kwargs and (text := _plain(args, rules.ARGUMENTS_LIMIT)):
-        return Arguments(text, "{}", intact=True, uid=uid)
+        return Arguments(text, "{}", True, uid)
     keep = partial(_kept, task, args, kwargs, uid)
     if kept := keep(rules.ARGUMENTS_LIMIT):
         return kept

@@ -43,7 +43,7 @@ def default_folder() -> Path:
 
 def encode(record: RunRecord) -> bytes:
     """The record as one line."""
-    return orjson.dumps(record) + b"\n"
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def decode(line: bytes) -> RunRecord:

@@ -24,20 +24,17 @@ class RunHandler(logging.Handler):
     """Adds each record to the run that logs it; outside a run it does nothing."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Emit it without a lock: no thread waits for another one's run."""
-        self.emit(record)
-        return True
-
-    def emit(self, record: logging.LogRecord) -> None:
+        """Add it without a lock: no thread waits for another one's run."""
         run = current.get()
         if run is None or _is_chatter(record.name):
-            return
+            return True
         try:
             _add(run, record)
         except SoftTimeLimitExceeded:
             raise  # it is the task's, which happens to be here
         except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
             self.handleError(record)
+        return True
 
 
 def install() -> None:
@@ -79,11 +76,11 @@ def _is_chatter(name: str) -> bool:
 
 def _add(run: Run, record: logging.LogRecord) -> None:
     attributes: dict[str, Any] = {}
-    if more := vars(record).keys() - STANDARD_ATTRIBUTES:
+    if not STANDARD_ATTRIBUTES.issuperset(vars(record)):
         attributes = {
             key: value
             for key, value in vars(record).items()
-            if key in more and not str(key).startswith("_")
+            if key not in STANDARD_ATTRIBUTES and not str(key).startswith("_")
         }
     if said := _structured(record):
         event = str(said["event"])

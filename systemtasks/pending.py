@@ -35,6 +35,11 @@ class Pending:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def more_than_one_batch(self) -> bool:
+        """Whether another batch waits than the one that is still being filled."""
+        return len(self._batches) > 1
+
     def add(self, record: RunRecord, line: bytes) -> None:
         """Take the record, whose line is in the journal when this returns."""
         rules = conf()
@@ -55,11 +60,11 @@ class Pending:
 
     def confirm(self, record: RunRecord) -> bool:
         """Have this record, one of the latest, be of a sure end; whether it still waits here."""
-        latest = self._batches[-1].records if self._batches else []
-        waits = any(one is record for one in reversed(latest))
-        if waits:
-            record.lease = None
-        return waits
+        for one in reversed(self._batches[-1].records if self._batches else ()):
+            if one is record:
+                record.lease = None
+                return True
+        return False
 
     def take(self) -> Batch | None:
         """The oldest batch, which is the caller's from now on."""

@@ -5,7 +5,7 @@ a child that was killed, a hard time limit, a revoked or expired or unregistered
 """
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -170,34 +170,34 @@ def moment(value: object) -> datetime | None:
 def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> RunRecord:
     # What is not in there is None, as it is in Context's class; attributes cost more.
     said = vars(context)
-    own = _own_headers(said)
-    delivery = said.get("delivery_info") or {}
-    celery_id, queue, sender, parent_id, root_id = _columns(
-        said.get("id"),
-        delivery.get("routing_key"),
-        _sender(said.get("origin"), said.get(BEAT_HEADER) or own.get(BEAT_HEADER)),
-        said.get("parent_id"),
-        said.get("root_id"),
+    own: Mapping[str, Any] = said
+    if SENT_HEADER not in said and isinstance(headers := said.get("headers"), Mapping):
+        own = headers  # in message protocol 1 they are beside the request's own fields
+    sender = said.get("origin")
+    if said.get(BEAT_HEADER) or own.get(BEAT_HEADER):
+        # Celery calls beat's process `gen123@host`, like any other.
+        sender = f"{BEAT}{str(sender or '').rpartition('@')[2]}"
+    sent = info.blank.but()
+    sent.args, sent.kwargs, sent.arguments_intact, sent.uid = arguments(info, args, kwargs)
+    sent.first_uid = sent.uid
+    sent.celery_id, sent.queue, sent.sender, sent.parent_id, sent.root_id = _columns(
+        said.get("id") or "",
+        (said.get("delivery_info") or {}).get("routing_key") or "",
+        sender or "",
+        said.get("parent_id") or "",
+        said.get("root_id") or "",
     )
-    if parent_id == celery_id:
-        parent_id = ""  # Celery takes the first attempt for the parent of an orphan's second one
-    kept = arguments(info, args, kwargs)
-    return info.blank.but(
-        uid=kept.uid,
-        first_uid=kept.uid,
-        args=kept.args,
-        kwargs=kept.kwargs,
-        arguments_intact=kept.intact,
-        celery_id=celery_id,
-        attempt=_attempt(said.get("retries")),
-        queue=queue,
-        sent_timestamp=moment(own.get(SENT_HEADER)),
-        eta_timestamp=moment(said.get("eta")),
-        sender=sender,
-        parent_id=parent_id,
-        root_id=root_id,
-        context=_object(own.get(CONTEXT_HEADER)),
-    )
+    if sent.parent_id == sent.celery_id:
+        # Celery takes the first attempt for the parent of an orphan's second one.
+        sent.parent_id = ""
+    if retries := said.get("retries"):
+        sent.attempt = _attempt(retries)
+    sent.sent_timestamp = moment(own.get(SENT_HEADER))
+    if (eta := said.get("eta")) is not None:
+        sent.eta_timestamp = moment(eta)
+    if (said_by_sender := own.get(CONTEXT_HEADER)) is not None:
+        sent.context = _object(said_by_sender)
+    return sent
 
 
 def _attempt(retries: object) -> int:
@@ -205,30 +205,16 @@ def _attempt(retries: object) -> int:
     return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
 
 
-def _sender(origin: object, by_beat: object) -> object:
-    """The process that sent it; Celery calls beat's `gen123@host`, like any other."""
-    if not by_beat:
-        return origin
-    return f"{BEAT}{str(origin or '').rpartition('@')[2]}"
-
-
-def _own_headers(said: dict[str, Any]) -> Mapping[str, Any]:
-    """Where this app's own headers are."""
-    if SENT_HEADER in said:
-        return said
-    # In message protocol 1 a worker finds the headers beside the request's own fields.
-    headers = said.get("headers")
-    return headers if isinstance(headers, Mapping) else {}
-
-
-def _columns(*values: object) -> list[str]:
+def _columns(*values: object) -> Iterable[str]:
     """These values as texts that columns hold."""
-    texts = [value if type(value) is str else str(value or "") for value in values]
-    # As one text, since nearly all of them are as they should be.
-    together = "".join(texts)
-    if clean_column(together, NAME_LIMIT) is together:
-        return texts
-    return [clean_column(text, NAME_LIMIT) for text in texts]
+    try:
+        # As one text, since nearly all of them are as they should be.
+        together = "".join(values)  # type: ignore[arg-type]
+    except TypeError:
+        together = "\0"
+    if len(together) <= NAME_LIMIT and together.isascii() and "\0" not in together:
+        return values  # type: ignore[return-value]
+    return [clean_column(str(value), NAME_LIMIT) for value in values]
 
 
 def _object(text: object) -> str:

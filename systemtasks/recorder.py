@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -121,21 +122,18 @@ class Run:
 
         An end that is not sure gives way to what the worker's main process says of it.
         """
-        duration = self.age
+        record = self._record(state)
+        record.duration = self.age
         self.ended = True
         # From the monotonic clock, so that a step of the system's clock never ends a run
         # before its start.
-        finish = self.start + timedelta(seconds=duration)
-        return self._record(
-            state,
-            save_run=self.task.save_on_success or state != State.SUCCESS,
-            finish_timestamp=finish,
-            duration=duration,
-            exception=self.exception,
-            expires=_expiry(self.task, finish),
-            lease=None if sure else self.lease,
-            lost=self.lease if self.lost else None,
-        )
+        record.finish_timestamp = self.start + timedelta(seconds=record.duration)
+        record.expires = _expiry(self.task, record.finish_timestamp)
+        record.exception = self.exception
+        record.save_run = self.task.save_on_success or state is not State.SUCCESS
+        record.lease = None if sure else self.lease
+        record.lost = self.lease if self.lost else None
+        return record
 
     def succeed(self) -> RunRecord:
         """The record of this attempt, should its process not live to tell of its end."""
@@ -155,24 +153,24 @@ class Run:
 
     def in_progress(self) -> RunRecord:
         """The record of this attempt as it stands."""
-        return self._record(State.RUNNING, lease=self.lease)
+        record = self._record(State.RUNNING)
+        record.lease = self.lease
+        return record
 
-    def _record(self, state: State, **values: Any) -> RunRecord:  # noqa: ANN401 - any field's
-        sent = self.sent
-        ready = sent.eta_timestamp or sent.sent_timestamp
-        if sent.eta_timestamp and sent.sent_timestamp:
-            ready = max(sent.eta_timestamp, sent.sent_timestamp)
-        return sent.but(
-            uid=self.uid,
-            state=state,
-            status=self._status(state),
-            worker=self.worker,
-            start_timestamp=self.start,
+    def _record(self, state: State) -> RunRecord:
+        record = self.sent.but(state=state)
+        record.uid = self.uid
+        record.status = self._status(state)
+        record.worker = self.worker
+        record.start_timestamp = self.start
+        record.messages = self.messages.json()
+        ready = record.eta_timestamp or record.sent_timestamp
+        if record.eta_timestamp and record.sent_timestamp:
+            ready = max(record.eta_timestamp, record.sent_timestamp)
+        if ready:
             # Two hosts' clocks may differ by more than the wait.
-            wait=max((self.start - ready).total_seconds(), 0.0) if ready else None,
-            messages=self.messages.json(),
-            **values,
-        )
+            record.wait = max((self.start - ready).total_seconds(), 0.0)
+        return record
 
     def _event(
         self,
@@ -193,8 +191,8 @@ class Run:
                 "message": text.message,
                 "traceback": text.traceback,
             }
-        logger = clean_column(logger, NAME_LIMIT)
-        return log_event(datetime.now(UTC), level, logger, clean_text(event, limit), cleaned)
+        event = clean_text(event, limit)
+        return log_event(datetime.now(UTC), level, _name(logger), event, cleaned)
 
     def _status(self, state: State) -> Status:
         if state == State.SUCCESS:
@@ -229,7 +227,7 @@ def new(
     return Run(
         task=task,
         sent=sent,
-        worker=clean_column(worker, NAME_LIMIT),
+        worker=_name(worker),
         lease=lease,
         conf=rules,
         start=started or now,
@@ -282,7 +280,15 @@ def end(celery_id: str) -> Run | None:
 
 
 def _if_it_is(celery_id: str, run: Run | None) -> Run | None:
-    return run if run and run.celery_id == clean_column(celery_id, NAME_LIMIT) else None
+    if run is None or celery_id == run.sent.celery_id:
+        return run
+    return run if clean_column(celery_id, NAME_LIMIT) == run.sent.celery_id else None
+
+
+@lru_cache
+def _name(name: str) -> str:
+    """A logger's or a worker's name, of which there are few, as a column holds it."""
+    return clean_column(name, NAME_LIMIT)
 
 
 def _expiry(task: TaskInfo, end: datetime | None) -> datetime | None:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import psycopg
 from django.db import IntegrityError, connections, transaction
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
@@ -235,6 +236,7 @@ TELL_SYSTEM_TASKS = f"""
     AND (task.start_timestamp <= run.start_timestamp OR {NEVER_RAN.format(table="task")})
 """  # noqa: S608
 
+NEVER = datetime.min.replace(tzinfo=UTC)
 KNOWN_LIMIT = 10_000
 _known: set[UUID] = set()
 """SystemTasks that have a row, as far as this process knows; not more than about KNOWN_LIMIT."""
@@ -318,9 +320,8 @@ def _last_of_each(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _order(record: RunRecord) -> tuple[datetime, bool, bool, datetime]:
-    never = datetime.min.replace(tzinfo=UTC)
     finish = record.finish_timestamp
-    return record.start_timestamp or never, bool(finish), _is_sure(record), finish or never
+    return record.start_timestamp or NEVER, finish is not None, _is_sure(record), finish or NEVER
 
 
 def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
@@ -406,6 +407,10 @@ def _json(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _execute(statement: str, value: str | float | UUID | list[Any]) -> list[Any]:
-    with connections[conf().DATABASE].cursor() as cursor:
+    connection: Any = connections[conf().DATABASE]
+    connection.ensure_connection()
+    # Bound on the server, unlike Django's own cursor: Postgres need not read a batch as SQL, and
+    # with the connection's prepare_threshold keeps the plan, which takes longer than a few rows.
+    with connection._prepare_cursor(psycopg.Cursor(connection.connection)) as cursor:
         cursor.execute(statement, [value])
         return cursor.fetchall() if cursor.description else []

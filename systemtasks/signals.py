@@ -24,6 +24,7 @@ from systemtasks.writer import writer
 
 STATES = {state.name: state for state in State if state not in UNFINISHED}
 """The states in which a run ends, by Celery's names for them."""
+SUCCESS = State.SUCCESS.name
 
 
 def connect() -> None:
@@ -96,7 +97,8 @@ def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # no
 @never_raising
 def note_success(sender: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
     # The process may be killed before task_postrun, and Celery then knows of a success.
-    if run := recorder.running(sender.request.id or ""):
+    run = recorder.current.get()
+    if run is not None and run.task is task_info(sender):
         writer.submit(run.succeed())
 
 
@@ -149,7 +151,7 @@ def note_internal_error(
 def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     if (run := recorder.end(task_id)) is None:
         return
-    if state == State.SUCCESS.name and _is_as_noted(run):
+    if state == SUCCESS and _is_as_noted(run):
         return
     error = sys.exc_info()[1]
     if state in STATES:

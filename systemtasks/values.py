@@ -5,10 +5,10 @@ Postgres refuses NUL, lone surrogates and NaN in jsonb. What is too large is cut
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isfinite
 from types import TracebackType
 from typing import Any
@@ -45,6 +45,8 @@ def utc(text: str) -> datetime:
 
 def clean_text(text: str, limit: int) -> str:
     """The text without NUL and lone surrogates, of at most about `limit` characters."""
+    if len(text) <= limit and text.isascii() and "\0" not in text:
+        return text
     if len(text) > limit:
         text = f"{text[:limit]}… ({len(text) - limit} more characters)"
     return _storable(text)
@@ -74,13 +76,19 @@ def _storable(text: str) -> str:
 
 def describe(value: object, limit: int) -> str:
     """The value's repr, or where that fails, its type."""
+    return clean_text(
+        _text_of(partial(repr, value), f"{type(value).__qualname__} whose repr"), limit
+    )
+
+
+def _text_of(make: Callable[[], str], what: str) -> str:
+    """The text that this makes of a task's own object; where it raises, that `what` does."""
     try:
-        text = repr(value)
+        return make()
     except SoftTimeLimitExceeded:
         raise  # it is the task's, which happens to be here
-    except Exception as error:  # noqa: BLE001 - a task's own repr may raise anything
-        text = f"<{type(value).__qualname__} whose repr raises {type(error).__qualname__}>"
-    return clean_text(text, limit)
+    except Exception as error:  # noqa: BLE001 - a task's own objects may raise anything
+        return f"<{what} raises {type(error).__qualname__}>"
 
 
 @dataclass(slots=True)
@@ -197,20 +205,13 @@ class ExceptionText:
         name = kind.__qualname__
         if kind.__module__ not in ("builtins", "__main__"):
             name = f"{kind.__module__}.{name}"
-        try:
-            message = str(error)
-        except SoftTimeLimitExceeded:
-            raise  # it is the task's, which happens to be here
-        except Exception as failure:  # noqa: BLE001 - a task's own __str__ may raise anything
-            message = f"<its str() raises {type(failure).__qualname__}>"
-        try:
-            lines = traceback.format_exception(kind, error, _own_frames(error.__traceback__))
-            text = "".join(lines)
-        except SoftTimeLimitExceeded:
-            raise  # it is the task's, which happens to be here
-        except Exception as failure:  # noqa: BLE001
-            text = f"<its traceback raises {type(failure).__qualname__}>"
+        message = _text_of(partial(str, error), "its str()")
+        text = _text_of(partial(_traceback, error), "its traceback")
         return cls(clean_text(name, 255), clean_text(message, limit), clean_end(text, limit))
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, _own_frames(error.__traceback__)))
 
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:

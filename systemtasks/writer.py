@@ -53,6 +53,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._work = threading.Event()
+        self._due = 0.0  # when what waits is to be written, by the monotonic clock
         self._given_up = False
 
     def submit(self, record: RunRecord) -> None:
@@ -124,6 +125,7 @@ class Writer:
 
     def _wake(self) -> None:
         if not self._work.is_set():
+            self._due = time.monotonic() + conf().BATCH_INTERVAL
             self._work.set()
 
     def _start(self) -> None:
@@ -138,7 +140,7 @@ class Writer:
         while True:
             try:
                 if self._work.wait(self._in_progress.patience(_housekeeping_interval())):
-                    self._hurry.wait(conf().BATCH_INTERVAL)
+                    self._hurry.wait(max(self._due - time.monotonic(), 0.0))
                 self._work.clear()
                 with _no_coroutine():
                     self._write_pending()
@@ -153,8 +155,6 @@ class Writer:
             with self._changed:
                 batch = self._in_flight = self._pending.take()
             if batch is None:
-                if self._note_dropped():
-                    continue
                 break
             # In one transaction, and the ends behind the beginnings.
             self._write_until_done([*in_progress, *batch.records])
@@ -163,10 +163,14 @@ class Writer:
             with self._changed:
                 self._in_flight = None
                 self._changed.notify_all()
+                # What has come meanwhile waits for its own turn: small batches would cost more.
+                if not self._pending.more_than_one_batch:
+                    break
         if in_progress:
             self._write_until_done(in_progress)
+        self._note_dropped()
 
-    def _note_dropped(self) -> bool:
+    def _note_dropped(self) -> None:
         """Record how many runs are not recorded, if any; only now that there is room again."""
         with self._changed:
             dropped, self._pending.dropped = self._pending.dropped, 0
@@ -175,7 +179,6 @@ class Writer:
             logger.error(event)
             info = TaskInfo(__name__, "Writes the record of task runs.", conf().EXPIRES_AFTER)
             self.submit(recorder.notice(info, f"dropped-{uuid4()}", logging.ERROR, event))
-        return bool(dropped)
 
     def _write_until_done(self, records: list[RunRecord]) -> None:
         pause = 0.1
