@@ -164,7 +164,7 @@ class Writer:
                 self._in_flight = None
                 self._changed.notify_all()
                 # What has come meanwhile waits for its own turn: small batches would cost more.
-                if not self._pending.more_than_one_batch:
+                if self._work.is_set() and not self._pending.more_than_one_batch:
                     break
         if in_progress:
             self._write_until_done(in_progress)

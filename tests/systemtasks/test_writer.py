@@ -191,6 +191,16 @@ def test_records_appear_without_a_flush(batch_writer: Writer) -> None:
     assert eventually(TaskRun.objects.exists)
 
 
+def test_batches_that_wait_are_written_one_after_the_other(
+    batch_writer: Writer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "BATCH_LIMIT": 1}
+    monkeypatch.setattr("systemtasks.writer._housekeeping_interval", lambda: 3600.0)
+    for number in range(5):
+        batch_writer.submit(record(f"id-{number}"))
+    assert eventually(lambda: TaskRun.objects.count() == 5)
+
+
 def test_bad_record_stands_alone_and_its_neighbours_are_written(
     batch_writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
