@@ -149,7 +149,7 @@ class TaskRunFilter(GivenFilterSet):
     def filter_queryset(self, queryset: QuerySet[TaskRun]) -> QuerySet[TaskRun]:
         """The rows that pass every filter; raises ValidationError for an empty text of a value."""
         for name in ("system_task", "started_from", "started_until", "min_duration"):
-            if self.data.get(name) == "":
+            if name in self.data and not self.data[name].strip():
                 raise ValidationError({name: ["This field may not be empty."]})
         found: QuerySet[TaskRun] = super().filter_queryset(queryset)  # type: ignore[no-untyped-call]
         return found

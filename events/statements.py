@@ -6,15 +6,16 @@ They are asked by libpq's own call, PQexecPrepared, since psycopg's cursors cost
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.db import InterfaceError, NotSupportedError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import QuerySet, Value
 from psycopg import pq, sql
 from psycopg.adapt import Transformer
-from psycopg.errors import error_from_result
+from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName, error_from_result
 from psycopg.types.datetime import TimestamptzLoader
 
 Row = tuple[Any, ...]
@@ -59,9 +60,6 @@ class Statement:
         connection.health_check_done = True
         try:
             return self._ask(connection, values)
-        except NotSupportedError:  # a migration has changed the type of what it selects
-            if not kept:
-                raise
         except (InterfaceError, OperationalError):
             if not kept or connection.is_usable():
                 raise
@@ -70,8 +68,10 @@ class Statement:
 
     def _ask(self, connection: Any, values: tuple[str, ...]) -> list[Row]:  # noqa: ANN401 - Django's
         connection.ensure_connection()
-        cursor = _cursor_of(connection.connection)
-        connection._prepare_cursor(cursor).execute(self._sql, values)
+        cursor = _cursor_of(connection)
+        # Not as its parameters: Django's log of queries would look for them in the SQL.
+        cursor.values = values
+        connection._prepare_cursor(cursor).execute(self._sql)
         rows = cursor.fetchall()
         if self._converters:
             compiler = self._queryset.query.get_compiler(using=self.alias)
@@ -117,6 +117,14 @@ class _Joined(Statement):
         super().__init__(first._rows)
         self._parts = first, second
 
+    def fetch(self, *values: str) -> list[Row]:
+        """All rows for these values; two statements where they ask two databases."""
+        first, second = self._parts
+        if first.alias == second.alias:
+            return super().fetch(*values)
+        rows, others = first.fetch(values[0]), second.fetch(values[1])
+        return [row + other for row in rows for other in others or [(None,) * second.width]]
+
     @cached_property
     def _sql(self) -> str:
         first, second = (part._numbered(number) for number, part in enumerate(self._parts, 1))
@@ -138,10 +146,13 @@ class _Prepared:
 class _Cursor:
     """As much of a cursor as Django's wrapper of one needs for a prepared SELECT."""
 
-    def __init__(self, connection: "psycopg.Connection[Row]") -> None:
+    def __init__(self, connection: "psycopg.Connection[Row]", *, by_name: bool) -> None:
+        self.values: Sequence[str] = ()
+        """The parameters of the next statement."""
         self._pgconn = connection.pgconn
-        self._by_name = connection.prepare_threshold is not None
+        self._by_name = by_name
         self._prepared: dict[str, _Prepared] = {}
+        self._numbers = count()
         self._query: _Prepared | None = None  # as psycopg's, for Django's log of queries
         self._result: Any = None
         context = psycopg.Cursor(connection)
@@ -150,24 +161,34 @@ class _Cursor:
             context.adapters.register_loader("timestamptz", TimestamptzLoader)
         self._reader = Transformer.from_context(context)
 
-    def execute(self, text: str, values: Sequence[str]) -> None:
-        """Ask for these values of its parameters; raises psycopg.Error."""
-        if any("\0" in value for value in values):
+    def execute(self, text: str) -> None:
+        """Ask for `values`; raises psycopg.Error."""
+        if any("\0" in value for value in self.values):
             raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
-        parameters = [value.encode() for value in values]
-        self._query = query = self._prepared.get(text) or self._prepare(text)
-        if self._by_name:
-            self._result = self._check(self._pgconn.exec_prepared(query.name, parameters))
-        else:
-            self._result = self._check(self._pgconn.exec_params(query.query, parameters))
+        try:
+            self._ask(text)
+        except (FeatureNotSupported, InvalidSqlStatementName):
+            # A migration has changed the type of what it selects, or somebody the connection.
+            self._prepared.clear()
+            if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+                raise
+            self._ask(text)
 
     def fetchall(self) -> list[Row]:
         """Every row of the answer."""
         self._reader.set_pgresult(self._result)
         return self._reader.load_rows(0, self._result.ntuples, tuple)
 
+    def _ask(self, text: str) -> None:
+        parameters = [value.encode() for value in self.values]
+        self._query = query = self._prepared.get(text) or self._prepare(text)
+        if self._by_name:
+            self._result = self._check(self._pgconn.exec_prepared(query.name, parameters))
+        else:
+            self._result = self._check(self._pgconn.exec_params(query.query, parameters))
+
     def _prepare(self, text: str) -> _Prepared:
-        made = _Prepared(b"events_%d" % len(self._prepared), text.encode())
+        made = _Prepared(b"events_%d" % next(self._numbers), text.encode())
         if self._by_name:
             self._check(self._pgconn.prepare(made.name, made.query))
         self._prepared[text] = made
@@ -183,9 +204,13 @@ class _Cursor:
         raise error
 
 
-def _cursor_of(connection: Any) -> _Cursor:  # noqa: ANN401 - psycopg's, which takes attributes
-    """The cursor of a connection, which lives as long as what it has prepared there."""
+def _cursor_of(wrapper: Any) -> _Cursor:  # noqa: ANN401 - Django's connection
+    """The cursor of psycopg's connection, which lives as long as what it has prepared there."""
+    connection = wrapper.connection
     cursor: _Cursor | None = getattr(connection, "events_cursor", None)
     if cursor is None:
-        cursor = connection.events_cursor = _Cursor(connection)
+        # With server-side binding, psycopg forgets every statement at each rollback.
+        bound = wrapper.features.uses_server_side_binding
+        by_name = connection.prepare_threshold is not None and not bound
+        cursor = connection.events_cursor = _Cursor(connection, by_name=by_name)
     return cursor

@@ -219,7 +219,7 @@ def _columns(*values: object) -> Iterable[str]:
 
 def _object(text: object) -> str:
     """The text if it is a JSON object that Postgres takes, or else an empty one."""
-    if not isinstance(text, str) or "\\u0000" in text:
+    if not isinstance(text, str) or len(text) > CONTEXT_LIMIT or "\\u0000" in text:
         return "{}"
     try:
         return text if isinstance(orjson.loads(text), dict) else "{}"

@@ -128,6 +128,7 @@ def test_every_filter_narrows_the_list(historian: Client, task: SystemTask) -> N
     [
         ({"system_task": "x"}, "system_task"),
         ({"system_task": ""}, "system_task"),
+        ({"system_task": " \x1f"}, "system_task"),
         ({"started_until": ""}, "started_until"),
         ({"min_duration": ""}, "min_duration"),
         ({"started_from": "0001-01-01T00:00:00+17:34"}, "started_from"),

@@ -1,14 +1,16 @@
 """A statement that is written once, over connections that are kept."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import DataError, OperationalError, connection
+from django.db import DataError, NotSupportedError, OperationalError, connection, transaction
 from django.db.models import Value
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from events import statements
 from events.statements import Statement
 from systemtasks.models import SystemTask
 from tests import factories
@@ -70,19 +72,78 @@ def test_plans_are_kept_unless_the_connection_says_otherwise(threshold: int | No
     connection.close()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_migration_that_changes_a_columns_type_is_no_error() -> None:
+@pytest.fixture
+def altered(transactional_db: None) -> Iterator[Statement]:
+    """A statement with a plan that a migration has made useless."""
     statement = Statement(lambda name: SystemTask.objects.filter(name=name).values_list("uid"))
     factories.system_task("a", "1")
     assert statement.fetch("a") == [("1",)]
     alter = "ALTER TABLE systemtasks_systemtask ALTER uid TYPE varchar({})"
     with connection.cursor() as cursor:
         cursor.execute(alter.format(200))
-    try:
-        assert statement.fetch("a") == [("1",)]
-    finally:
+    yield statement
+    with connection.cursor() as cursor:
+        cursor.execute(alter.format(255))
+
+
+def test_a_migration_that_changes_a_columns_type_is_no_error(altered: Statement) -> None:
+    assert altered.fetch("a") == [("1",)]
+
+
+def test_within_a_transaction_it_is_one_error(altered: Statement) -> None:
+    def ask() -> None:
+        with transaction.atomic():
+            SystemTask.objects.first()  # with which psycopg begins it
+            altered.fetch("a")
+
+    with pytest.raises(NotSupportedError):
+        ask()
+    assert altered.fetch("a") == [("1",)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_plans_that_somebody_else_has_dropped_are_made_anew() -> None:
+    statement = Statement(named)
+    for _ in range(2):
+        assert statement.fetch("a") == []
         with connection.cursor() as cursor:
-            cursor.execute(alter.format(255))
+            cursor.execute("DEALLOCATE ALL")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_server_side_binding_and_its_rollbacks_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.close()
+    monkeypatch.setattr(connection.features, "uses_server_side_binding", True)
+    statement = Statement(named)
+    for _ in range(2):
+        with CaptureQueriesContext(connection) as queries:
+            assert statement.fetch("a") == []
+        assert len(queries) == 1
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE name ~ 'events'")
+        assert cursor.fetchone() == (0,)
+    connection.close()
+
+
+@pytest.mark.django_db
+def test_statements_of_two_databases_are_asked_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    factories.system_task("a", "1")
+    first, second = (
+        Statement(lambda name: SystemTask.objects.filter(name=name).values_list("name", "uid"))
+        for _ in range(2)
+    )
+    for number in (1, 2):
+        joined = first.beside(second)
+        with CaptureQueriesContext(connection) as queries:
+            assert joined.fetch("a", "a") == [("a", "1", "a", "1")]
+            assert joined.fetch("a", "b") == [("a", "1", None, None)]
+        assert len(queries) == 2 * number
+        # The same database by another name, since the tests have but one.
+        monkeypatch.setitem(vars(second), "alias", "other")
+        both = dict.fromkeys(("default", "other"), connection)
+        monkeypatch.setattr(statements, "connections", both)
 
 
 def end(pid: int) -> None:

@@ -197,7 +197,9 @@ def test_sender_may_have_no_context(
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("said", ["[1]", "7", "{", "\x00", '{"a": "\\u0000"}', 7, None])
+@pytest.mark.parametrize(
+    "said", ["[1]", "7", "{", "\x00", '{"a": "\\u0000"}', f'{{"a": "{4096 * "a"}"}}', 7, None]
+)
 def test_context_of_a_foreign_sender_is_an_object_or_left_out(
     records: list[RunRecord], said: object
 ) -> None:
