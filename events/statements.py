@@ -74,8 +74,8 @@ class Statement:
         connection._prepare_cursor(cursor).execute(self._sql)
         rows = cursor.fetchall()
         if self._converters:
-            compiler = self._queryset.query.get_compiler(using=self.alias)
-            rows = [tuple(row) for row in compiler.apply_converters(rows, self._converters)]
+            converted = self._compiler().apply_converters(rows, self._converters)
+            rows = [tuple(row) for row in converted]
         return rows
 
     @cached_property
@@ -85,8 +85,7 @@ class Statement:
     @cached_property
     def _converters(self) -> Converters:
         columns, *_ = self._compiled
-        compiler = self._queryset.query.get_compiler(using=self.alias)
-        converters: Converters = compiler.get_converters(columns)
+        converters: Converters = self._compiler().get_converters(columns)
         return converters
 
     def _numbered(self, number: int) -> str:
@@ -102,10 +101,13 @@ class Statement:
     def _queryset(self) -> "QuerySet[Any, Any]":
         return self._rows(Value(_PARAMETER))
 
+    def _compiler(self) -> Any:  # noqa: ANN401 - Django's SQLCompiler, for this thread's connection
+        return self._queryset.query.get_compiler(using=self.alias)
+
     @cached_property
     def _compiled(self) -> tuple[list[Any], str, Row]:
         """The columns, and the SQL with its parameters, as Django has them."""
-        compiler = self._queryset.query.get_compiler(using=self.alias)
+        compiler = self._compiler()
         text, parameters = compiler.as_sql()
         return [column for column, *_ in compiler.select], text, parameters
 

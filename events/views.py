@@ -132,6 +132,8 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     filterset_class = SystemTaskFilter
     lookup_field = "uuid"
     permission_required: ClassVar[str] = "systemtasks.view_systemtask"
+    finder: BearerAuthenticationBeside | None = None
+    """What finds the task in the path; None where that is no uuid."""
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """The one of every endpoint; where the path names a task, it finds that as well."""
@@ -139,19 +141,19 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
         if not UUID_TEXT.fullmatch(uuid):
             authenticators: list[BaseAuthentication] = super().get_authenticators()
             return authenticators
-        self.found = BearerAuthenticationBeside(TOKENS_BESIDE_TASK, uuid)
-        return [self.found]
+        self.finder = BearerAuthenticationBeside(TOKENS_BESIDE_TASK, uuid)
+        return [self.finder]
 
     def get_object(self) -> SystemTask:
         """The task in the path; raises ValidationError for a malformed uuid, Http404 for another.
 
         DRF comes here only once the caller may ask.
         """
-        if not UUID_TEXT.fullmatch(self.kwargs["uuid"]):
+        if self.finder is None:
             raise ValidationError({"uuid": ["Must be a valid UUID."]})
-        if self.found.row is None:
+        if self.finder.row is None:
             raise Http404
-        *values, messages_text = self.found.row
+        *values, messages_text = self.finder.row
         task: Any = SystemTask.from_db(TASK.alias, TASK_COLUMNS, values)
         task.messages_text = messages_text
         found: SystemTask = task

@@ -212,7 +212,7 @@ def _columns(*values: object) -> Iterable[str]:
         together = "".join(values)  # type: ignore[arg-type]
     except TypeError:
         together = "\0"
-    if len(together) <= NAME_LIMIT and together.isascii() and "\0" not in together:
+    if clean_column(together, NAME_LIMIT) is together:
         return values  # type: ignore[return-value]
     return [clean_column(str(value), NAME_LIMIT) for value in values]
 

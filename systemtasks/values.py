@@ -45,8 +45,6 @@ def utc(text: str) -> datetime:
 
 def clean_text(text: str, limit: int) -> str:
     """The text without NUL and lone surrogates, of at most about `limit` characters."""
-    if len(text) <= limit and text.isascii() and "\0" not in text:
-        return text
     if len(text) > limit:
         text = f"{text[:limit]}… ({len(text) - limit} more characters)"
     return _storable(text)
