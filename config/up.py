@@ -3,7 +3,6 @@
 import argparse
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,10 +18,10 @@ from typing import IO
 from config import environment
 from config.embedded import Services, try_lock
 from config.environment import stop
+from config.watchdog import WARM_TIMEOUT, kill_group
 
 HOST = "127.0.0.1"
 READY_TIMEOUT = 60.0  # seconds
-WARM_TIMEOUT = 10.0  # seconds that a running task gets to end
 COLOURS = {"web": 36, "worker": 32, "beat": 35}  # ANSI: cyan, green, magenta
 FIRST_TASK = "demo.clean_sessions"
 
@@ -42,8 +40,7 @@ class Child:
 
     def kill(self) -> None:
         """End it at once, with all that it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        kill_group(self.process.pid)
         self.process.wait()
         self.printer.join(timeout=2)
 
@@ -52,6 +49,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
     port: int = parser.parse_args().port
+    with _watchdog() as watchdog:
+        failed = _run(port, watchdog)
+    sys.exit(1 if failed else 0)
+
+
+def _watchdog() -> "subprocess.Popen[str]":
+    """What ends the processes whose ids it is told, once this one has ended, in whatever way."""
+    command = [sys.executable, "-m", "config.watchdog"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _run(port: int, watchdog: "subprocess.Popen[str]") -> bool:
+    """Run the service until Ctrl-C, or until one of its processes ends; returns that one did."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
     data = Path(environment.text("DATA_DIR", str(Path.cwd() / "var")))
@@ -60,7 +70,9 @@ def main() -> None:
     try:
         _claim(data, port)
         _prepare(data)
-        children += [_start(name, command) for name, command in _commands(data, port).items()]
+        for name, command in _commands(data, port).items():
+            children.append(_start(name, command))
+            print(children[-1].process.pid, file=watchdog.stdin, flush=True)
         _await_web(children, port)
         print(_welcome(children, port), flush=True)
         failed = _watch(children)
@@ -68,7 +80,7 @@ def main() -> None:
         pass
     finally:
         _stop(children)
-    sys.exit(1 if failed else 0)
+    return failed
 
 
 def _raise_stopped(_number: int, _frame: FrameType | None) -> None:
@@ -146,10 +158,7 @@ def _commands(data: Path, port: int) -> dict[str, list[str]]:
 
 
 def _start(name: str, command: list[str]) -> Child:
-    # In a session of its own, Ctrl-C reaches this process alone, which then ends the others in
-    # order; and if it is killed, the kernel ends them (PR_SET_PDEATHSIG).
-    if setpriv := shutil.which("setpriv"):
-        command = [setpriv, "--pdeathsig", "TERM", "--", *command]
+    # In sessions of their own, since Ctrl-C must reach this process alone, which ends the others.
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from tests.config.test_embedded import processes
@@ -86,6 +88,19 @@ def refused(data: Path, port: int, **variables: str) -> str:
     return failed.stderr
 
 
+@contextmanager
+def hanging_server(up: Up) -> Iterator[psutil.Process]:
+    """The web server, which does nothing from here on, whatever it is asked."""
+    children = psutil.Process(up.process.pid).children()
+    (server,) = (child for child in children if "granian" in child.cmdline())
+    server.suspend()
+    try:
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
 def test_newcomer_sees_a_record_and_ctrl_c_leaves_nothing(data: Path, port: int) -> None:
     up = Up(data, port)
     assert up.is_ready(), up.said
@@ -113,6 +128,30 @@ def test_newcomer_sees_a_record_and_ctrl_c_leaves_nothing(data: Path, port: int)
     assert "Bearer $TOKEN" in again.said
     assert again.interrupt() == 0, again.said
     assert eventually(lambda: processes(data) == [])
+
+
+def test_server_that_does_not_end_is_killed(data: Path, port: int) -> None:
+    up = Up(data, port)
+    assert up.is_ready(), up.said
+
+    with hanging_server(up) as server:
+        assert up.interrupt() == 0, up.said
+
+        assert not server.is_running()
+    assert "it is killed now" in up.said
+    assert eventually(lambda: processes(data) == []), processes(data)
+
+
+def test_killed_supervisor_leaves_no_server_that_does_not_end(data: Path, port: int) -> None:
+    up = Up(data, port)
+    assert up.is_ready(), up.said
+
+    with hanging_server(up) as server:
+        up.process.kill()
+        up.process.wait()
+
+        assert eventually(lambda: not server.is_running())
+    assert eventually(lambda: processes(data) == []), processes(data)
 
 
 def test_killed_supervisor_leaves_nothing(data: Path, port: int) -> None:
