@@ -21,6 +21,7 @@ from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from events.filters import TIME
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.schedule import BEAT, next_run, scheduled_names
 from systemtasks.states import UNFINISHED, Status
@@ -36,13 +37,21 @@ class Percentile(Aggregate):
     output_field = FloatField()
 
 
+class TimeField(serializers.DateTimeField):
+    """A time in the form that the filters of the runs take."""
+
+    def to_internal_value(self, value: datetime | str) -> datetime:
+        # An empty text is what DRF refuses in its own words.
+        return super().to_internal_value(value if TIME.fullmatch(str(value)) else "")
+
+
 class SpanSerializer(serializers.Serializer[Any]):
     """The query of a summary."""
 
-    started_from = serializers.DateTimeField(
+    started_from = TimeField(
         required=False, help_text="Runs that started then or later; by default a day ago"
     )
-    started_until = serializers.DateTimeField(
+    started_until = TimeField(
         required=False, help_text="Runs that started before then; by default all"
     )
     name = serializers.CharField(required=False, help_text="Only the tasks of this name")

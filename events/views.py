@@ -25,7 +25,7 @@ from events import schema
 from events.authentication import TOKENS, BearerAuthentication, BearerAuthenticationBeside
 from events.conditional import conditional
 from events.errors import exception_handler
-from events.filters import SystemTaskFilter, TaskRunFilter
+from events.filters import UUID_TEXT, SystemTaskFilter, TaskRunFilter
 from events.negotiation import Negotiation
 from events.pagination import KeysetPagination, Pagination
 from events.permissions import HasPermission
@@ -43,10 +43,6 @@ from events.throttling import TokenThrottle
 from events.waiting import LONGEST, wait_for_end
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
-
-# RFC 9562's text form; Python's UUID() takes several others.
-UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-
 
 TASK_COLUMNS = [
     field.attname for field in SystemTask._meta.concrete_fields if field.name != "messages"

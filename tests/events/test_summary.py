@@ -73,8 +73,9 @@ def test_the_span_is_the_last_day_unless_it_is_said(historian: Client) -> None:
 
 
 @pytest.mark.parametrize("field", ["started_from", "started_until"])
-def test_a_malformed_time_is_400(historian: Client, field: str) -> None:
-    answer = historian.get(URL, {field: "yesterday"})
+@pytest.mark.parametrize("time", ["", "yesterday", "٢٠٢٤-06-01T12:00:00Z", "2024-06-01x12:00:00Z"])
+def test_a_malformed_time_is_400(historian: Client, field: str, time: str) -> None:
+    answer = historian.get(URL, {field: time})
     assert answer.status_code == 400
     assert sorted(answer.json()) == ["code", field]
 
