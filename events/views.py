@@ -80,6 +80,13 @@ class BrowserView(ContractView, SpectacularSwaggerView):
 
     http_method_names = ("get", "head")
 
+    @extend_schema(exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        """The page without a CSRF token, which no bearer needs, and which never is the same."""
+        page: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+        page.data["csrf_token"] = ""
+        return page
+
 
 class Endpoint(ContractView, GenericViewSet[Any]):
     """What every endpoint has in common."""

@@ -154,8 +154,8 @@ def test_addresses_are_made_with_one_slash() -> None:
     assert reverse("system-task-list") == "/api/v3/events/system_tasks/"
 
 
-@pytest.mark.parametrize("path", ["/api/v3/schema/", "/api/v3/schema/?format=json"])
-def test_the_document_is_sent_again_only_when_it_has_changed(path: str) -> None:
+@pytest.mark.parametrize("path", ["/api/v3/", "/api/v3/schema/", "/api/v3/schema/?format=json"])
+def test_what_everyone_may_read_is_sent_again_only_when_it_has_changed(path: str) -> None:
     first = Client().get(path)
     assert first.status_code == 200
     again = Client(headers={"if-none-match": first["ETag"]}).get(path)
