@@ -11,7 +11,7 @@ from knox.models import AuthToken
 from unfold.admin import ModelAdmin, StackedInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from events.models import TokenGrant
+from events.models import TokenGrant, reach
 
 for model in (User, Group, AuthToken):
     admin.site.unregister(model)
@@ -39,7 +39,7 @@ class GrantInline(StackedInline):
 
 @admin.register(AuthToken)
 class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
-    list_display = ("token_key", "user", "created", "expiry", "may", "rate", "last_used")  # type: ignore[assignment]
+    list_display = ("token_key", "user", "created", "expiry", "reach", "rate", "last_used")  # type: ignore[assignment]
     list_select_related = ("user", "grant")
     readonly_fields = ("digest", "token_key", "created")
     inlines = (GrantInline,)
@@ -50,10 +50,9 @@ class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
         """A token's digest is its identity: anything else there would be another token's."""
         return self.readonly_fields if obj else ()
 
-    @admin.display(description="may")
-    def may(self, token: AuthToken) -> str:
-        grant = _grant(token)
-        return "read" if grant and grant.read_only else "read and run"
+    @admin.display(description="grant")
+    def reach(self, token: AuthToken) -> str:
+        return reach(_grant(token))
 
     @admin.display(description="requests a minute")
     def rate(self, token: AuthToken) -> int | None:

@@ -32,3 +32,8 @@ class TokenGrant(models.Model):
 
     def __str__(self) -> str:
         return f"grant of {self.token_id[:8]}"
+
+
+def reach(grant: TokenGrant | None) -> str:
+    """How much a token with this grant may do, in words."""
+    return "read only" if grant and grant.read_only else "all its user may"

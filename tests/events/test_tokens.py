@@ -156,13 +156,13 @@ def test_tokens_are_listed_as_a_table_without_what_would_let_anyone_in(reader: U
     out, _ = run("list_tokens")
     assert out.splitlines() == [
         "KEY              USER              CREATED               EXPIRES"
-        "                         LAST USED             MAY",
+        "                         LAST USED             GRANT",
         f"{tokens[0][:15]}  reader            2027-01-01 12:00 UTC  never"
-        "                           never                 read and run",
+        "                           never                 all its user may",
         f"{tokens[1][:15]}  reader            2027-01-01 12:01 UTC  {expiries[0]}"
-        "            2027-01-01 12:09 UTC  read, 60 a minute",
+        "            2027-01-01 12:09 UTC  read only, 60 a minute",
         f"{tokens[2][:15]}  other (inactive)  2027-01-01 12:02 UTC  {expiries[1]} (expired)"
-        "  never                 read and run",
+        "  never                 all its user may",
     ]
 
 
@@ -354,7 +354,7 @@ def test_the_admin_shows_what_a_token_may_and_changes_it_but_not_its_identity(
     stored = AuthToken.objects.get()
     url = f"/admin/knox/authtoken/{stored.pk}/change/"
     row = admin_client.get("/admin/knox/authtoken/").content.decode()
-    assert "read and run" in row
+    assert "all its user may" in row
     page = admin_client.get(url).content.decode()
     assert 'name="digest"' not in page
     assert 'name="token_key"' not in page

@@ -5,10 +5,10 @@ from datetime import datetime
 from django.core.management.base import BaseCommand, CommandParser
 
 from events.authentication import expired, token_model
-from events.models import TokenGrant
+from events.models import TokenGrant, reach
 from events.tokens import TIME_FORMAT, user_named
 
-HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES", "LAST USED", "MAY")
+HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES", "LAST USED", "GRANT")
 
 
 class Command(BaseCommand):
@@ -49,7 +49,5 @@ def _time(time: datetime | None) -> str:
 
 def _grant(grant: TokenGrant | None) -> tuple[str, str]:
     """When the token was last used, and what it may do."""
-    if grant is None:
-        return _time(None), "read and run"
-    may = "read" if grant.read_only else "read and run"
-    return _time(grant.last_used), may + (f", {grant.rate} a minute" if grant.rate else "")
+    rate = f", {grant.rate} a minute" if grant and grant.rate else ""
+    return _time(grant.last_used if grant else None), reach(grant) + rate
