@@ -52,13 +52,22 @@ def wheel_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def dying_with_us(signal_name: str, *options: str) -> list[str]:
+    """What stands before a command whose process this signal shall end when this one dies.
+
+    The kernel sends it (PR_SET_PDEATHSIG), where there is a setpriv to ask it to; `options` are
+    setpriv's further ones.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", signal_name, *options, "--"] if setpriv else []
+
+
 class Account:
     """Who runs Postgres, which refuses to be root: the caller, or for root the user `nobody`."""
 
     def __init__(self) -> None:
         self.is_root = os.geteuid() == 0
-        self.setpriv = shutil.which("setpriv")
-        if self.is_root and not self.setpriv:
+        if self.is_root and not shutil.which("setpriv"):
             raise CannotStartError(
                 "Postgres does not run as root, and there is no setpriv (package util-linux) to "
                 "run it as another user. Install it, be an ordinary user, or set DATABASE_URL."
@@ -78,21 +87,18 @@ class Account:
     def command(self, program: Path, *folders: Path) -> list[str]:
         """How to start a program as this account, with these folders in its reach.
 
-        The kernel interrupts the program when this process dies (PR_SET_PDEATHSIG). A checkout or
-        virtual environment that only root may enter is reached by a capability, since the
-        alternative is to open root's folders to everyone.
+        A checkout or virtual environment that only root may enter is reached by a capability, since
+        the alternative is to open root's folders to everyone.
         """
-        if not self.setpriv:
-            return [str(program)]
-        command = [self.setpriv, "--pdeathsig", "INT"]
+        options: list[str] = []
         if self.is_root:
             nobody = pwd.getpwnam("nobody")
-            command += [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+            options += [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
             if not all(map(reachable_by_anyone, (program, *(f.parent for f in folders)))):
                 # access(2) ignores capabilities of other users than root, unless told not to.
-                command += ["--securebits=+no_setuid_fixup"]
-                command += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-        return [*command, "--", str(program)]
+                options += ["--securebits=+no_setuid_fixup"]
+                options += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        return [*dying_with_us("INT", *options), str(program)]
 
 
 class Service(Protocol):
@@ -183,9 +189,8 @@ class Valkey:
         self.services.run.mkdir(mode=0o700, exist_ok=True)
 
     def start(self) -> "subprocess.Popen[bytes]":
-        setpriv = shutil.which("setpriv")
-        command = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
-        command += [str(self.binary), "--port", "0", "--dir", str(self.data)]
+        command = [*dying_with_us("TERM"), str(self.binary)]
+        command += ["--port", "0", "--dir", str(self.data)]
         command += ["--unixsocket", str(self.services.valkey_socket), "--unixsocketperm", "700"]
         command += ["--appendonly", "yes", "--save", "", "--daemonize", "no"]
         return subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL)
