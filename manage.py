@@ -4,14 +4,20 @@
 import os
 import sys
 
+from django.core.management import BaseCommand, ManagementUtility
+
+
+class CommandLine(ManagementUtility):
+    def fetch_command(self, subcommand: str) -> BaseCommand:
+        # Not before here, since `--settings` says which settings these are.
+        import config.celery  # noqa: F401 - the app that `.delay()` and beat use
+
+        return super().fetch_command(subcommand)
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    from django.core.management import execute_from_command_line
-
-    import config.celery  # noqa: F401 - the app that `.delay()` and beat use
-
-    execute_from_command_line(sys.argv)
+    CommandLine(sys.argv).execute()
 
 
 if __name__ == "__main__":

@@ -146,6 +146,22 @@ def test_deployment_check_is_clean_in_production() -> None:
     assert "no issues" in checked.stdout
 
 
+def test_settings_named_on_the_command_line_are_the_ones() -> None:
+    print_name = "from django.conf import settings; print(settings.SETTINGS_MODULE)"
+    named = "tests.systemtasks.plain_admin_settings"
+    command = [sys.executable, "manage.py", "shell", "--no-imports", "-c", print_name]
+    shell = subprocess.run(
+        [*command, "--settings", named],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **PRODUCTION},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (shell.returncode, shell.stdout, shell.stderr) == (0, f"{named}\n", "")
+
+
 def test_migrations_are_complete() -> None:
     checked = subprocess.run(
         [sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"],
