@@ -11,6 +11,11 @@ from events.errors import precondition_failed
 
 View = Callable[..., Any]
 
+CONDITIONS = {
+    *("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"),
+    *("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE"),
+}
+
 
 def conditional(view: View) -> View:
     """The view, whose answers to GET and HEAD have an ETag.
@@ -27,6 +32,8 @@ def conditional(view: View) -> View:
         if not getattr(response, "is_rendered", True):
             response.render()
         set_response_etag(response)
+        if request.META.keys().isdisjoint(CONDITIONS):  # as in nearly every request
+            return response
         found = get_conditional_response(request, response.get("ETag"), response=response)
         return found if found is None or found.status_code != 412 else precondition_failed()
 
