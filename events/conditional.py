@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from functools import wraps
+from hashlib import md5
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils.cache import get_conditional_response, set_response_etag
+from django.utils.cache import get_conditional_response
 
 from events.errors import precondition_failed
 
@@ -31,7 +32,8 @@ def conditional(view: View) -> View:
             return response
         if not getattr(response, "is_rendered", True):
             response.render()
-        set_response_etag(response)
+        if not response.streaming and (content := response.content):
+            response["ETag"] = f'"{md5(content, usedforsecurity=False).hexdigest()}"'
         if request.META.keys().isdisjoint(CONDITIONS):  # as in nearly every request
             return response
         found = get_conditional_response(request, response.get("ETag"), response=response)
