@@ -91,8 +91,8 @@ class BearerAuthentication(TokenAuthentication):
         header = request.META.get("HTTP_AUTHORIZATION")
         if header is None:
             return None
-        scheme, *_ = header.split(maxsplit=1) or [""]
         if not (match := CREDENTIALS.fullmatch(header.strip(" \t"))):
+            scheme, *_ = header.split(maxsplit=1) or [""]
             other = scheme and scheme.lower() != "bearer"
             raise AuthenticationFailed(
                 "Unsupported authentication type" if other else "Malformed header"
