@@ -183,7 +183,6 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/api/v3"}],
     "SCHEMA_PATH_PREFIX": "/api/v3",
     "SCHEMA_PATH_PREFIX_TRIM": True,
-    "PREPROCESSING_HOOKS": ["events.schema.leave_out_double_slashes"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "events.schema.add_components",

@@ -1,11 +1,10 @@
 """Who asks: the bearer of a token that only its holder knows, since the database keeps its hash."""
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from hmac import compare_digest
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser, Permission
@@ -27,8 +26,7 @@ from events.usage import usage
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Bearer:
+class Bearer(NamedTuple):
     """What is known of a token that was presented, as `request.auth`."""
 
     digest: str
@@ -41,11 +39,14 @@ class Bearer:
 
 
 @cache
-def _user_columns() -> list[str]:
-    """The columns that are read; Django loads the others where somebody asks for them."""
+def _users() -> tuple[Any, list[str]]:
+    """The model of users, and the columns that are read.
+
+    Django loads the others where somebody asks for them.
+    """
     model = get_user_model()
     names = {model._meta.pk.name, model.USERNAME_FIELD, "is_active", "is_superuser"}
-    return [field.attname for field in model._meta.concrete_fields if field.name in names]
+    return model, [field.attname for field in model._meta.concrete_fields if field.name in names]
 
 
 def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
@@ -56,7 +57,8 @@ def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
     held = names.filter(user=OuterRef("user")).union(
         names.filter(group__user=OuterRef("user")), all=True
     )
-    user = [f"user__{name}" for name in _user_columns()]
+    _, columns = _users()
+    user = [f"user__{name}" for name in columns]
     grant = ("grant__read_only", "grant__rate")
     tokens = token_model().objects.filter(token_key=key)
     return tokens.values_list("digest", "expiry", *grant, ArraySubquery(held), *user)
@@ -67,8 +69,9 @@ TOKENS = Statement(_tokens)
 
 def _found(row: Row) -> tuple[AbstractBaseUser, Bearer]:
     """The token of a row and its user, who has the permissions at hand."""
-    digest, expiry, read_only, rate, permissions, *columns = row
-    user: Any = get_user_model().from_db(TOKENS.alias, _user_columns(), columns)
+    digest, expiry, read_only, rate, permissions, *values = row
+    model, columns = _users()
+    user = model.from_db(TOKENS.alias, columns, values)
     user._perm_cache = set(permissions)  # where Django's ModelBackend keeps them
     return user, Bearer(digest, expiry, bool(read_only), rate)
 
@@ -88,8 +91,8 @@ class BearerAuthentication(TokenAuthentication):
         header = request.META.get("HTTP_AUTHORIZATION")
         if header is None:
             return None
-        scheme, *_ = header.split(maxsplit=1) or [""]
         if not (match := CREDENTIALS.fullmatch(header.strip(" \t"))):
+            scheme, *_ = header.split(maxsplit=1) or [""]
             other = scheme and scheme.lower() != "bearer"
             raise AuthenticationFailed(
                 "Unsupported authentication type" if other else "Malformed header"
@@ -131,10 +134,11 @@ class BearerAuthenticationBeside(BearerAuthentication):
 
     def fetch(self, key: str) -> list[Row]:
         """The rows of the tokens that begin so."""
-        rows = self._statement.fetch(key, self._value)
-        if rows and any(value is not None for value in rows[0][TOKENS.width :]):
-            self.row = rows[0][TOKENS.width :]
-        return [row[: TOKENS.width] for row in rows]
+        rows, width = self._statement.fetch(key, self._value), TOKENS.width
+        if rows:
+            beside = rows[0][width:]
+            self.row = beside if beside.count(None) < len(beside) else None
+        return [row[:width] for row in rows]
 
 
 @cache

@@ -18,8 +18,9 @@ class Negotiation(DefaultContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         """The renderer, and the media type that it answers in; raises NotAcceptable, or Http404."""
         first, *_ = renderers
-        accepted = request.META.get("HTTP_ACCEPT", "*/*")
-        if accepted in ("*/*", first.media_type) and not request.META.get("QUERY_STRING"):
+        headers = request.META
+        accepted = headers.get("HTTP_ACCEPT", "*/*")
+        if accepted in ("*/*", first.media_type) and not headers.get("QUERY_STRING"):
             return first, first.media_type
         chosen: tuple[BaseRenderer, str] = super().select_renderer(
             request, renderers, format_suffix

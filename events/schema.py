@@ -102,11 +102,6 @@ class BearerScheme(OpenApiAuthenticationExtension):
         return {"type": "http", "scheme": "bearer"}
 
 
-def leave_out_double_slashes(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """A preprocessing hook: the second spelling of every path is no second operation."""
-    return [endpoint for endpoint in endpoints if "//" not in endpoint[0]]
-
-
 _ANYWHERE = {
     "406": "The Accept header wants a format that there is not",
     "500": "Anything unforeseen",

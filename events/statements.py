@@ -67,7 +67,8 @@ class Statement:
         return self._ask(connection, values)
 
     def _ask(self, connection: Any, values: tuple[str, ...]) -> list[Row]:  # noqa: ANN401 - Django's
-        connection.ensure_connection()
+        if connection.connection is None:
+            connection.ensure_connection()
         cursor = _cursor_of(connection)
         # Not as its parameters: Django's log of queries would look for them in the SQL.
         cursor.values = values
@@ -165,7 +166,7 @@ class _Cursor:
 
     def execute(self, text: str) -> None:
         """Ask for `values`; raises psycopg.Error."""
-        if any("\0" in value for value in self.values):
+        if "\0" in "".join(self.values):
             raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
         try:
             self._ask(text)
@@ -182,7 +183,7 @@ class _Cursor:
         return self._reader.load_rows(0, self._result.ntuples, tuple)
 
     def _ask(self, text: str) -> None:
-        parameters = [value.encode() for value in self.values]
+        parameters = list(map(str.encode, self.values))
         self._query = query = self._prepared.get(text) or self._prepare(text)
         if self._by_name:
             self._result = self._check(self._pgconn.exec_prepared(query.name, parameters))

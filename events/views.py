@@ -52,6 +52,7 @@ TASK = Statement(
     lambda uuid: TASKS.filter(uuid=uuid).order_by().values_list(*TASK_COLUMNS, "messages_text")
 )
 TOKENS_BESIDE_TASK = TOKENS.beside(TASK)
+SERIALIZER = SystemTaskSerializer()
 ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
@@ -146,6 +147,10 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
             return authenticators
         self.finder = BearerAuthenticationBeside(TOKENS_BESIDE_TASK, uuid)
         return [self.finder]
+
+    def retrieve(self, request: Request, uuid: str) -> Response:
+        # As DRF's own, but by one serializer for all requests, since it keeps nothing of them.
+        return Response(SERIALIZER.to_representation(self.get_object()))
 
     def get_object(self) -> SystemTask:
         """The task in the path; raises ValidationError for a malformed uuid, Http404 for another.
