@@ -23,7 +23,8 @@ from rest_framework.request import Request
 
 from events.filters import TIME
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.schedule import BEAT, next_run, scheduled_names
+from systemtasks.reading import BEAT
+from systemtasks.schedule import next_run, scheduled_names
 from systemtasks.states import UNFINISHED, Status
 
 DEFAULT_SPAN = timedelta(days=1)

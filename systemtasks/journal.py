@@ -11,26 +11,20 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
-from datetime import datetime
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import orjson
 from django.db import connections
 
 from systemtasks.conf import conf
+from systemtasks.reading import JUNK_ERRORS, read
 from systemtasks.records import RunRecord
-from systemtasks.states import State, Status
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".journal"
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
 SPARE_LIMIT = 2  # empty files that a process keeps: one is written to, one is being committed
-TIMES = tuple(field.name for field in fields(RunRecord) if "datetime" in str(field.type))
-UUIDS = tuple(field.name for field in fields(RunRecord) if "UUID" in str(field.type))
 
 
 def default_folder() -> Path:
@@ -39,23 +33,6 @@ def default_folder() -> Path:
     where = "\0".join(str(database[key]) for key in ("HOST", "PORT", "NAME", "USER"))
     name = hashlib.sha256(where.encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"systemtasks-{os.geteuid()}-{name}"
-
-
-def encode(record: RunRecord) -> bytes:
-    """The record as one line."""
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def decode(line: bytes) -> RunRecord:
-    """The record of a line; raises ValueError, KeyError or TypeError for anything else."""
-    values: dict[str, Any] = dict(orjson.loads(line))
-    for names, parse in ((TIMES, datetime.fromisoformat), (UUIDS, UUID)):
-        for name in names:
-            if values.get(name) is not None:
-                values[name] = parse(values[name])
-    return RunRecord(
-        **{**values, "state": State(values["state"]), "status": Status(values["status"])}
-    )
 
 
 class Segment:
@@ -77,8 +54,8 @@ class Segment:
         """What the file holds; a half-written or foreign line is left out with a warning."""
         for line in self.path.read_bytes().splitlines():
             try:
-                yield decode(line)
-            except (ValueError, KeyError, TypeError):
+                yield read(line)
+            except JUNK_ERRORS:
                 logger.warning("An entry of %s is not whole, and left out", self.path)
 
     def lock(self) -> bool:

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from systemtasks import rows
 from systemtasks.conf import conf
@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 class Lease:
     """Taken by one process, which renews it."""
 
-    id: UUID
+    id: str
+    """A uuid."""
     process: int
     worker: bool
 
@@ -31,7 +32,7 @@ _lease: Lease | None = None
 def take(*, worker: bool = False) -> Lease:
     """Take a lease for this process and, if it is a worker's main one, for its children."""
     global _lease
-    _lease = Lease(uuid4(), os.getpid(), worker)
+    _lease = Lease(str(uuid4()), os.getpid(), worker)
     return _lease
 
 
@@ -42,7 +43,7 @@ def lease() -> Lease:
     return take()
 
 
-def to_renew() -> UUID | None:
+def to_renew() -> str | None:
     """The lease that this process must renew; a worker's children must not."""
     return _lease.id if _lease is not None and _lease.process == os.getpid() else None
 

@@ -1,13 +1,18 @@
 """What a run says, as the LogEvents of the contract, bounded in number and size."""
 
 import logging
+import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from threading import Lock
 from typing import Any
 
 import orjson
+
+from systemtasks.conf import conf
+from systemtasks.values import moment
 
 LEVEL_NAMES = (
     (logging.CRITICAL, "critical"),
@@ -25,22 +30,28 @@ def level_name(level: int) -> str:
     return next((name for bound, name in LEVEL_NAMES if level >= bound), "notset")
 
 
-def log_event(
-    timestamp: datetime | str, level: int, logger: str, event: str, attributes: dict[str, Any]
-) -> dict[str, Any]:
-    """A LogEvent, with the keys of authentik's `LogEventSerializer`."""
-    return {
-        "timestamp": timestamp,
-        "log_level": level_name(level),
-        "logger": logger,
-        "event": event,
-        "attributes": attributes,
-    }
+Message = tuple[float, int, str, str, Mapping[str, Any]]
+"""What a line of the journal has of a LogEvent: when (in seconds since 1970), level, logger, event
+and attributes."""
+
+KEYS_SIZE = 72
+"""How many bytes a LogEvent's keys, its time and its level take more than they do in a line."""
 
 
-def encode(messages: list[dict[str, Any]]) -> str:
-    """LogEvents as the JSON text that a row takes."""
-    return orjson.dumps(messages, option=orjson.OPT_UTC_Z).decode()
+def log_events(messages: Iterable[Message]) -> str:
+    """These messages as JSON, with the keys of authentik's `LogEventSerializer`."""
+    events = [
+        {
+            # Whoever makes log records himself may make them of anything.
+            "timestamp": moment(when) or datetime.now(UTC),
+            "log_level": level_name(level if isinstance(level, int) else logging.INFO),
+            "logger": logger,
+            "event": event,
+            "attributes": attributes,
+        }
+        for when, level, logger, event, attributes in messages
+    ]
+    return orjson.dumps(events, option=orjson.OPT_UTC_Z).decode()
 
 
 NOT_RUN_YET = "Task has not been run yet."  # authentik's own words
@@ -48,71 +59,95 @@ NOT_RUN_YET = "Task has not been run yet."  # authentik's own words
 
 def not_run_yet(name: str) -> str:
     """The messages of a task without a run that has ended, as JSON."""
-    return encode([log_event(datetime.now(UTC), logging.INFO, name, NOT_RUN_YET, {})])
+    return log_events([(time.time(), logging.INFO, name, NOT_RUN_YET, {})])
+
+
+SHORT = 256
+"""How many characters the event of a short message has at the most."""
+SHORT_SIZE = 4096
+"""How many bytes of JSON a short message takes, if every character has to be escaped."""
 
 
 class Messages:
-    """A run's messages as JSON: the first and the last are kept. Any thread may add to them.
+    """A run's messages: the first and the last are kept. Any thread may add to them."""
 
-    `said` is how often something was added.
-    """
+    said = 0
+    """How often something was added."""
+    _size = 0
+    _progress: bytes | None = None
+    _tail: deque[bytes] | None = None  # few runs say so much
+    _left_out = 0
 
-    __slots__ = (
-        *("_head", "_head_left", "_head_room", "_left_out", "_lock", "_progress"),
-        *("_tail", "_tail_limit", "_tail_room", "said"),
-    )
-
-    def __init__(self, count_limit: int, size_limit: int) -> None:
+    def __init__(self) -> None:
         self._lock = Lock()
+        self._few: list[Message] | None = []  # as they are, while there is room for any such
         self._head: list[bytes] = []
-        self._tail: deque[bytes] = deque()
-        self._head_left = count_limit // 2
-        self._head_room = size_limit // 2
-        self._tail_limit = count_limit - count_limit // 2
-        self._tail_room = size_limit - size_limit // 2
-        self._left_out = 0
-        self._progress: bytes | None = None
-        self.said = 0
 
-    def append(self, message: dict[str, Any]) -> None:
-        """Add one LogEvent of the contract, in JSON's own types."""
-        text = orjson.dumps(message, option=orjson.OPT_UTC_Z)
+    def append(self, message: Message) -> None:
+        """Add one, in JSON's own types."""
         with self._lock:
             self.said += 1
+            if (few := self._few) is not None:
+                if not message[4] and len(message[3]) <= SHORT and _room_for(len(few)):
+                    few.append(message)
+                    return
+                self._encode(few)
             if self._progress is not None:
                 progress, self._progress = self._progress, None
                 self._keep(progress)
-            self._keep(text)
+            self._keep(orjson.dumps(message))
 
-    def progress(self, message: dict[str, Any]) -> None:
-        """Add a LogEvent that gives way to the next one of its kind, if nothing comes between."""
-        text = orjson.dumps(message, option=orjson.OPT_UTC_Z)
+    def progress(self, message: Message) -> None:
+        """Add one that gives way to the next one of its kind, if nothing comes between."""
         with self._lock:
             self.said += 1
-            self._progress = text
+            if self._few is not None:
+                self._encode(self._few)
+            self._progress = orjson.dumps(message)
 
-    def json(self) -> str:
-        """The array of all that is kept, with a message in the gap that says how many are not."""
+    def told(self) -> list[Message] | orjson.Fragment:
+        """All that is kept, for orjson, with a message in the gap that says how many are not."""
         with self._lock:
-            kept = [*self._head, *self._tail]
-            gap, left_out = len(self._head), self._left_out
+            if self._few is not None:
+                return self._few.copy()
+            kept = [*self._head, *(self._tail or ())]
             if self._progress is not None:
                 kept.append(self._progress)
+            gap, left_out = len(self._head), self._left_out
         if left_out:
+            when = orjson.loads(kept[gap])[0]
             event = f"{left_out} messages are left out here"
-            oldest_after = orjson.loads(kept[gap])["timestamp"]
-            note = log_event(oldest_after, logging.INFO, __name__, event, {})
-            kept.insert(gap, orjson.dumps(note))
-        return f"[{b','.join(kept).decode()}]"
+            kept.insert(gap, orjson.dumps((when, logging.INFO, __name__, event, {})))
+        return orjson.Fragment(b"[" + b",".join(kept) + b"]")
+
+    def _encode(self, few: list[Message]) -> None:
+        self._few = None
+        for message in few:
+            self._keep(orjson.dumps(message))
 
     def _keep(self, text: bytes) -> None:
-        if not self._tail and self._head_left > 0 and len(text) <= self._head_room:
-            self._head.append(text)
-            self._head_left -= 1
-            self._head_room -= len(text)
-            return
+        rules = conf()
+        size = len(text) + KEYS_SIZE
+        self._size += size
+        if self._tail is None:
+            if (
+                len(self._head) < rules.MESSAGE_LIMIT // 2
+                and self._size <= rules.MESSAGES_LIMIT // 2
+            ):
+                self._head.append(text)
+                return
+            self._tail, self._size = deque(), size
         self._tail.append(text)
-        self._tail_room -= len(text)
-        while len(self._tail) > self._tail_limit or (self._tail_room < 0 and len(self._tail) > 1):
-            self._tail_room += len(self._tail.popleft())
+        limit = rules.MESSAGE_LIMIT - rules.MESSAGE_LIMIT // 2
+        room = rules.MESSAGES_LIMIT - rules.MESSAGES_LIMIT // 2
+        while len(self._tail) > limit or (self._size > room and len(self._tail) > 1):
+            self._size -= len(self._tail.popleft()) + KEYS_SIZE
             self._left_out += 1
+
+
+def _room_for(number: int) -> bool:
+    """Whether there is room for a short message after so many, whatever is in them."""
+    rules = conf()
+    return number < rules.MESSAGE_LIMIT // 2 and (number + 1) * SHORT_SIZE <= (
+        rules.MESSAGES_LIMIT // 2
+    )

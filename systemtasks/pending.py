@@ -1,11 +1,11 @@
-"""Runs that wait for their rows, in memory and in the journal, up to a bound."""
+"""Entries that wait for their rows, in memory and in the journal, up to a bound."""
 
 from collections import deque
 from dataclasses import dataclass, field
 
 from systemtasks.conf import conf
-from systemtasks.journal import Journal, Segment, encode
-from systemtasks.records import RunRecord
+from systemtasks.entries import Entry
+from systemtasks.journal import Journal, Segment
 from systemtasks.states import State
 
 EXPENDABLE = (State.SUCCESS, State.QUEUED)
@@ -14,9 +14,9 @@ EXPENDABLE = (State.SUCCESS, State.QUEUED)
 
 @dataclass(slots=True)
 class Batch:
-    """Records that are written together, and the file that holds them until then."""
+    """Entries that are written together, and the file that holds them until then."""
 
-    records: list[RunRecord] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     size: int = 0
     segment: Segment | None = None
 
@@ -40,31 +40,23 @@ class Pending:
         """Whether another batch waits than the one that is still being filled."""
         return len(self._batches) > 1
 
-    def add(self, record: RunRecord, line: bytes) -> None:
-        """Take the record, whose line is in the journal when this returns."""
-        rules = conf()
+    def add(self, entry: Entry) -> None:
+        """Take the entry, which is in the journal when this returns."""
+        rules, size = conf(), len(entry.line)
         while self._count and (
-            self._count >= rules.PENDING_LIMIT or self._size + len(line) > rules.PENDING_BYTES
+            self._count >= rules.PENDING_LIMIT or self._size + size > rules.PENDING_BYTES
         ):
             self._make_room()
         last = self._batches[-1] if self._batches else None
         # A batch whose file is closed takes no more: another file of its own would be forgotten.
-        if last is None or last.segment or len(last.records) >= rules.BATCH_LIMIT:
+        if last is None or last.segment or len(last.entries) >= rules.BATCH_LIMIT:
             self._close_last()
             self._batches.append(last := Batch())
-        self._journal.append(line)
-        last.records.append(record)
-        last.size += len(line)
+        self._journal.append(entry.line)
+        last.entries.append(entry)
+        last.size += size
         self._count += 1
-        self._size += len(line)
-
-    def confirm(self, record: RunRecord) -> bool:
-        """Have this record, one of the latest, be of a sure end; whether it still waits here."""
-        for one in reversed(self._batches[-1].records if self._batches else ()):
-            if one is record:
-                record.lease = None
-                return True
-        return False
+        self._size += size
 
     def take(self) -> Batch | None:
         """The oldest batch, which is the caller's from now on."""
@@ -73,7 +65,7 @@ class Pending:
         if len(self._batches) == 1:
             self._close_last()
         batch = self._batches.popleft()
-        self._count -= len(batch.records)
+        self._count -= len(batch.entries)
         self._size -= batch.size
         return batch
 
@@ -107,16 +99,16 @@ class Pending:
         """Drop the oldest batch's successes or, where there are none at all, the oldest batch."""
         self._close_last()
         for batch in self._batches:
-            kept = [record for record in batch.records if record.state not in EXPENDABLE]
-            if len(kept) < len(batch.records):
+            kept = [entry for entry in batch.entries if entry.state not in EXPENDABLE]
+            if len(kept) < len(batch.entries):
                 break
         else:
             batch, kept = self._batches[0], []
-        lines = [encode(record) for record in kept]
-        self.dropped += len(batch.records) - len(kept)
-        self._count -= len(batch.records) - len(kept)
+        lines = [entry.line for entry in kept]
+        self.dropped += len(batch.entries) - len(kept)
+        self._count -= len(batch.entries) - len(kept)
         self._size -= batch.size
-        batch.records, batch.size = kept, sum(map(len, lines))
+        batch.entries, batch.size = kept, sum(map(len, lines))
         self._size += batch.size
         if not kept:
             self.done(batch)

@@ -4,58 +4,61 @@ import time
 from dataclasses import dataclass
 
 from systemtasks.conf import conf
+from systemtasks.entries import Entry
 from systemtasks.recorder import Run
-from systemtasks.records import RunRecord
 
-CHEAP = 65_536  # bytes of messages that may well be written once every RUNNING_INTERVAL
+CHEAP = 65_536  # bytes of an entry that may well be written once every RUNNING_INTERVAL
 
 
 @dataclass(slots=True)
-class _Watched:
-    run: Run
-    said: int = -1
-    """How much it had said when its row was written; below 0 where it has no row yet."""
-    next_look: float = 0.0
+class _Row:
+    said: int
+    """How much its run had said when it was written."""
+    next_look: float
 
 
 class InProgress:
-    """The runs in progress; any thread may add and remove, one asks for the records."""
+    """The runs in progress; any thread may add and remove, one asks for the entries."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, _Watched] = {}
+        self._runs: set[Run] = set()
+        self._rows: dict[Run, _Row] = {}
 
     def add(self, run: Run) -> None:
         """Watch this run."""
-        self._watched[id(run)] = _Watched(run)
+        self._runs.add(run)
 
     def remove(self, run: Run) -> None:
         """Watch this run no longer."""
-        self._watched.pop(id(run), None)
+        self._runs.discard(run)
 
     def patience(self, most: float) -> float:
-        """Seconds, `most` at the most, after which records must be asked for again."""
-        watched = list(self._watched.values())
-        if any(one.said < 0 for one in watched):
+        """Seconds, `most` at the most, after which entries must be asked for again."""
+        runs = list(self._runs)
+        if any(run not in self._rows for run in runs):
             return min(most, conf().BATCH_INTERVAL)
-        return min(most, conf().RUNNING_INTERVAL) if watched else most
+        return min(most, conf().RUNNING_INTERVAL) if runs else most
 
-    def records(self) -> list[RunRecord]:
-        """The records of the runs that have no row yet, or said more than theirs says.
+    def entries(self) -> list[Entry]:
+        """The entries of the runs that have no row yet, or said more than theirs says.
 
         A run that has only just begun may end before the next batch, and then needs none.
         """
-        now = time.monotonic()
+        now, runs = time.monotonic(), set(self._runs)
+        self._rows = {run: row for run, row in self._rows.items() if run in runs}
         return [
-            self._record(one, now)
-            for one in list(self._watched.values())
-            if now >= one.next_look
-            and one.said != one.run.messages.said
-            and one.run.age >= conf().BATCH_INTERVAL
-            and not one.run.ended
+            self._entry(run, now)
+            for run in runs
+            if run.age >= conf().BATCH_INTERVAL and not run.ended and self._is_due(run, now)
         ]
 
-    def _record(self, one: _Watched, now: float) -> RunRecord:
-        one.said = one.run.messages.said
-        record = one.run.in_progress()
-        one.next_look = now + conf().RUNNING_INTERVAL * (1 + len(record.messages) // CHEAP)
-        return record
+    def _is_due(self, run: Run, now: float) -> bool:
+        row = self._rows.get(run)
+        return row is None or (now >= row.next_look and row.said != run.messages.said)
+
+    def _entry(self, run: Run, now: float) -> Entry:
+        said = run.messages.said
+        entry = run.in_progress()
+        pause = conf().RUNNING_INTERVAL * (1 + len(entry.line) // CHEAP)
+        self._rows[run] = _Row(said, now + pause)
+        return entry

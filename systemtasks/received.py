@@ -5,8 +5,7 @@ a child that was killed, a hard time limit, a revoked or expired or unregistered
 """
 
 import signal
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -18,22 +17,16 @@ from celery.app.task import Context
 from systemtasks import leases, recorder
 from systemtasks.arguments import arguments
 from systemtasks.conf import conf, sender_context
+from systemtasks.entries import SENT_HEADER, Entry
 from systemtasks.options import default_info, info_of, task_info
+from systemtasks.reading import CONTEXT_LIMIT
 from systemtasks.recorder import Run
-from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
-from systemtasks.schedule import BEAT
-from systemtasks.values import Cleaner, clean_column, utc
+from systemtasks.records import TaskInfo
+from systemtasks.values import Cleaner
 
 if TYPE_CHECKING:
     from celery.worker.request import Request  # which no process but a worker needs
 
-SENT_HEADER = "systemtasks_sent"
-"""The message header that says when a task was sent, in seconds since 1970, UTC."""
-CONTEXT_HEADER = "systemtasks_context"
-"""The message header with what SENDER_CONTEXT said, as JSON."""
-BEAT_HEADER = "celery_beat_task"
-"""The message header that says that beat sent it; Celery's own."""
-CONTEXT_LIMIT = 4096  # bytes of JSON
 UNNAMED = "(a message without a task's name)"
 
 _requests: "WeakValueDictionary[tuple[str, int], Request]" = WeakValueDictionary()
@@ -54,10 +47,8 @@ def context_header() -> str | None:
     return text.decode()
 
 
-def queued(
-    name: str, headers: Mapping[str, Any], body: object, routing_key: str
-) -> RunRecord | None:
-    """The record of a message that has been sent; None where its task wants none."""
+def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str) -> Entry | None:
+    """The entry of a message that has been sent; None where its task wants none."""
     info = info_of(current_app, name)
     if not info.recorded or not info.save_on_success:
         return None
@@ -67,42 +58,29 @@ def queued(
         values = {**body, **headers} if isinstance(body, dict) else dict(headers)
         args, kwargs = values.get("args"), values.get("kwargs")
     values["delivery_info"] = {"routing_key": routing_key}
-    return recorder.queued(info, _sent(info, Context(values), args, kwargs))
+    return recorder.queued(info, values, arguments(info, args, kwargs))
 
 
-def attempt(
-    info: TaskInfo,
-    context: Context,
-    *,
-    args: object,
-    kwargs: object,
-    started: datetime | None = None,
-    lost: bool = False,
-) -> Run:
-    """The attempt that this context describes; it starts now, or started then."""
-    return recorder.new(
-        info,
-        _sent(info, context, args, kwargs),
-        worker=str(context.hostname or ""),
-        lease=leases.lease().id,
-        started=started,
-        lost=lost,
-    )
+def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: object) -> Run:
+    """The attempt that this request describes, which starts now."""
+    return Run(info, request, arguments(info, args, kwargs), leases.lease().id)
 
 
 def lost_attempt(celery_id: str, retries: int | None) -> Run | None:
     """The attempt that a child of this process took and cannot record itself; known once."""
     if (request := _requests.pop((celery_id, retries or 0), None)) is None:
         return None
-    context = Context(
-        request.request_dict, delivery_info=request.delivery_info, hostname=request.hostname
-    )
-    started = moment(request.time_start)
     info = task_info(request.task)
     if not info.recorded:
         return None
-    args, kwargs = request.args, request.kwargs
-    return attempt(info, context, args=args, kwargs=kwargs, started=started, lost=True)
+    said = {
+        **request.request_dict,
+        "delivery_info": request.delivery_info,
+        "hostname": request.hostname,
+    }
+    run = attempt(info, said, request.args, request.kwargs)
+    run.take_from(request.time_start)
+    return run
 
 
 def broken_attempt(
@@ -113,8 +91,7 @@ def broken_attempt(
     if not info.recorded:
         return None
     values = dict(request) if isinstance(request, Mapping) else {}
-    context = Context(values, id=celery_id)
-    return attempt(info, context, args=args, kwargs=kwargs)
+    return attempt(info, {**values, "id": celery_id}, args, kwargs)
 
 
 def revoked_attempt(task: Task[Any, Any], context: Context) -> Run | None:
@@ -123,15 +100,15 @@ def revoked_attempt(task: Task[Any, Any], context: Context) -> Run | None:
     if not info.recorded:
         return None
     request = _requests.get((str(context.id), context.retries or 0))
-    started = moment(request.time_start) if request else None
-    args, kwargs = context.args, context.kwargs
-    return attempt(info, context, args=args, kwargs=kwargs, started=started, lost=True)
+    run = attempt(info, vars(context), context.args, context.kwargs)
+    run.take_from(request.time_start if request else None)
+    return run
 
 
 def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
     """The attempt of a task that this worker does not know."""
-    context = Context(message.headers or {}, id=celery_id, delivery_info=message.delivery_info)
-    return attempt(default_info(name), context, args=None, kwargs=None)
+    said = {**(message.headers or {}), "id": celery_id, "delivery_info": message.delivery_info}
+    return attempt(default_info(name), said, None, None)
 
 
 def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
@@ -139,10 +116,10 @@ def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
     headers = message.headers if isinstance(message.headers, dict) else {}
     celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
     known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
-    context = Context(known, id=str(celery_id), delivery_info=message.delivery_info)
+    said = {**known, "id": str(celery_id), "delivery_info": message.delivery_info}
     name = headers.get("task")
     info = default_info(name if isinstance(name, str) and name else UNNAMED)
-    return attempt(info, context, args=None, kwargs=None)
+    return attempt(info, said, None, None)
 
 
 def revocation(terminated: bool, number: int | str | None, expired: bool) -> str:
@@ -153,75 +130,3 @@ def revocation(terminated: bool, number: int | str | None, expired: bool) -> str
         return "Revoked before it started"
     name = signal.Signals(number).name if isinstance(number, int) else number
     return f"Terminated by {name or 'a signal'} while it ran"
-
-
-def moment(value: object) -> datetime | None:
-    """A time that a message carries: seconds since 1970, or ISO 8601; None for anything else."""
-    if value is None:
-        return None
-    try:
-        if isinstance(value, (int, float)):
-            return datetime.fromtimestamp(value, UTC)
-        return utc(value) if isinstance(value, str) else None
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _sent(info: TaskInfo, context: Context, args: object, kwargs: object) -> RunRecord:
-    # What is not in there is None, as it is in Context's class; attributes cost more.
-    said = vars(context)
-    own: Mapping[str, Any] = said
-    if SENT_HEADER not in said and isinstance(headers := said.get("headers"), Mapping):
-        own = headers  # in message protocol 1 they are beside the request's own fields
-    sender = said.get("origin")
-    if said.get(BEAT_HEADER) or own.get(BEAT_HEADER):
-        # Celery calls beat's process `gen123@host`, like any other.
-        sender = f"{BEAT}{str(sender or '').rpartition('@')[2]}"
-    sent = info.blank.but()
-    sent.args, sent.kwargs, sent.arguments_intact, sent.uid = arguments(info, args, kwargs)
-    sent.first_uid = sent.uid
-    sent.celery_id, sent.queue, sent.sender, sent.parent_id, sent.root_id = _columns(
-        said.get("id") or "",
-        (said.get("delivery_info") or {}).get("routing_key") or "",
-        sender or "",
-        said.get("parent_id") or "",
-        said.get("root_id") or "",
-    )
-    if sent.parent_id == sent.celery_id:
-        # Celery takes the first attempt for the parent of an orphan's second one.
-        sent.parent_id = ""
-    if retries := said.get("retries"):
-        sent.attempt = _attempt(retries)
-    sent.sent_timestamp = moment(own.get(SENT_HEADER))
-    if (eta := said.get("eta")) is not None:
-        sent.eta_timestamp = moment(eta)
-    if (said_by_sender := own.get(CONTEXT_HEADER)) is not None:
-        sent.context = _object(said_by_sender)
-    return sent
-
-
-def _attempt(retries: object) -> int:
-    """The number of the attempt; 1 where a foreign sender's message says what no column holds."""
-    return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
-
-
-def _columns(*values: object) -> Iterable[str]:
-    """These values as texts that columns hold."""
-    try:
-        # As one text, since nearly all of them are as they should be.
-        together = "".join(values)  # type: ignore[arg-type]
-    except TypeError:
-        together = "\0"
-    if clean_column(together, NAME_LIMIT) is together:
-        return values  # type: ignore[return-value]
-    return [clean_column(str(value), NAME_LIMIT) for value in values]
-
-
-def _object(text: object) -> str:
-    """The text if it is a JSON object that Postgres takes, or else an empty one."""
-    if not isinstance(text, str) or len(text) > CONTEXT_LIMIT or "\\u0000" in text:
-        return "{}"
-    try:
-        return text if isinstance(orjson.loads(text), dict) else "{}"
-    except ValueError:
-        return "{}"

@@ -4,7 +4,7 @@ A row of an attempt goes from queued to running to finished, whatever the order 
 processes that know of it write: an older record never overwrites a newer one.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -67,6 +67,9 @@ LOST_COLUMNS = {
 UNSURE_COLUMNS = {
     name: TASK_RUN_COLUMNS[name] for name in ("celery_id", "attempt", "start_timestamp", "messages")
 }
+
+_OF_SYSTEM_TASK = {"uuid", "system_task_id"}
+_JSON = {"messages", "context", "args", "kwargs"}
 
 NEVER_RAN = "{table}.status = 'unknown' AND {table}.duration = 0"
 
@@ -220,7 +223,7 @@ RENEW = """
     SET seen_timestamp = now(), state = 'running', status = 'unknown', exception = '',
         finish_timestamp = NULL, duration = NULL,
         messages = CASE WHEN state = 'running' THEN messages ELSE messages - -1 END
-    WHERE lease = %s AND seen_timestamp IS NOT NULL
+    WHERE lease = %s::uuid AND seen_timestamp IS NOT NULL
 """
 
 TELL_SYSTEM_TASKS = f"""
@@ -267,7 +270,7 @@ def announce(tasks: Collection[KnownTask]) -> None:
     _insert_unrun(INSERT_KNOWN, [(task, None) for task in tasks])
 
 
-def renew(lease: UUID) -> None:
+def renew(lease: str) -> None:
     """Say that the worker with this lease is alive, and with it every run that it has begun."""
     _execute(RENEW, lease)
 
@@ -282,30 +285,30 @@ def reap(lease: float) -> int:
 
 def _write(records: Sequence[RunRecord]) -> None:
     # A child's words first, so that what the main process says of its end finds them.
-    runs = _last_of_each([record for record in records if not record.lost])
-    lost = _last_of_each([record for record in records if record.lost])
+    runs = _latest((record for record in records if not record.lost), _key)
+    lost = _latest((record for record in records if record.lost), _key)
     written = _upsert_runs(runs)
-    told = _tell(ADD_MESSAGES, _too_late(runs, written))
-    closed = _tell(CLOSE_LOST, lost)
-    first = [record for record in lost if record.key not in closed.values()]
+    told = _tell(ADD_MESSAGES, _too_late(runs, written), UNSURE_COLUMNS)
+    closed = _tell(CLOSE_LOST, lost, LOST_COLUMNS)
+    first = [record for record in lost if _key(record) not in closed.values()]
     written += (new := _upsert_runs(first))
     # Where a child has written what it knows of an end between those two, that can be closed now.
-    closed |= _tell(CLOSE_LOST, _too_late(first, new))
+    closed |= _tell(CLOSE_LOST, _too_late(first, new), LOST_COLUMNS)
 
     # A sure end counts for its task, even if a later run of the same id has its row by now.
     ended = [record for record in records if record.finish_timestamp and _is_sure(record)]
     ended += [record for record in written if record.finish_timestamp and not _is_sure(record)]
     ended += [record for record in runs if not record.save_run and not _is_sure(record)]
-    tasks = {_uuid(record): record for record in sorted(ended, key=_order)}
+    tasks = _latest(ended, _uuid)
     if tasks:
-        _execute(UPSERT_SYSTEM_TASKS, _given_records(tasks.values()))
+        _execute(UPSERT_SYSTEM_TASKS, _given_records(tasks, SYSTEM_TASK_COLUMNS))
     unfinished = [record for record in runs if record.finish_timestamp is None]
     unrun = [(record, record.expires) for record in unfinished if _uuid(record) not in _known]
     _insert_unrun(INSERT_SENT, unrun)
     _tell_system_tasks([*told, *closed])
     if len(_known) > KNOWN_LIMIT:
         _known.clear()
-    _known.update(tasks, map(_uuid, unfinished))
+    _known.update(map(_uuid, (*tasks, *unfinished)))
     _forget_first_uids([record for record in ended if record.uid != record.first_uid])
 
 
@@ -314,9 +317,19 @@ def _is_sure(record: RunRecord) -> bool:
     return record.lease is None and record.lost is None
 
 
-def _last_of_each(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """What stands of each attempt, by the rule by which rows are updated."""
-    return list({record.key: record for record in sorted(records, key=_order)}.values())
+def _latest(records: Iterable[RunRecord], of: Callable[[RunRecord], Hashable]) -> list[RunRecord]:
+    """Which of those that have this in common stands, by the rule by which rows are updated."""
+    latest: dict[Hashable, RunRecord] = {}
+    for record in records:
+        other = latest.setdefault(of(record), record)
+        if other is not record and _order(other) <= _order(record):
+            latest[of(record)] = record
+    return list(latest.values())
+
+
+def _key(record: RunRecord) -> tuple[str, int]:
+    """What identifies an attempt."""
+    return record.celery_id, record.attempt
 
 
 def _order(record: RunRecord) -> tuple[datetime, bool, bool, datetime]:
@@ -328,27 +341,29 @@ def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
     """Write their rows; which of them stand now."""
     saved = [record for record in records if record.save_run]
     if len(saved) < len(records):
-        _execute(DELETE_UNSAVED, _given_records(one for one in records if not one.save_run))
+        unsaved = [record for record in records if not record.save_run]
+        _execute(DELETE_UNSAVED, _given_records(unsaved, _KEY_COLUMNS))
     if not saved:
         return []
     # Their SystemTasks may come later in the transaction: the foreign key is a deferred one.
-    rows = _execute(UPSERT_TASK_RUNS, _given_records(saved))
-    keys = {(celery_id, attempt) for celery_id, attempt in rows}
-    return [record for record in saved if record.key in keys]
+    keys = {*_execute(UPSERT_TASK_RUNS, _given_records(saved, TASK_RUN_COLUMNS))}
+    return [record for record in saved if _key(record) in keys]
 
 
 def _too_late(records: Sequence[RunRecord], written: Sequence[RunRecord]) -> list[RunRecord]:
     """The unsure ends against which the row of another process stands already."""
     unsure = [record for record in records if record.finish_timestamp and not _is_sure(record)]
-    keys = {record.key for record in written}
-    return [record for record in unsure if record.key not in keys]
+    keys = set(map(_key, written))
+    return [record for record in unsure if _key(record) not in keys]
 
 
-def _tell(statement: str, records: Collection[RunRecord]) -> dict[int, tuple[str, int]]:
+def _tell(
+    statement: str, records: Collection[RunRecord], columns: Mapping[str, str]
+) -> dict[int, tuple[str, int]]:
     """Add these records to the rows that are there: those rows' ids, and whose they are."""
     if not records:
         return {}
-    rows = _execute(statement, _given_records(records))
+    rows = _execute(statement, _given_records(records, columns))
     return {number: (celery_id, attempt) for number, celery_id, attempt in rows}
 
 
@@ -388,25 +403,26 @@ def _forget_first_uids(moved: Collection[RunRecord]) -> None:
         _known.difference_update(uuids)
 
 
-def _row(record: RunRecord) -> dict[str, Any]:
-    """The record by its columns' names; a statement takes no notice of the others."""
-    uuid = _uuid(record)
-    row = {**vars(record), "uuid": uuid, "system_task_id": uuid}
-    for name in ("messages", "context", "args", "kwargs"):
+def _row(record: RunRecord, columns: Mapping[str, str]) -> dict[str, Any]:
+    said = vars(record)
+    row: dict[str, Any] = {name: said.get(name) for name in columns}
+    for name in _OF_SYSTEM_TASK & columns.keys():
+        row[name] = _uuid(record)
+    for name in _JSON & columns.keys():
         if row[name] is not None:
             row[name] = orjson.Fragment(row[name])
     return row
 
 
-def _given_records(records: Iterable[RunRecord]) -> str:
-    return _json(map(_row, records))
+def _given_records(records: Iterable[RunRecord], columns: Mapping[str, str]) -> str:
+    return _json(_row(record, columns) for record in records)
 
 
 def _json(rows: Iterable[dict[str, Any]]) -> str:
     return orjson.dumps(list(rows)).decode()
 
 
-def _execute(statement: str, value: str | float | UUID | list[Any]) -> list[Any]:
+def _execute(statement: str, value: str | float | list[Any]) -> list[Any]:
     connection: Any = connections[conf().DATABASE]
     connection.ensure_connection()
     # Bound on the server, unlike Django's own cursor: Postgres need not read a batch as SQL, and

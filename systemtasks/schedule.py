@@ -14,8 +14,6 @@ from systemtasks.conf import conf
 from systemtasks.options import info_of
 from systemtasks.records import KnownTask
 
-BEAT = "celerybeat@"
-"""How the sender of beat's runs begins."""
 FIELDS = ("task", "args", "kwargs")
 
 

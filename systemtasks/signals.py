@@ -1,6 +1,6 @@
 """Celery's signals, translated into what the recorder knows.
 
-A receiver never raises and never waits: Celery would log what it raises, and nobody would read it.
+A receiver never waits. What one raises, Celery logs ("Signal handler … raised"), and goes on.
 docs/celery-signals.md has which signals come when, and in which process.
 """
 
@@ -16,7 +16,7 @@ from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from systemtasks import leases, logs, received, recorder, schedule, threads
 from systemtasks.conf import conf
-from systemtasks.guard import never_raising
+from systemtasks.entries import CONTEXT_HEADER, SENT_HEADER
 from systemtasks.options import task_info
 from systemtasks.recorder import Run
 from systemtasks.states import UNFINISHED, State
@@ -58,14 +58,12 @@ def connect() -> None:
 # In the process that sends a task.
 
 
-@never_raising
 def stamp(headers: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
-    headers[received.SENT_HEADER] = time.time()
+    headers[SENT_HEADER] = time.time()
     if (said := received.context_header()) is not None:
-        headers[received.CONTEXT_HEADER] = said
+        headers[CONTEXT_HEADER] = said
 
 
-@never_raising
 def note_sent(
     sender: str,
     headers: dict[str, Any] | None,
@@ -74,27 +72,25 @@ def note_sent(
     **_: Any,  # noqa: ANN401
 ) -> None:
     if conf().RECORD_SENDING:
-        record = received.queued(sender, headers or {}, body, routing_key or "")
-        if record is not None:
-            writer.submit(record)
+        entry = received.queued(sender, headers or {}, body, routing_key or "")
+        if entry is not None:
+            writer.submit(entry)
 
 
 # In the process that runs it.
 
 
-@never_raising
 def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
     info = task_info(task)
     if info.recorded:
-        context = task.request
-        run = received.attempt(info, context, args=args, kwargs=kwargs)
-        recorder.start(run, nested=bool(context.is_eager))
+        request = vars(task.request)
+        run = received.attempt(info, request, args, kwargs)
+        recorder.start(run, nested=bool(request.get("is_eager")))
         writer.watch(run)
         if not logs.are_captured():
             capture_logs()
 
 
-@never_raising
 def note_success(sender: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
     # The process may be killed before task_postrun, and Celery then knows of a success.
     run = recorder.current.get()
@@ -102,7 +98,6 @@ def note_success(sender: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
         writer.submit(run.succeed())
 
 
-@never_raising
 def note_failure(
     sender: Task[Any, Any],
     task_id: str,
@@ -118,7 +113,6 @@ def note_failure(
         _end(run, State.FAILURE, exception)
 
 
-@never_raising
 def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> None:  # noqa: ANN401
     cause, when = (reason.exc, reason.when) if isinstance(reason, Retry) else (reason, None)
     if run := recorder.running(request.id):
@@ -131,7 +125,6 @@ def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> N
             _end(run, State.RETRY)
 
 
-@never_raising
 def note_internal_error(
     sender: Task[Any, Any],
     task_id: str,
@@ -147,11 +140,11 @@ def note_internal_error(
         _end(run, State.FAILURE, exception)
 
 
-@never_raising
 def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     if (run := recorder.end(task_id)) is None:
         return
-    if state == SUCCESS and _is_as_noted(run):
+    if state == SUCCESS and run.is_as_noted():
+        writer.leave(run)
         return
     error = sys.exc_info()[1]
     if state in STATES:
@@ -167,12 +160,10 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
 # In the worker's main process.
 
 
-@never_raising
 def note_received(request: Any, **_: Any) -> None:  # noqa: ANN401
     received.remember(request)
 
 
-@never_raising
 def note_revoked(
     sender: Task[Any, Any],
     request: Any,  # noqa: ANN401
@@ -186,30 +177,25 @@ def note_revoked(
         _end(run, State.REVOKED)
 
 
-@never_raising
 def note_unknown(id: str, name: str, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
     _end(received.unregistered_attempt(id, name, message), State.FAILURE, NotRegistered(name))
 
 
-@never_raising
 def note_rejected(message: Any, exc: BaseException | None, **_: Any) -> None:  # noqa: ANN401
     error = exc or ValueError("This is not a message of Celery's")
     _end(received.undecodable_attempt(message), State.REJECTED, error)
 
 
-@never_raising
 def take_lease(**_: Any) -> None:  # noqa: ANN401
     leases.take(worker=True)
 
 
-@never_raising
 def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
     writer.start()
     _note_undecodable(sender)
     writer.announce(schedule.known_tasks(sender.app))
 
 
-@never_raising
 def start_beat(sender: Any, **_: Any) -> None:  # noqa: ANN401
     leases.lease()
     writer.start()
@@ -219,14 +205,12 @@ def start_beat(sender: Any, **_: Any) -> None:  # noqa: ANN401
 # In all of them.
 
 
-@never_raising
 def capture_logs(**_: Any) -> None:  # noqa: ANN401
     logs.install()
     if conf().FOLLOW_THREADS:
         threads.follow()
 
 
-@never_raising
 def flush(**_: Any) -> None:  # noqa: ANN401
     writer.flush()
 
@@ -236,15 +220,6 @@ def _end(run: Run, state: State, error: BaseException | None = None, *, sure: bo
         run.fail(error)
     writer.leave(run)
     writer.submit(run.finish(state, sure=sure))
-
-
-def _is_as_noted(run: Run) -> bool:
-    """Whether a run that has succeeded is on record as it is."""
-    if (noted := run.noted_success) is None or not writer.confirm(noted):
-        return False
-    run.ended = True
-    writer.leave(run)
-    return True
 
 
 def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401

@@ -43,6 +43,18 @@ def utc(text: str) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def moment(value: object) -> datetime | None:
+    """A time that somebody gives: seconds since 1970, or ISO 8601; None for anything else."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, (int, float)):
+            return datetime.fromtimestamp(value, UTC)
+        return utc(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def clean_text(text: str, limit: int) -> str:
     """The text without NUL and lone surrogates, of at most about `limit` characters."""
     if len(text) > limit:

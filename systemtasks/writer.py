@@ -8,15 +8,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from uuid import uuid4
 
 from django.db import DataError, IntegrityError, connections
 
-from systemtasks import journal, recorder, rows
+from systemtasks import recorder, rows
 from systemtasks.conf import conf
+from systemtasks.entries import Entry
 from systemtasks.leases import Keeper
+from systemtasks.messages import log_events
 from systemtasks.pending import Batch, Pending
 from systemtasks.progress import InProgress
+from systemtasks.reading import JUNK_ERRORS
 from systemtasks.recorder import Run
 from systemtasks.records import KnownTask, RunRecord, TaskInfo
 
@@ -30,7 +34,7 @@ RECORD_ERRORS = (DataError, IntegrityError, ValueError, TypeError, OverflowError
 
 
 class Writer:
-    """Takes records from any thread, and has them written from one of its own."""
+    """Takes entries from any thread, and has them written from one of its own."""
 
     def __init__(self) -> None:
         self._pending = Pending()
@@ -56,28 +60,25 @@ class Writer:
         self._due = 0.0  # when what waits is to be written, by the monotonic clock
         self._given_up = False
 
-    def submit(self, record: RunRecord) -> None:
-        """Hand over a record; takes microseconds and never waits for the database.
+    def submit(self, entry: Entry) -> None:
+        """Hand over an entry; takes microseconds and never waits for the database.
 
-        When this returns, the record is in the journal.
+        When this returns, the entry is in the journal.
         """
-        line = journal.encode(record)
         with self._lock:  # itself, since a Condition takes longer
-            self._pending.add(record, line)
+            self._pending.add(entry)
             if self._thread is None:
                 self._start()
-        self._wake()
-
-    def confirm(self, record: RunRecord) -> bool:
-        """Have this record's end be a sure one; whether it was not too late for that."""
-        with self._lock:
-            return self._pending.confirm(record)
+        if not self._work.is_set():
+            self._wake()
 
     def watch(self, run: Run) -> None:
         """Have a row for this run if it is still in progress when the next batch is written."""
         self._in_progress.add(run)
-        self.start()
-        self._wake()
+        if self._thread is None:
+            self.start()
+        if not self._work.is_set():
+            self._wake()
 
     def leave(self, run: Run) -> None:
         """Watch this run no longer."""
@@ -114,7 +115,7 @@ class Writer:
         self._hurry.clear()
         self._given_up = not done
         if not done:
-            left = len(self._pending) + len(self._in_flight.records if self._in_flight else ())
+            left = len(self._pending) + len(self._in_flight.entries if self._in_flight else ())
             logger.error("The database is away: %d task runs stay in the journal", left)
         return done
 
@@ -150,14 +151,14 @@ class Writer:
                 time.sleep(LONGEST_PAUSE)
 
     def _write_pending(self) -> None:
-        in_progress = self._in_progress.records()
+        in_progress = self._in_progress.entries()
         while True:
             with self._changed:
                 batch = self._in_flight = self._pending.take()
             if batch is None:
                 break
             # In one transaction, and the ends behind the beginnings.
-            self._write_until_done([*in_progress, *batch.records])
+            self._write_until_done(_records([*in_progress, *batch.entries]))
             in_progress = []
             self._pending.done(batch)
             with self._changed:
@@ -167,7 +168,7 @@ class Writer:
                 if self._work.is_set() and not self._pending.more_than_one_batch:
                     break
         if in_progress:
-            self._write_until_done(in_progress)
+            self._write_until_done(_records(in_progress))
         self._note_dropped()
 
     def _note_dropped(self) -> None:
@@ -215,13 +216,13 @@ class Writer:
         celery_id, name = record.celery_id, record.name
         logger.error("The run %s of %s is recorded in part: %s", celery_id, name, error)
         event = f"What this run said cannot be recorded: {type(error).__name__}"
-        notice = recorder.notice(TaskInfo(name), celery_id, logging.ERROR, event)
-        bare = record.but(
+        bare = replace(
+            record,
             args=None,
             kwargs=None,
             arguments_intact=False,
             exception=event,
-            messages=notice.messages,
+            messages=log_events([(time.time(), logging.ERROR, name, event, {})]),
             context="{}",
         )
         try:
@@ -267,6 +268,16 @@ class Writer:
             for begin in range(0, len(records), limit):
                 self._write_until_done(records[begin : begin + limit])
             segment.remove()
+
+
+def _records(entries: list[Entry]) -> list[RunRecord]:
+    records = []
+    for entry in entries:
+        try:
+            records.append(entry.record())
+        except JUNK_ERRORS:
+            logger.exception("A task run is not recorded: %r", entry.line)
+    return records
 
 
 @contextmanager

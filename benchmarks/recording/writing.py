@@ -14,7 +14,6 @@ from unittest import mock
 
 from benchmarks.recording import flow, modes, throughput
 from benchmarks.recording.processes import TIMEOUT
-from systemtasks.records import RunRecord
 from systemtasks.writer import writer
 
 
@@ -45,15 +44,7 @@ def memory(number: int) -> int:
 
 def _submissions(number: int) -> list[tuple[tuple[Any, ...], Mapping[str, Any]]]:
     """What the receivers hand over to the writer for this many tasks."""
-
-    def confirm(record: RunRecord) -> bool:
-        record.lease = None
-        return True
-
-    with (
-        mock.patch.object(writer, "submit") as submit,
-        mock.patch.object(writer, "confirm", confirm),
-    ):
+    with mock.patch.object(writer, "submit") as submit:
         _run(number)
     return [(call.args, call.kwargs) for call in submit.call_args_list]
 

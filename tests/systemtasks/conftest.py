@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from copy import copy
 from itertools import count
 from typing import Any
 
@@ -10,6 +11,7 @@ from celery import Task
 
 from config.celery import app
 from systemtasks import recorder, signals
+from systemtasks.entries import Entry
 from systemtasks.recorder import Run
 from systemtasks.records import RunRecord
 
@@ -21,6 +23,7 @@ MakeTask = Callable[..., Task[..., Any]]
 class Collector:
     def __init__(self) -> None:
         self.records: list[RunRecord] = []
+        self.submitted: list[tuple[Entry, RunRecord]] = []
         self.watched: list[Run] = []
 
     def watch(self, run: Run) -> None:
@@ -28,13 +31,13 @@ class Collector:
 
     def leave(self, run: Run) -> None:
         self.watched = [other for other in self.watched if other is not run]
+        for entry, record in self.submitted:
+            record.lease = copy(entry).record().lease  # which may be confirmed by now
 
-    def submit(self, record: RunRecord) -> None:
+    def submit(self, entry: Entry) -> None:
+        record = copy(entry).record()
+        self.submitted.append((entry, record))
         self.records.append(record)
-
-    def confirm(self, record: RunRecord) -> bool:
-        record.lease = None
-        return True
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from celery.app.task import Context
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from systemtasks import logs, received, recorder, reporting, rows
-from systemtasks.journal import decode, encode
 from systemtasks.models import TaskRun
 from systemtasks.recorder import Run
 from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
@@ -193,16 +191,16 @@ def test_whatever_a_task_does_is_written_and_its_neighbours_too(
         clean_text(description, 8192),
         uid=lambda *_, **__: hidden.thing,
     )
-    context = Context(id=celery_id, hostname=worker)
-    run = received.attempt(info, context, args=hidden.args, kwargs=hidden.kwargs)
+    request = {"id": celery_id, "hostname": worker}
+    run = received.attempt(info, request, hidden.args, hidden.kwargs)
     recorder.start(run)
-    running = run.in_progress()
+    running = run.in_progress().record()
     log(hidden.thing, hidden.thing, hidden.error)
     log(event, hidden.args, hidden.error)
     reporting.set_uid(uid)
     run.retry(hidden.error, 1.0)
     run.fail(hidden.error)
-    row = written(run, running, run.finish(state))
+    row = written(run, running, run.finish(state).record())
 
     assert (row.state, row.worker) == (state, clean_column(worker, NAME_LIMIT))
     assert row.messages[-1]["event"][:1000] == row.exception[:1000]
@@ -214,27 +212,25 @@ def test_whatever_a_task_does_is_written_and_its_neighbours_too(
 @pytest.mark.parametrize("number", range(len(ODD)))
 def test_each_odd_object_is_written(number: int) -> None:
     thing = ODD[number]
-    context = Context(id="odd")
-    run = received.attempt(INFO, context, args=[thing], kwargs={"key": [7]})
+    run = received.attempt(INFO, {"id": "odd"}, [thing], {"key": [7]})
     recorder.start(run)
     log(thing, thing, ValueError(thing))
-    row = written(run, run.finish(State.SUCCESS))
+    row = written(run, run.finish(State.SUCCESS).record())
 
     assert len(row.args or []) == 1
 
 
 def written(run: Run, *records: RunRecord) -> TaskRun:
     """The row of this run, which a batch has written with others around it."""
-    batch = [decode(encode(one)) for one in (neighbour("before"), *records, neighbour("after"))]
-    rows.write(batch)
+    rows.write([neighbour("before"), *records, neighbour("after")])
     assert TaskRun.objects.count() == 3
     assert TaskRun.objects.filter(system_task__name="shop.charge", status="successful").count() >= 2
-    row = TaskRun.objects.get(celery_id=run.celery_id)
+    row = TaskRun.objects.get(celery_id=clean_column(run.celery_id, NAME_LIMIT))
     assert {"Caught", "Odd keys", "Reported", "Done"} <= {said["event"] for said in row.messages}
     return row
 
 
 def neighbour(celery_id: str) -> RunRecord:
-    run = begin(celery_id=f"neighbour {celery_id}")
+    run = begin(id=f"neighbour {celery_id}")
     recorder.end(run.celery_id)
-    return run.finish(State.SUCCESS)
+    return run.finish(State.SUCCESS).record()

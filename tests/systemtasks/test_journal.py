@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from systemtasks.journal import SUFFIX, Journal, decode, encode
+from systemtasks.entries import Entry
+from systemtasks.journal import SUFFIX, Journal
+from systemtasks.reading import read
 from systemtasks.records import RunRecord
-from tests.systemtasks.test_writer import record
+from tests.systemtasks.entries import entry
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +30,11 @@ def journal() -> Iterator[Journal]:
     made.forget()
 
 
-def in_a_child_that_is_killed(*records: RunRecord) -> None:
+def in_a_child_that_is_killed(*entries: Entry) -> None:
     if (child := os.fork()) == 0:
         journal = Journal()
-        for one in records:
-            journal.append(encode(one))
+        for one in entries:
+            journal.append(one.line)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
 
@@ -45,30 +47,25 @@ def adopted(journal: Journal) -> list[RunRecord]:
     return found
 
 
-def test_record_is_read_as_it_was_written() -> None:
-    for written in (record(), record(sent_timestamp=None, wait=None, expires=None, args=None)):
-        assert decode(encode(written)) == written
-
-
 def test_record_is_on_disk_when_append_returns(journal: Journal, folder: Path) -> None:
-    journal.append(encode(record()))
+    journal.append(entry().line)
     (path,) = folder.iterdir()
 
-    assert path.read_bytes() == encode(record())
+    assert path.read_bytes() == entry().line
     assert path.stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_killed_process_is_inherited_from_once(journal: Journal, folder: Path) -> None:
-    in_a_child_that_is_killed(record("1"), record("2"))
+    in_a_child_that_is_killed(entry("1"), entry("2"))
 
-    assert adopted(journal) == [record("1"), record("2")]
+    assert adopted(journal) == [entry("1").record(), entry("2").record()]
     assert adopted(journal) == []
     assert list(folder.iterdir()) == []
 
 
 def test_orphan_belongs_to_whoever_found_it_first(journal: Journal) -> None:
-    in_a_child_that_is_killed(record())
+    in_a_child_that_is_killed(entry())
     (first,) = journal.orphans()
 
     assert list(Journal().orphans()) == []
@@ -78,7 +75,7 @@ def test_orphan_belongs_to_whoever_found_it_first(journal: Journal) -> None:
 
 
 def test_living_process_is_no_orphan(journal: Journal) -> None:
-    journal.append(encode(record()))
+    journal.append(entry().line)
 
     assert list(Journal().orphans()) == []
 
@@ -87,7 +84,7 @@ def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:
     parent_wrote, child_may_leave = os.pipe()
     if (parent := os.fork()) == 0:
         inner = Journal()
-        inner.append(encode(record()))
+        inner.append(entry().line)
         if os.fork() == 0:
             inner.forget()
             os.close(child_may_leave)
@@ -96,20 +93,20 @@ def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:
         os._exit(0)
     os.waitpid(parent, 0)
 
-    assert adopted(journal) == [record()]
+    assert adopted(journal) == [entry().record()]
     os.close(child_may_leave)
     os.close(parent_wrote)
 
 
 def test_rotated_file_takes_no_more_and_is_removed_alone(journal: Journal, folder: Path) -> None:
-    journal.append(encode(record("1")))
+    journal.append(entry("1").line)
     first = journal.rotate()
-    journal.append(encode(record("2")))
+    journal.append(entry("2").line)
     assert first
     assert [one.celery_id for one in first.records()] == ["1"]
     first.remove()
 
-    assert [decode(path.read_bytes()).celery_id for path in folder.iterdir()] == ["2"]
+    assert [read(path.read_bytes()).celery_id for path in folder.iterdir()] == ["2"]
     assert journal.rotate() is not None
     assert journal.rotate() is None
 
@@ -118,10 +115,10 @@ def test_half_written_entry_is_left_out_with_a_warning(
     journal: Journal, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder.mkdir()
-    whole = encode(record("1"))
+    whole = entry("1").line
     (folder / f"x{SUFFIX}").write_bytes(whole + b"{}\n" + whole[: len(whole) // 2])
 
-    assert adopted(journal) == [record("1")]
+    assert adopted(journal) == [entry("1").record()]
     assert len([entry for entry in caplog.records if "not whole" in entry.getMessage()]) == 2
 
 
@@ -129,9 +126,9 @@ def test_half_written_entry_is_left_out_with_a_warning(
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_break_the_reader(journal: Journal, folder: Path, junk: bytes) -> None:
     folder.mkdir(exist_ok=True)
-    (folder / f"junk{SUFFIX}").write_bytes(junk + b"\n" + encode(record("1")))
+    (folder / f"junk{SUFFIX}").write_bytes(junk + b"\n" + entry("1").line)
 
-    assert adopted(journal)[-1] == record("1")
+    assert adopted(journal)[-1] == entry("1").record()
 
 
 def test_disk_that_fails_is_said_once_and_raises_nothing(
@@ -139,7 +136,7 @@ def test_disk_that_fails_is_said_once_and_raises_nothing(
 ) -> None:
     folder.write_text("a file where the folder should be")
     for number in range(3):
-        journal.append(encode(record(str(number))))
+        journal.append(entry(str(number)).line)
 
     assert journal.rotate() is None
     said = [entry for entry in caplog.records if "in memory only" in entry.getMessage()]
@@ -149,12 +146,12 @@ def test_disk_that_fails_is_said_once_and_raises_nothing(
 def test_full_disk_is_said_and_spoils_no_other_entry(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal.append(encode(record("1")))
+    journal.append(entry("1").line)
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:10]))
-    journal.append(encode(record("2")))
+    journal.append(entry("2").line)
     monkeypatch.undo()
-    journal.append(encode(record("3")))
+    journal.append(entry("3").line)
     segment = journal.rotate()
 
     assert segment
@@ -166,12 +163,10 @@ def test_full_disk_is_said_and_spoils_no_other_entry(
 def test_file_whose_lines_are_committed_takes_the_next_ones(journal: Journal, folder: Path) -> None:
     names = set()
     for number in range(5):
-        journal.append(encode(record(str(number))))
+        journal.append(entry(str(number)).line)
         (path,) = folder.iterdir()
         names.add(path)
-        assert [one.celery_id for one in map(decode, path.read_bytes().splitlines())] == [
-            str(number)
-        ]
+        assert [one.celery_id for one in map(read, path.read_bytes().splitlines())] == [str(number)]
         segment = journal.rotate()
         assert segment
         journal.release(segment)
@@ -185,7 +180,7 @@ def test_file_that_somebody_has_deleted_is_not_written_to_again(
     journal: Journal, folder: Path
 ) -> None:
     for number in range(2):
-        journal.append(encode(record(str(number))))
+        journal.append(entry(str(number)).line)
         segment = journal.rotate()
         assert segment
         if number:
@@ -193,10 +188,10 @@ def test_file_that_somebody_has_deleted_is_not_written_to_again(
         journal.release(segment)
         for path in folder.iterdir():
             path.unlink()
-    journal.append(encode(record("next")))
+    journal.append(entry("next").line)
 
     (path,) = folder.iterdir()
-    assert decode(path.read_bytes()).celery_id == "next"
+    assert read(path.read_bytes()).celery_id == "next"
 
 
 def test_empty_file_of_a_killed_process_is_deleted_by_the_next(
@@ -204,7 +199,7 @@ def test_empty_file_of_a_killed_process_is_deleted_by_the_next(
 ) -> None:
     if (child := os.fork()) == 0:
         own = Journal()
-        own.append(encode(record()))
+        own.append(entry().line)
         own.release(own.rotate())  # type: ignore[arg-type]
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
@@ -223,11 +218,11 @@ def test_disk_without_locks_keeps_its_files_and_says_so(
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    in_a_child_that_is_killed(record("left"))
+    in_a_child_that_is_killed(entry("left"))
     monkeypatch.setattr("fcntl.flock", no_locks)
-    journal.append(encode(record("1")))
-    journal.append(encode(record("2")))
+    journal.append(entry("1").line)
+    journal.append(entry("2").line)
 
     assert adopted(journal) == []
-    assert [decode(path.read_bytes()).celery_id for path in folder.iterdir()] == ["left"]
+    assert [read(path.read_bytes()).celery_id for path in folder.iterdir()] == ["left"]
     assert caplog.text.count("in memory only") == 1

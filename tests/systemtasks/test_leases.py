@@ -19,7 +19,7 @@ def _none_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "_lease", None)
 
 
-def in_a_child(ask: Callable[[], UUID | None]) -> UUID | None:
+def in_a_child(ask: Callable[[], str | None]) -> str | None:
     answer, question = os.pipe()
     if (child := os.fork()) == 0:
         try:
@@ -30,7 +30,7 @@ def in_a_child(ask: Callable[[], UUID | None]) -> UUID | None:
     os.close(question)
     text = os.read(answer, 100).decode()
     os.close(answer)
-    return None if text == "None" else UUID(text)
+    return None if text == "None" else text
 
 
 def test_lease_is_taken_once_and_when_it_is_needed() -> None:
@@ -52,7 +52,7 @@ def test_children_of_a_worker_stand_under_its_lease_and_do_not_renew_it() -> Non
 def test_forked_process_of_another_kind_takes_a_lease_of_its_own() -> None:
     taken = leases.lease()
 
-    def own() -> UUID | None:
+    def own() -> str | None:
         assert leases.to_renew() is None
         lease = leases.lease()
         assert leases.to_renew() == lease.id

@@ -3,6 +3,8 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ def run() -> Iterator[Run]:
 
 
 def said(run: Run) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = json.loads(run.finish(State.SUCCESS).messages)
+    messages: list[dict[str, Any]] = json.loads(run.finish(State.SUCCESS).record().messages)
     return messages
 
 
@@ -99,7 +101,7 @@ def test_other_loggers_are_kept(run: Run, name: str) -> None:
 def test_printed_line_is_no_warning(run: Run) -> None:
     logging.getLogger("celery.redirected").warning("printed")
 
-    assert run.finish(State.SUCCESS).status == "successful"
+    assert run.finish(State.SUCCESS).record().status == "successful"
     assert [message["log_level"] for message in said(run)] == ["info"]
 
 
@@ -183,3 +185,22 @@ def test_keys_that_are_no_text_cost_no_message(run: Run) -> None:
     logging.getLogger("shop").warning("Said", extra={7: "seven"})  # type: ignore[dict-item]
 
     assert [message["attributes"] for message in said(run)] == [{"7": "seven"}]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"created": "yesterday"},
+        {"created": 1e30},
+        {"created": None},
+        {"levelno": Decimal(20)},
+        {"levelno": 20.5},
+    ],
+)
+def test_odd_log_record_keeps_nothing_from_its_run(run: Run, odd: dict[str, Any]) -> None:
+    record = {"name": "shop", "msg": "Odd", "levelno": logging.INFO, **odd}
+    logging.getLogger("shop").handle(logging.makeLogRecord(record))
+
+    (message,) = said(run)
+    assert (message["event"], message["log_level"]) == ("Odd", "info")
+    assert datetime.fromisoformat(message["timestamp"])

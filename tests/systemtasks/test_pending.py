@@ -4,16 +4,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from pytest_django import Settings
 
-from systemtasks.journal import decode, encode
+from systemtasks.entries import Entry
 from systemtasks.pending import Pending
-from systemtasks.records import RunRecord
+from systemtasks.reading import read
 from systemtasks.states import State, Status
-from tests.systemtasks.test_writer import record
+from tests.systemtasks.entries import entry
 
 
 @pytest.fixture(autouse=True)
@@ -29,33 +28,33 @@ def pending() -> Iterator[Pending]:
     made.forget()
 
 
-def success(number: int, **changes: Any) -> RunRecord:
-    return record(f"success {number}", **changes)
+def success(number: int, **changes: Any) -> Entry:
+    return entry(f"success {number}", **changes)
 
 
-def failure(number: int) -> RunRecord:
-    return record(f"failure {number}", state=State.FAILURE, status=Status.ERROR)
+def failure(number: int) -> Entry:
+    return entry(f"failure {number}", state=State.FAILURE, status=Status.ERROR)
 
 
-def queued(number: int) -> RunRecord:
-    return record(f"queued {number}", state=State.QUEUED, status=Status.UNKNOWN)
+def queued(number: int) -> Entry:
+    return entry(f"queued {number}", state=State.QUEUED, status=Status.UNKNOWN)
 
 
-def add(pending: Pending, *records: RunRecord) -> None:
-    for one in records:
-        pending.add(one, encode(one))
+def add(pending: Pending, *entries: Entry) -> None:
+    for one in entries:
+        pending.add(one)
 
 
 def on_disk(folder: Path) -> list[str]:
     lines = [line for path in sorted(folder.iterdir()) for line in path.read_bytes().splitlines()]
-    return sorted(decode(line).celery_id for line in lines)
+    return sorted(read(line).celery_id for line in lines)
 
 
 def drained(pending: Pending) -> list[str]:
     """What is taken, batch by batch, each of which is on disk until it is done."""
     taken = []
     while batch := pending.take():
-        taken += [one.celery_id for one in batch.records]
+        taken += [one.record().celery_id for one in batch.entries]
         pending.done(batch)
     return taken
 
@@ -67,7 +66,7 @@ def test_batches_are_taken_oldest_first_and_leave_no_file(pending: Pending, fold
     first = pending.take()
 
     assert first
-    assert [one.celery_id for one in first.records] == ["success 0", "success 1"]
+    assert [one.record().celery_id for one in first.entries] == ["success 0", "success 1"]
     assert len(pending) == 3
     pending.done(first)
     assert on_disk(folder) == ["success 2", "success 3", "success 4"]
@@ -75,19 +74,6 @@ def test_batches_are_taken_oldest_first_and_leave_no_file(pending: Pending, fold
     assert (on_disk(folder), pending.dropped, len(pending)) == ([], 0, 0)
     pending.tidy()
     assert list(folder.iterdir()) == []
-
-
-def test_end_of_a_record_is_confirmed_while_it_waits(pending: Pending) -> None:
-    first, second, third = (success(number, lease=UUID(int=1)) for number in range(3))
-    add(pending, first, second)
-    assert pending.confirm(second)
-    taken = pending.take()
-    add(pending, third)
-
-    assert not pending.confirm(first)
-    assert pending.confirm(third)
-    assert taken
-    assert [one.lease for one in (*taken.records, third)] == [UUID(int=1), None, None]
 
 
 def test_oldest_successes_go_first_and_their_entries_with_them(
@@ -117,7 +103,7 @@ def test_without_any_success_the_oldest_batch_goes(pending: Pending, folder: Pat
 
 
 def test_bytes_are_bounded_too(pending: Pending, folder: Path, settings: Settings) -> None:
-    size = len(encode(success(0)))
+    size = len(success(0).line)
     settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 100}
     settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_BYTES": 5 * size}
     add(pending, *map(success, range(9)))
@@ -133,7 +119,7 @@ def test_one_run_that_is_larger_than_the_bound_is_kept(
     pending: Pending, settings: Settings
 ) -> None:
     settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_BYTES": 1000}
-    add(pending, success(0), failure(1), success(2, messages='"' + "x" * 5000 + '"'))
+    add(pending, success(0), failure(1), success(2, exception="x" * 5000))
 
     assert drained(pending) == ["success 2"]
     assert pending.dropped == 2

@@ -10,7 +10,9 @@ from pytest_django import Settings
 from systemtasks import progress, recorder
 from systemtasks.progress import InProgress
 from systemtasks.recorder import Run
+from systemtasks.records import RunRecord
 from systemtasks.states import State
+from systemtasks.values import moment
 from tests.systemtasks.test_recorder import begin, messages
 
 
@@ -41,33 +43,37 @@ def say(run: Run, event: str) -> None:
     run.log(logging.INFO, "shop", event, {})
 
 
+def records(watched: InProgress) -> list[RunRecord]:
+    return [entry.record() for entry in watched.entries()]
+
+
 def test_run_that_has_only_just_begun_needs_no_row_yet() -> None:
     watched = InProgress()
     run = begin()
     watched.add(run)
-    assert watched.records() == []
+    assert records(watched) == []
     run.clock -= 0.05
-    (record,) = watched.records()
+    (record,) = records(watched)
 
     assert (record.state, record.finish_timestamp) == (State.RUNNING, None)
-    assert record.start_timestamp == run.start
+    assert record.start_timestamp == moment(run.start)
 
 
 def test_run_has_a_new_row_when_it_has_said_more_and_not_too_often(clock: Clock) -> None:
     watched = InProgress()
     run = lasting()
     watched.add(run)
-    assert len(watched.records()) == 1
+    assert len(records(watched)) == 1
     clock.now += 10
-    assert watched.records() == []
+    assert records(watched) == []
     say(run, "More")
-    assert [message["event"] for message in messages(watched.records()[0])] == ["More"]
+    assert [message["event"] for message in messages(records(watched)[0])] == ["More"]
     say(run, "Still more")
     clock.now += 0.9
-    assert watched.records() == []
+    assert records(watched) == []
     clock.now += 0.2
 
-    assert len(watched.records()) == 1
+    assert len(records(watched)) == 1
 
 
 def test_run_that_says_much_has_a_new_row_less_often(clock: Clock) -> None:
@@ -76,13 +82,13 @@ def test_run_that_says_much_has_a_new_row_less_often(clock: Clock) -> None:
     watched.add(run)
     for _ in range(20):
         say(run, "x" * 8000)
-    assert len(watched.records()) == 1
+    assert len(records(watched)) == 1
     say(run, "More")
     clock.now += 2.5
-    assert watched.records() == []
+    assert records(watched) == []
     clock.now += 1
 
-    assert len(watched.records()) == 1
+    assert len(records(watched)) == 1
 
 
 @pytest.mark.parametrize("leaves", [True, False])
@@ -96,7 +102,7 @@ def test_run_that_has_ended_is_not_in_progress(leaves: bool) -> None:
     else:
         run.finish(State.SUCCESS)
 
-    assert watched.records() == []
+    assert records(watched) == []
 
 
 def test_patience_ends_sooner_while_a_run_has_no_row_or_may_say_more() -> None:
@@ -106,7 +112,7 @@ def test_patience_ends_sooner_while_a_run_has_no_row_or_may_say_more() -> None:
     watched.add(run)
     assert watched.patience(5) == 0.05
     assert watched.patience(0.01) == 0.01
-    watched.records()
+    records(watched)
     assert watched.patience(5) == 1.0
     watched.remove(run)
 

@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 from pytest_django import Settings
 
 from systemtasks import recorder
-from systemtasks.messages import Messages, level_name, log_event
+from systemtasks.arguments import Arguments
+from systemtasks.entries import SENT_HEADER
+from systemtasks.messages import Message, Messages, level_name, log_events
 from systemtasks.recorder import Run
-from systemtasks.records import RunRecord, TaskInfo
+from systemtasks.records import NAME_LIMIT, RunRecord, TaskInfo
 from systemtasks.states import State, Status
 from systemtasks.values import clean_column
 
+WHERE = {"routing_key": "celery"}
 INFO = TaskInfo(name="shop.charge", description="Charge.", expires_after=timedelta(days=30))
 
 
@@ -26,12 +30,13 @@ def _no_current_run() -> Iterator[None]:
 
 
 def begin(info: TaskInfo = INFO, **changes: Any) -> Run:
-    """A run of that task; the changes are to what was sent, or to what `new` takes."""
-    names = {"celery_id", "sent_timestamp", "eta_timestamp"} & changes.keys()
-    sent = {"celery_id": "id-1", "queue": "celery", **{name: changes.pop(name) for name in names}}
-    nested = changes.pop("nested", False)
-    values = {"worker": "celery@host", **changes}
-    return recorder.start(recorder.new(info, info.blank.but(**sent), **values), nested=nested)
+    """A run of that task; the changes are to its request, or to how it started."""
+    nested, started = changes.pop("nested", False), changes.pop("started", None)
+    request = {"id": "id-1", "delivery_info": WHERE, "hostname": "celery@host", **changes}
+    run = Run(info, request, Arguments(None, None))
+    if started is not None:
+        run.take_from(started)
+    return recorder.start(run, nested=nested)
 
 
 def messages(record: RunRecord) -> list[dict[str, Any]]:
@@ -60,7 +65,7 @@ def test_status_follows_from_state_and_worst_level(
     if logged is not None:
         run.log(logged, "shop", "said", {})
 
-    assert run.finish(state).status == status
+    assert run.finish(state).record().status == status
 
 
 def test_log_rule_can_be_turned_off(settings: Settings) -> None:
@@ -68,7 +73,7 @@ def test_log_rule_can_be_turned_off(settings: Settings) -> None:
     run = begin()
     run.log(logging.ERROR, "shop", "said", {})
 
-    assert run.finish(State.SUCCESS).status == Status.SUCCESSFUL
+    assert run.finish(State.SUCCESS).record().status == Status.SUCCESSFUL
 
 
 def test_exception_becomes_the_last_message() -> None:
@@ -78,7 +83,7 @@ def test_exception_becomes_the_last_message() -> None:
         raise PermissionError("refused")
     except PermissionError as error:
         run.fail(error)
-    record = run.finish(State.FAILURE)
+    record = run.finish(State.FAILURE).record()
 
     assert record.exception == "PermissionError: refused"
     first, last = messages(record)
@@ -91,7 +96,7 @@ def test_exception_becomes_the_last_message() -> None:
 def test_retry_says_its_reason_and_countdown() -> None:
     run = begin()
     run.retry(ConnectionError("away"), 2.0)
-    (message,) = messages(run.finish(State.RETRY))
+    (message,) = messages(run.finish(State.RETRY).record())
 
     assert message["event"] == "Retry in 2 s: ConnectionError: away"
     assert message["log_level"] == "warning"
@@ -100,8 +105,8 @@ def test_retry_says_its_reason_and_countdown() -> None:
 
 def test_finish_is_never_before_start_when_the_system_clock_steps_back() -> None:
     run = begin()
-    run.start += timedelta(hours=1)
-    record = run.finish(State.SUCCESS)
+    run.start += 3600
+    record = run.finish(State.SUCCESS).record()
 
     assert record.start_timestamp
     assert record.finish_timestamp
@@ -119,9 +124,9 @@ def test_wait_counts_from_when_the_task_was_due(
     sent_before: int | None, due_before: int | None, wait: float | None
 ) -> None:
     now = datetime.now(UTC)
-    sent = now - timedelta(seconds=sent_before) if sent_before is not None else None
-    due = now - timedelta(seconds=due_before) if due_before is not None else None
-    record = begin(sent_timestamp=sent, eta_timestamp=due).finish(State.SUCCESS)
+    sent = now.timestamp() - sent_before if sent_before is not None else None
+    due = str(now - timedelta(seconds=due_before)) if due_before is not None else None
+    record = begin(INFO, eta=due, **{SENT_HEADER: sent}).finish(State.SUCCESS).record()
 
     if wait is None:
         assert record.wait is None
@@ -130,17 +135,17 @@ def test_wait_counts_from_when_the_task_was_due(
 
 
 def test_row_expires_after_its_finish_or_never() -> None:
-    record = begin().finish(State.SUCCESS)
+    record = begin().finish(State.SUCCESS).record()
     assert record.finish_timestamp
     assert record.expires == record.finish_timestamp + timedelta(days=30)
 
     keep = TaskInfo(name="keep", description="", expires_after=None)
-    assert begin(keep).finish(State.SUCCESS).expires is None
+    assert begin(keep).finish(State.SUCCESS).record().expires is None
 
 
 def test_nested_run_gives_way_to_the_one_around_it() -> None:
-    outer = begin(celery_id="outer")
-    inner = begin(celery_id="inner", nested=True)
+    outer = begin(id="outer")
+    inner = begin(id="inner", nested=True)
 
     assert recorder.current.get() is inner
     assert recorder.end("outer") is None
@@ -152,7 +157,7 @@ def test_nested_run_gives_way_to_the_one_around_it() -> None:
 
 def test_run_that_started_earlier_has_its_duration() -> None:
     started = datetime.now(UTC) - timedelta(seconds=5)
-    record = begin(started=started).finish(State.FAILURE)
+    record = begin(started=started.timestamp()).finish(State.FAILURE).record()
 
     assert record.start_timestamp == started
     assert record.duration == pytest.approx(5, abs=0.5)
@@ -162,7 +167,7 @@ def test_run_that_started_earlier_has_its_duration() -> None:
 def test_revoked_run_is_an_error_only_if_it_was_terminated(terminated: bool, status: str) -> None:
     run = begin()
     run.revoke("Stopped", terminated=terminated)
-    record = run.finish(State.REVOKED)
+    record = run.finish(State.REVOKED).record()
 
     assert record.status == status
     assert [message["event"] for message in messages(record)] == ["Stopped"]
@@ -170,9 +175,10 @@ def test_revoked_run_is_an_error_only_if_it_was_terminated(terminated: bool, sta
 
 def test_odd_celery_ids_find_their_run() -> None:
     odd = "\ud800\0" + "x" * 400
-    run = begin(celery_id=clean_column(odd, 255))
+    run = begin(id=odd)
 
     assert recorder.end(odd) is run
+    assert run.finish(State.SUCCESS).record().celery_id == clean_column(odd, NAME_LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -183,35 +189,69 @@ def test_custom_level_is_named_after_the_nearest_below(level: int, name: str) ->
     assert level_name(level) == name
 
 
-def event(number: int, size: int = 0) -> dict[str, Any]:
-    return log_event(datetime(2026, 1, 1, tzinfo=UTC), 20, "shop", f"{number}" + "x" * size, {})
+def event(number: int, size: int = 0) -> Message:
+    return 1_767_225_600.0, 20, "shop", f"{number}" + "x" * size, {}
 
 
-def test_first_and_last_messages_are_kept_and_the_gap_is_counted() -> None:
-    log = Messages(count_limit=5, size_limit=10**6)
+def told(log: Messages) -> list[Message]:
+    read: list[Message] = orjson.loads(orjson.dumps(log.told()))
+    return read
+
+
+def kept(log: Messages) -> list[str]:
+    return [event for _, _, _, event, _ in told(log)]
+
+
+def test_first_and_last_messages_are_kept_and_the_gap_is_counted(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"MESSAGE_LIMIT": 5}
+    log = Messages()
     for number in range(10):
         log.append(event(number))
-    kept = [message["event"] for message in json.loads(log.json())]
 
-    assert kept == ["0", "1", "5 messages are left out here", "7", "8", "9"]
+    assert kept(log) == ["0", "1", "5 messages are left out here", "7", "8", "9"]
 
 
-def test_size_of_all_messages_is_bounded_and_the_last_one_is_kept() -> None:
-    log = Messages(count_limit=1000, size_limit=10_000)
+def test_size_of_all_messages_is_bounded_and_the_last_one_is_kept(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"MESSAGE_LIMIT": 1000, "MESSAGES_LIMIT": 10_000}
+    log = Messages()
     for number in range(100):
         log.append(event(number, size=1000))
-    text = log.json()
+    text = log_events(told(log))
 
-    assert len(text) < 11_000
+    assert 8_000 < len(text) < 10_300  # with the note of what is left out
     events = [message["event"] for message in json.loads(text)]
     assert events[0].startswith("0x")
     assert events[-1].startswith("99x")
     assert any("messages are left out" in said for said in events)
 
 
-def test_messages_within_the_bounds_are_all_kept_in_order() -> None:
-    log = Messages(count_limit=5, size_limit=10**6)
+def test_messages_within_the_bounds_are_all_kept_in_order(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"MESSAGE_LIMIT": 5}
+    log = Messages()
     for number in range(5):
         log.append(event(number))
 
-    assert [message["event"] for message in json.loads(log.json())] == ["0", "1", "2", "3", "4"]
+    assert kept(log) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, 1), (2, 2), (3, 3)])
+def test_a_few_short_messages_are_bounded_too(
+    settings: Settings, limit: int, expected: int
+) -> None:
+    settings.SYSTEMTASKS = {"MESSAGE_LIMIT": limit}
+    log = Messages()
+    for number in range(4):
+        log.append(event(number))
+
+    assert len(kept(log)) == expected + 1  # the note
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 2000])
+def test_messages_of_any_length_are_bounded_in_bytes(settings: Settings, size: int) -> None:
+    settings.SYSTEMTASKS = {"MESSAGE_LIMIT": 1000, "MESSAGES_LIMIT": 30_000}
+    log = Messages()
+    for number in range(500):
+        log.append((0.0, 20, "\1" * 255, "\1" * size + f"{number}", {}))
+
+    assert len(log_events(told(log))) < 30_000 + 300
+    assert kept(log)[-1].endswith("499")

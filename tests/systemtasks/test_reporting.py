@@ -115,7 +115,7 @@ def test_uid_of_none_is_no_uid() -> None:
     reporting.set_uid(None)
     recorder.current.set(None)
 
-    assert run.finish(State.SUCCESS).uid == ""
+    assert run.finish(State.SUCCESS).record().uid == ""
 
 
 @pytest.mark.parametrize("done", [nan, inf, -inf])
@@ -126,7 +126,7 @@ def test_progress_of_no_finite_number_says_nothing(
     reporting.progress(done, done)
     recorder.current.set(None)
 
-    assert events(run.finish(State.SUCCESS)) == []
+    assert events(run.finish(State.SUCCESS).record()) == []
     assert caplog.text == ""
 
 
@@ -136,7 +136,7 @@ def test_progress_without_a_total_is_how_much_is_done(done: float, total: float 
     reporting.progress(done, total)
     recorder.current.set(None)
 
-    assert events(run.finish(State.SUCCESS)) == ["1.5 done"]
+    assert events(run.finish(State.SUCCESS).record()) == ["1.5 done"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_outside_a_run_nothing_is_said_to_the_run_before(
     run = begin()
     recorder.end(run.celery_id)
     say()
-    record = run.finish(State.SUCCESS)
+    record = run.finish(State.SUCCESS).record()
 
     assert (record.uid, record.status, events(record)) == ("", Status.SUCCESSFUL, [])
     assert caplog.text == ""
@@ -181,7 +181,7 @@ def test_what_makes_no_sense_is_logged_and_the_task_goes_on(
     say()
     reporting.info("Still here")
     recorder.current.set(None)
-    record = run.finish(State.SUCCESS)
+    record = run.finish(State.SUCCESS).record()
 
     assert "Recording failed in" in caplog.text
     assert (record.uid, record.status) == ("", Status.SUCCESSFUL)

@@ -18,11 +18,11 @@ from systemtasks import rows
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
-from tests.systemtasks.test_writer import NOON, record
+from tests.systemtasks.entries import NOON, record
 from tests.waiting import eventually
 
-LEASE = UUID(int=1)
-OTHER = UUID(int=2)
+LEASE = str(UUID(int=1))
+OTHER = str(UUID(int=2))
 LATER = NOON + timedelta(minutes=1)
 
 pytestmark = pytest.mark.django_db
@@ -140,7 +140,7 @@ def test_running_run_is_a_row_that_says_who_answers_for_it() -> None:
     rows.write([running()])
     run = TaskRun.objects.get()
 
-    assert (run.state, run.lease, events(run)) == ("running", LEASE, ["Begun"])
+    assert (run.state, str(run.lease), events(run)) == ("running", LEASE, ["Begun"])
     assert run.seen_timestamp
     assert events(SystemTask.objects.get()) == ["Task has not been run yet."]
 
@@ -184,7 +184,7 @@ def test_redelivered_run_replaces_the_one_that_was_cut_short() -> None:
     rows.write([running(start=LATER, lease=OTHER, messages=said("Begun again"))])
     run = TaskRun.objects.get()
 
-    assert (run.start_timestamp, run.lease) == (LATER, OTHER)
+    assert (run.start_timestamp, str(run.lease)) == (LATER, OTHER)
     assert events(run) == ["Begun again"]
 
 
@@ -604,7 +604,7 @@ def test_task_shows_its_latest_finished_run_whatever_the_order_and_the_batches(
     records = data.draw(attempts())
     write_anew(data.draw(st.permutations(records)), cuts)
 
-    assert TaskRun.objects.count() == len({one.key for one in records})
+    assert TaskRun.objects.count() == len({(one.celery_id, one.attempt) for one in records})
     for task in SystemTask.objects.all():
         ended = task.runs.filter(finish_timestamp__isnull=False)
         last = ended.order_by("start_timestamp").last()

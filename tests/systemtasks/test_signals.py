@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from celery.app.task import Task
 
-from systemtasks import options, received, recorder, signals
+from systemtasks import options, recorder, signals
+from systemtasks.entries import SENT_HEADER
 from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
+from systemtasks.values import moment
 from tests import tasks
 from tests.systemtasks.conftest import MakeTask
 
@@ -135,26 +137,26 @@ def test_recording_that_fails_does_not_reach_the_task(
     result = tasks.succeed.apply(args=(5,))
 
     assert result.get() == 5
-    assert "Recording failed in begin" in caplog.text
+    assert "Signal handler <function begin" in caplog.text
 
 
 def test_sending_is_stamped(monkeypatch: pytest.MonkeyPatch) -> None:
     headers: dict[str, Any] = {}
     signals.stamp(headers=headers, body=None)
 
-    assert received.moment(headers[received.SENT_HEADER]) is not None
+    assert moment(headers[SENT_HEADER]) is not None
 
 
 @pytest.mark.parametrize("when", ["2026-11-24T12:00:00", "2026-11-24T12:00:00+00:00", 1795521600])
 def test_moments_are_in_utc(when: object) -> None:
-    moment = received.moment(when)
+    read = moment(when)
 
-    assert moment is not None
-    assert moment.isoformat() == "2026-11-24T12:00:00+00:00"
+    assert read is not None
+    assert read.isoformat() == "2026-11-24T12:00:00+00:00"
 
 
 def test_other_moments_are_none() -> None:
-    assert received.moment(None) is None
+    assert moment(None) is None
 
 
 def test_success_is_on_record_before_the_task_has_returned(

@@ -28,7 +28,7 @@ def _follow() -> Iterator[None]:
 
 def said(run: Run) -> list[str]:
     recorder.end(run.celery_id)
-    return events(run.finish(State.SUCCESS))
+    return events(run.finish(State.SUCCESS).record())
 
 
 def in_a_thread(thread: threading.Thread) -> None:
@@ -74,10 +74,10 @@ def test_thread_that_is_started_outside_belongs_to_none() -> None:
 
 def test_pools_threads_outlive_a_run_and_serve_the_next() -> None:
     with ThreadPoolExecutor(1) as pool:
-        first = begin(celery_id="first")
+        first = begin(id="first")
         pool.submit(logger.info, "First").result()
         assert said(first) == ["First"]
-        second = begin(celery_id="second")
+        second = begin(id="second")
         pool.submit(logger.info, "Second").result()
         list(pool.map(logger.info, ["Second again"]))
         assert said(second) == ["Second", "Second again"]
@@ -88,9 +88,9 @@ def test_what_waits_in_a_pool_belongs_to_the_run_that_submitted_it() -> None:
     go_on = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(go_on.wait, 10)
-        outer = begin(celery_id="outer")
+        outer = begin(id="outer")
         of_outer = pool.submit(logger.info, "Outer")
-        inner = begin(celery_id="inner", nested=True)
+        inner = begin(id="inner", nested=True)
         of_inner = pool.submit(logger.info, "Inner")
         go_on.set()
         of_outer.result()
@@ -127,13 +127,13 @@ def test_thread_that_outlives_its_run_says_no_more_to_it_and_nothing_to_the_next
         assert go_on.wait(10)
         logger.info("Late")
 
-    first = begin(celery_id="first")
+    first = begin(id="first")
     thread = threading.Thread(target=late)
     thread.start()
     logger.info("In time")
     recorder.end("first")
-    record = first.finish(State.SUCCESS)
-    second = begin(celery_id="second")
+    record = first.finish(State.SUCCESS).record()
+    second = begin(id="second")
     go_on.set()
     thread.join()
 

@@ -1,0 +1,90 @@
+"""What a process tells of an attempt, as one line of the journal.
+
+The thread that runs a task, or sends one, tells no more than it must, and as Celery has it. The
+writer's thread makes sense of it later, in batches, at a fraction of that time (`reading.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from systemtasks.reading import read
+from systemtasks.records import RunRecord
+from systemtasks.states import State
+from systemtasks.values import Cleaner
+
+SENT_HEADER = "systemtasks_sent"
+"""The message header that says when a task was sent, in seconds since 1970, UTC."""
+CONTEXT_HEADER = "systemtasks_context"
+"""The message header with what SENDER_CONTEXT said, as JSON."""
+BEAT_HEADER = "celery_beat_task"
+"""The message header that says that beat sent it; Celery's own."""
+
+NOTHING = r"(?!)"  # matches no key
+TEXT_LIMIT = 4096  # characters of a value that is no JSON as it is
+
+
+@dataclass(slots=True)
+class Entry:
+    """A line of the journal that waits to be a record."""
+
+    line: bytes
+    state: State
+    _is_sure: bool = False
+    _is_read: bool = False
+
+    def confirm(self) -> bool:
+        """Have an end that the line calls unsure be sure; whether it was not too late for that."""
+        # In this order, here and below, no lock is needed.
+        self._is_sure = True
+        return not self._is_read
+
+    def record(self) -> RunRecord:
+        """The record of its attempt; raises what `read` raises."""
+        self._is_read = True
+        record = read(self.line)
+        if self._is_sure:
+            record.lease = None
+        return record
+
+
+def entry(state: State, request: Mapping[str, Any], told: dict[str, Any]) -> Entry:
+    """The entry of an attempt in this state.
+
+    `request` are the fields of Celery's message or request, which may hold anything; all of `told`
+    but its messages is JSON, or one of orjson's own types.
+    """
+    told["request"] = said = _said(request)
+    try:
+        line = orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a foreign sender, one whose serializer is not JSON, or odd log records
+        clean = Cleaner(TEXT_LIMIT, NOTHING).clean
+        told["request"] = [clean(value) for value in said]
+        if isinstance(messages := told.get("messages"), list):
+            told["messages"] = [[clean(value) for value in message] for message in messages]
+        line = orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+    return Entry(line, state)
+
+
+def _said(request: Mapping[str, Any]) -> tuple[object, ...]:
+    """What `reading.Request` names, in that order."""
+    # Not the attributes of Celery's Context, which cost more.
+    get = request.get
+    own, where = get, get("delivery_info")
+    if SENT_HEADER not in request and isinstance(headers := get("headers"), Mapping):
+        own = headers.get  # in message protocol 1 they are beside the request's own fields
+    return (
+        get("id"),
+        get("retries"),
+        get("eta"),
+        where.get("routing_key") if isinstance(where, dict) else None,
+        get("hostname"),
+        get("origin"),
+        get("parent_id"),
+        get("root_id"),
+        get(BEAT_HEADER) or own(BEAT_HEADER),
+        own(SENT_HEADER),
+        own(CONTEXT_HEADER),
+    )

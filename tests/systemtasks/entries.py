@@ -1,0 +1,93 @@
+"""Records for tests, and the entries of which they are read."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from systemtasks.entries import Entry
+from systemtasks.reading import Request
+from systemtasks.records import RunRecord
+from systemtasks.states import State, Status
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes: Any) -> RunRecord:
+    """A run that took 1.5 seconds; without a start it is one that was only sent."""
+    finish = (start or NOON) + timedelta(seconds=1.5)
+    values: dict[str, Any] = {
+        "name": "shop.charge",
+        "uid": "",
+        "description": "Charge.",
+        "celery_id": celery_id,
+        "attempt": 1,
+        "state": State.SUCCESS,
+        "status": Status.SUCCESSFUL,
+        "queue": "celery",
+        "worker": "celery@host",
+        "sent_timestamp": NOON - timedelta(seconds=2),
+        "start_timestamp": start,
+        "finish_timestamp": finish,
+        "wait": 2.0,
+        "duration": 1.5,
+        "args": '[1, "zwei"]',
+        "kwargs": "{}",
+        "arguments_intact": True,
+        "exception": "",
+        "messages": '[{"event": "Grüße"}]',
+        "expires": finish + timedelta(days=30),
+    }
+    return RunRecord(**{**values, **changes})
+
+
+def entry(celery_id: str = "id-1", **changes: Any) -> Entry:
+    """The entry of `record` with these changes."""
+    return entry_of(record(celery_id, **changes))
+
+
+def entry_of(of: RunRecord) -> Entry:
+    """The entry of which this record is read; what its messages leave out is made up."""
+    end = of.finish_timestamp or of.eta_timestamp or of.sent_timestamp
+    told = {
+        "task": {
+            "name": of.name,
+            "description": of.description,
+            "expires_after": of.expires and end and (of.expires - end).total_seconds(),
+            "save_on_success": of.save_run,
+        },
+        "request": [
+            *Request(
+                celery_id=of.celery_id,
+                retries=of.attempt - 1,
+                eta=of.eta_timestamp,
+                queue=of.queue,
+                worker=of.worker,
+                sender=of.sender,
+                parent_id=of.parent_id,
+                root_id=of.root_id,
+                of_beat=None,
+                sent=of.sent_timestamp and of.sent_timestamp.timestamp(),
+                context=of.context,
+            )
+        ],
+        "args": of.args,
+        "kwargs": of.kwargs,
+        "intact": of.arguments_intact,
+        "first_uid": of.first_uid,
+        "uid": of.uid,
+        "state": of.state,
+        "status": of.status,
+        "start": of.start_timestamp and of.start_timestamp.timestamp(),
+        "duration": of.duration,
+        "exception": of.exception,
+        "messages": [_message(event) for event in orjson.loads(of.messages)],
+        "lease": of.lease,
+        "lost": of.lost,
+    }
+    return Entry(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE), of.state)
+
+
+def _message(event: dict[str, Any]) -> tuple[object, ...]:
+    logger, attributes = event.get("logger", "shop"), event.get("attributes", {})
+    return NOON.timestamp(), 20, logger, event["event"], attributes
