@@ -157,7 +157,12 @@ def _wrong_tasks(runs: Rows, tasks: Rows) -> Iterator[str]:
 
 
 def _outcome(run: dict[str, Any]) -> Outcome:
-    messages = [(message["log_level"], message["event"]) for message in run["messages"]]
+    messages = [
+        (message["log_level"], message["event"])
+        for message in run["messages"]
+        # What the interpreter prints of a SIGTERM that comes in a __del__, and Celery redirects.
+        if message["logger"] != "celery.redirected"
+    ]
     values = {name: run[name] for name in Outcome._fields if name != "messages"}
     if run["state"] == "success":
         # As its process had noted it before task_postrun: then it was killed, and never confirmed.
