@@ -23,7 +23,9 @@ BEAT_HEADER = "celery_beat_task"
 """The message header that says that beat sent it; Celery's own."""
 
 NOTHING = r"(?!)"  # matches no key
-TEXT_LIMIT = 4096  # characters of a value that is no JSON as it is
+TEXT_LIMIT = 4097
+"""How many characters of a foreign value are kept at the least: one more than are of any use."""
+LARGE = 32_768  # bytes of a line, from which on it is worth a look why
 
 
 @dataclass(slots=True)
@@ -50,27 +52,36 @@ class Entry:
         return record
 
 
-def entry(state: State, request: Mapping[str, Any], told: dict[str, Any]) -> Entry:
+def entry(state: State, request: tuple[object, ...], told: dict[str, Any]) -> Entry:
     """The entry of an attempt in this state.
 
-    `request` are the fields of Celery's message or request, which may hold anything; all of `told`
-    but its messages is JSON, or one of orjson's own types.
+    `request` is what `fields_of` makes; all of `told` but its messages is JSON, or one of orjson's
+    own types.
     """
-    told["request"] = said = _said(request)
+    told["request"] = request
     try:
         line = orjson.dumps(told)
     except TypeError:  # a foreign sender, one whose serializer is not JSON, or odd log records
         clean = Cleaner(TEXT_LIMIT, NOTHING).clean
-        told["request"] = [clean(value) for value in said]
+        told["request"] = [clean(value) for value in request]
         if isinstance(messages := told.get("messages"), list):
             told["messages"] = [[clean(value) for value in message] for message in messages]
         line = orjson.dumps(told)
+    if len(line) > LARGE and any(type(one) is str and len(one) > TEXT_LIMIT for one in request):
+        return entry(state, tuple(map(_cut, request)), told)
     # A copy, since orjson's own bytes hold on to a buffer of several times their size.
     return Entry(line + b"\n", state)
 
 
-def _said(request: Mapping[str, Any]) -> tuple[object, ...]:
-    """What `reading.Request` names, in that order."""
+def _cut(value: object) -> object:
+    return value[:TEXT_LIMIT] if type(value) is str else value
+
+
+def fields_of(request: Mapping[str, Any]) -> tuple[object, ...]:
+    """What `reading.Request` names, in that order, of Celery's message or request.
+
+    They may hold anything, and be changed by the task later.
+    """
     # Not the attributes of Celery's Context, which cost more.
     get = request.get
     own, where = get, get("delivery_info")

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import orjson
 
 from systemtasks.conf import conf
-from systemtasks.values import moment
+from systemtasks.values import Cleaner, moment
 
 LEVEL_NAMES = (
     (logging.CRITICAL, "critical"),
@@ -79,7 +79,8 @@ class Messages:
     _left_out = 0
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        # Garbage may be collected anywhere, and log when it is.
+        self._lock = RLock()
         self._few: list[Message] | None = []  # as they are, while there is room for any such
         self._head: list[bytes] = []
 
@@ -95,7 +96,7 @@ class Messages:
             if self._progress is not None:
                 progress, self._progress = self._progress, None
                 self._keep(progress)
-            self._keep(orjson.dumps(message))
+            self._keep(_dumped(message))
 
     def progress(self, message: Message) -> None:
         """Add one that gives way to the next one of its kind, if nothing comes between."""
@@ -103,7 +104,7 @@ class Messages:
             self.said += 1
             if self._few is not None:
                 self._encode(self._few)
-            self._progress = orjson.dumps(message)
+            self._progress = _dumped(message)
 
     def told(self) -> list[Message] | orjson.Fragment:
         """All that is kept, for orjson, with a message in the gap that says how many are not."""
@@ -123,7 +124,7 @@ class Messages:
     def _encode(self, few: list[Message]) -> None:
         self._few = None
         for message in few:
-            self._keep(orjson.dumps(message))
+            self._keep(_dumped(message))
 
     def _keep(self, text: bytes) -> None:
         rules = conf()
@@ -143,6 +144,15 @@ class Messages:
         while len(self._tail) > limit or (self._size > room and len(self._tail) > 1):
             self._size -= len(self._tail.popleft()) + KEYS_SIZE
             self._left_out += 1
+
+
+def _dumped(message: Message) -> bytes:
+    try:
+        return orjson.dumps(message)
+    except TypeError:  # of an odd log record, or of odd numbers
+        rules = conf()
+        clean = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean
+        return orjson.dumps([clean(value) for value in message])
 
 
 def _room_for(number: int) -> bool:

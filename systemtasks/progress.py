@@ -1,11 +1,14 @@
 """Which runs are in progress in this process, and which of them need a row now."""
 
+import logging
 import time
 from dataclasses import dataclass
 
 from systemtasks.conf import conf
 from systemtasks.entries import Entry
 from systemtasks.recorder import Run
+
+logger = logging.getLogger(__name__)
 
 CHEAP = 65_536  # bytes of an entry that may well be written once every RUNNING_INTERVAL
 
@@ -46,19 +49,24 @@ class InProgress:
         """
         now, runs = time.monotonic(), set(self._runs)
         self._rows = {run: row for run, row in self._rows.items() if run in runs}
-        return [
-            self._entry(run, now)
+        due = [
+            run
             for run in runs
             if run.age >= conf().BATCH_INTERVAL and not run.ended and self._is_due(run, now)
         ]
+        return [entry for run in due if (entry := self._entry(run, now))]
 
     def _is_due(self, run: Run, now: float) -> bool:
         row = self._rows.get(run)
         return row is None or (now >= row.next_look and row.said != run.messages.said)
 
-    def _entry(self, run: Run, now: float) -> Entry:
-        said = run.messages.said
-        entry = run.in_progress()
-        pause = conf().RUNNING_INTERVAL * (1 + len(entry.line) // CHEAP)
-        self._rows[run] = _Row(said, now + pause)
+    def _entry(self, run: Run, now: float) -> Entry | None:
+        self._rows[run] = row = _Row(run.messages.said, now)
+        try:
+            entry = run.in_progress()
+        except Exception:
+            # The others' rows must not wait for it.
+            logger.exception("A run in progress is not recorded as such")
+            return None
+        row.next_look += conf().RUNNING_INTERVAL * (1 + len(entry.line) // CHEAP)
         return entry

@@ -108,7 +108,7 @@ def revoked_attempt(task: Task[Any, Any], context: Context) -> Run | None:
 def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
     """The attempt of a task that this worker does not know."""
     said = {**(message.headers or {}), "id": celery_id, "delivery_info": message.delivery_info}
-    return attempt(default_info(name), said, None, None)
+    return attempt(default_info(str(name)), said, None, None)
 
 
 def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's

@@ -10,7 +10,7 @@ from typing import Any
 
 from systemtasks.arguments import Arguments
 from systemtasks.conf import conf
-from systemtasks.entries import Entry, entry
+from systemtasks.entries import Entry, entry, fields_of
 from systemtasks.messages import Messages
 from systemtasks.records import NAME_LIMIT, TaskInfo
 from systemtasks.states import State, Status
@@ -56,9 +56,11 @@ class Run:
         arguments: Arguments,
         lease: str | None = None,
     ) -> None:
-        """It starts now. `request` are the fields of Celery's request, which stay as they are."""
+        """It starts now. `request` are the fields of Celery's request."""
         self.task = task
-        self.request = request
+        self.request = fields_of(request)
+        self.celery_id: Any = request.get("id")
+        """What `.delay()` returned, as Celery has it."""
         self.arguments = arguments
         self.uid = arguments.uid
         self.lease = lease
@@ -76,11 +78,6 @@ class Run:
         if started is not None:
             self.clock -= max(self.start - started, 0.0)
             self.start = started
-
-    @property
-    def celery_id(self) -> str:
-        """What `.delay()` returned, as Celery has it."""
-        return str(self.request.get("id") or "")
 
     @property
     def age(self) -> float:
@@ -211,7 +208,7 @@ def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> 
         "state": State.QUEUED,
         "status": Status.UNKNOWN,
     }
-    return entry(State.QUEUED, request, told)
+    return entry(State.QUEUED, fields_of(request), told)
 
 
 def notice(task: TaskInfo, celery_id: str, level: int, event: str) -> Entry:
@@ -248,7 +245,7 @@ def end(celery_id: str) -> Run | None:
 
 
 def _if_it_is(celery_id: str, run: Run | None) -> Run | None:
-    return run if run is None or celery_id == run.request.get("id") else None
+    return run if run is None or celery_id == run.celery_id else None
 
 
 @lru_cache

@@ -32,13 +32,15 @@ class TaskInfo:
     @cached_property
     def told(self) -> orjson.Fragment:
         """What a line of the journal says of it."""
-        expires_after = self.expires_after
+        expires_after = None
+        if self.expires_after is not None:
+            expires_after = self.expires_after.total_seconds()
         return orjson.Fragment(
             orjson.dumps(
                 {
                     "name": self.name,
                     "description": self.description,
-                    "expires_after": expires_after and expires_after.total_seconds(),
+                    "expires_after": expires_after,
                     "save_on_success": self.save_on_success,
                 }
             )

@@ -17,6 +17,7 @@ from celery.utils.serialization import UnpickleableExceptionWrapper
 from systemtasks import leases, logs, received, recorder, schedule, threads
 from systemtasks.conf import conf
 from systemtasks.entries import CONTEXT_HEADER, SENT_HEADER
+from systemtasks.guard import never_raising
 from systemtasks.options import task_info
 from systemtasks.recorder import Run
 from systemtasks.states import UNFINISHED, State
@@ -229,7 +230,7 @@ def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
     report: Callable[..., None] = consumer.on_decode_error
 
     def note(message: Any, exc: BaseException) -> None:  # noqa: ANN401
-        note_rejected(message=message, exc=exc)
+        never_raising(note_rejected)(message=message, exc=exc)
         report(message, exc)
 
     consumer.on_decode_error = note

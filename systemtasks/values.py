@@ -172,7 +172,7 @@ class Cleaner:
                 break
             if type(key) is not str:
                 self.intact = False
-                key = key if isinstance(key, str) else describe(key, KEY_LIMIT)
+                key = str.__str__(key) if isinstance(key, str) else describe(key, KEY_LIMIT)
             name = self._text(key, KEY_LIMIT)
             if hides(self.hidden_keys, name):
                 self.intact = False

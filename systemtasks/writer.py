@@ -20,7 +20,6 @@ from systemtasks.leases import Keeper
 from systemtasks.messages import log_events
 from systemtasks.pending import Batch, Pending
 from systemtasks.progress import InProgress
-from systemtasks.reading import JUNK_ERRORS
 from systemtasks.recorder import Run
 from systemtasks.records import KnownTask, RunRecord, TaskInfo
 
@@ -52,7 +51,8 @@ class Writer:
         self._known: list[KnownTask] = []
         self._keeper = Keeper()
         self._next_housekeeping = 0.0
-        self._lock = threading.Lock()
+        # Garbage, or a logging handler, may send a task wherever they are called.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
@@ -275,7 +275,7 @@ def _records(entries: list[Entry]) -> list[RunRecord]:
     for entry in entries:
         try:
             records.append(entry.record())
-        except JUNK_ERRORS:
+        except Exception:
             logger.exception("A task run is not recorded: %r", entry.line)
     return records
 

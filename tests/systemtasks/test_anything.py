@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 import pytest
@@ -75,6 +75,10 @@ class Colour(Enum):
     RED = "red\0"
 
 
+class Word(StrEnum):
+    KEY = "word"
+
+
 def cyclic() -> list[Any]:
     cycle: list[Any] = []
     cycle.append({"cycle": cycle})
@@ -85,7 +89,15 @@ ODD = [
     *(Hostile(), HostileClass(), HostileMapping(), HostileDict(a=1), HostileList([1])),
     *(HostileText("text"), HostileNumber(7), Growing(), Huge(), Colour.RED, cyclic()),
     *(object(), refuse, Hostile, Decimal("NaN"), float("nan"), 10**5000, b"\0", "\ud800\0"),
-    *({HostileText("key"): 1}, {("key",): 1}, {1: 1, "1": 2}, range(10**9), iter([1]), ...),
+    *(
+        {HostileText("key"): 1},
+        {Word.KEY: 1},
+        {("key",): 1},
+        {1: 1, "1": 2},
+        range(10**9),
+        iter([1]),
+        ...,
+    ),
 ]
 # By their numbers, since Hypothesis itself would ask for their hashes.
 odd = st.integers(0, len(ODD) - 1).map(lambda number: ODD[number])

@@ -1,5 +1,7 @@
 """What a process tells of an attempt is read as it was meant, whatever its message holds."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -68,6 +70,7 @@ def test_whatever_a_message_holds_is_read(values: list[Any], given_names: set[st
     request = dict(zip(FIELDS, values, strict=True))
     request = {name: value for name, value in request.items() if name in given_names}
     for told in (recorder.queued(INFO, request, Arguments("[1]", "{}", True)), begin_of(request)):
+        assert len(told.line) < 60_000
         read = told.record()
         texts = (read.celery_id, read.queue, read.worker, read.sender, read.parent_id, read.root_id)
         assert all(len(text) <= NAME_LIMIT and "\0" not in text for text in texts)
@@ -77,3 +80,30 @@ def test_whatever_a_message_holds_is_read(values: list[Any], given_names: set[st
 
 def begin_of(request: dict[str, Any]) -> Entry:
     return recorder.Run(INFO, request, Arguments(None, None)).finish(State.FAILURE)
+
+
+def test_huge_values_of_a_foreign_message_are_cut() -> None:
+    huge = {"id": "id-1", "root_id": "x" * 5_000_000, CONTEXT_HEADER: '{"a": "' + "x" * 5_000_000}
+    told = recorder.queued(INFO, huge, Arguments("[1]", "{}", True))
+
+    assert len(told.line) < 20_000
+    assert told.record().root_id == "x" * NAME_LIMIT
+    assert told.record().context == "{}"
+
+
+def test_what_a_task_makes_of_its_request_changes_no_record() -> None:
+    request: dict[str, Any] = {"id": "cleared", "retries": 1}
+    run = recorder.start(recorder.Run(INFO, request, Arguments(None, None)))
+    request.clear()
+
+    assert recorder.end("cleared") is run
+    assert run.finish(State.SUCCESS).record().attempt == 2
+
+
+def test_row_may_expire_at_once() -> None:
+    run = recorder.Run(
+        replace(INFO, expires_after=timedelta(0)), {"id": "id-1"}, Arguments(None, None)
+    )
+    read = run.finish(State.SUCCESS).record()
+
+    assert read.expires == read.finish_timestamp

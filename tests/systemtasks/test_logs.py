@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from systemtasks import logs, recorder
+from systemtasks import logs, messages, recorder
+from systemtasks.messages import Messages
 from systemtasks.recorder import Run
 from systemtasks.states import State
 from tests.systemtasks.test_recorder import begin
@@ -25,8 +26,8 @@ def run() -> Iterator[Run]:
 
 
 def said(run: Run) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = json.loads(run.finish(State.SUCCESS).record().messages)
-    return messages
+    logged: list[dict[str, Any]] = json.loads(run.finish(State.SUCCESS).record().messages)
+    return logged
 
 
 def test_message_is_formatted_and_extra_becomes_attributes(run: Run) -> None:
@@ -204,3 +205,33 @@ def test_odd_log_record_keeps_nothing_from_its_run(run: Run, odd: dict[str, Any]
     (message,) = said(run)
     assert (message["event"], message["log_level"]) == ("Odd", "info")
     assert datetime.fromisoformat(message["timestamp"])
+
+
+def test_odd_log_record_keeps_nothing_from_what_is_said_after_it(run: Run) -> None:
+    logging.getLogger("shop").info("Before")
+    odd = {"name": "shop", "msg": "Odd", "levelno": Decimal(20), "created": Decimal(7)}
+    logging.getLogger("shop").handle(logging.makeLogRecord(odd))
+    logging.getLogger("shop").info("After")
+    run.fail(ValueError("the cause"))
+
+    assert [message["event"] for message in said(run)] == [
+        *("Before", "Odd", "After", "ValueError: the cause"),
+    ]
+
+
+def test_what_logs_while_a_message_is_added_waits_for_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what is collected as garbage may: the interpreter collects it wherever it is."""
+    monkeypatch.setattr(messages, "SHORT", 0)
+    keep = Messages._keep
+
+    def collecting(log: Messages, text: bytes) -> None:
+        monkeypatch.undo()
+        logging.getLogger("shop").info("Unclosed")
+        keep(log, text)
+
+    monkeypatch.setattr(Messages, "_keep", collecting)
+    logging.getLogger("shop").info("Hello")
+
+    assert sorted(message["event"] for message in said(run)) == ["Hello", "Unclosed"]

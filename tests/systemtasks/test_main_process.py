@@ -274,10 +274,13 @@ def test_odd_envelopes_are_recorded(records: list[RunRecord], odd: dict[str, Any
     assert (record.eta_timestamp, record.sent_timestamp) == (None, None)
 
 
-def test_message_that_cannot_be_decoded_is_recorded_and_still_reported(
-    records: list[RunRecord], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("breaks", [False, True])
+def test_message_that_cannot_be_decoded_is_recorded_and_reported_in_any_case(
+    records: list[RunRecord], monkeypatch: pytest.MonkeyPatch, breaks: bool
 ) -> None:
     reported = []
+    if breaks:
+        monkeypatch.setattr(received, "undecodable_attempt", None)
 
     class Consumer:
         app = SimpleNamespace(tasks={}, conf=SimpleNamespace(beat_schedule={}))
@@ -291,7 +294,8 @@ def test_message_that_cannot_be_decoded_is_recorded_and_still_reported(
     signals._note_undecodable(consumer)
     consumer.task_consumer.on_decode_error(bad, error)
 
-    assert [(one.celery_id, one.exception) for one in records] == [("id-1", "ValueError: no JSON")]
+    noted = [(one.celery_id, one.exception) for one in records]
+    assert noted == ([] if breaks else [("id-1", "ValueError: no JSON")])
     assert reported == [(bad, error)]
 
 
@@ -301,3 +305,12 @@ def test_number_of_retries_that_makes_no_sense_is_that_of_a_first_attempt(retrie
     run = received.attempt(default_info("elsewhere.task"), vars(context), [], {})
 
     assert run.finish(State.FAILURE).record().attempt == 1
+
+
+def test_unregistered_task_whose_name_is_no_text_is_recorded(records: list[RunRecord]) -> None:
+    foreign = message(headers={"id": "id-1", "task": 7})
+    celery_signals.task_unknown.send(sender=None, id="id-1", name=7, message=foreign, exc=None)
+
+    assert [(one.name, one.celery_id, one.state) for one in records] == [
+        ("7", "id-1", State.FAILURE),
+    ]

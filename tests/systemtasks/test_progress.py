@@ -117,3 +117,16 @@ def test_patience_ends_sooner_while_a_run_has_no_row_or_may_say_more() -> None:
     watched.remove(run)
 
     assert watched.patience(5) == 5
+
+
+def test_run_that_cannot_be_told_keeps_no_row_from_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = InProgress()
+    broken, sound = lasting(), lasting()
+    broken.uid = object()  # type: ignore[assignment]
+    watched.add(broken)
+    watched.add(sound)
+
+    assert [entry.line for entry in watched.entries()] == [sound.in_progress().line]
+    assert "A run in progress is not recorded as such" in caplog.text

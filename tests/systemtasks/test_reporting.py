@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from math import inf, nan
 from typing import Any
 
@@ -128,6 +129,17 @@ def test_progress_of_no_finite_number_says_nothing(
 
     assert events(run.finish(State.SUCCESS).record()) == []
     assert caplog.text == ""
+
+
+def test_progress_in_numbers_that_json_has_not_is_said() -> None:
+    run = begin()
+    reporting.progress(2**64)
+    reporting.info("Between")
+    reporting.progress(Decimal(3), Decimal(10))  # type: ignore[arg-type]
+    recorder.current.set(None)
+
+    said = events(run.finish(State.SUCCESS).record())
+    assert said == ["1.84467e+19 done", "Between", "3 of 10 done (30%)"]
 
 
 @pytest.mark.parametrize(("done", "total"), [(1.5, None), (1.5, 0), (1.5, nan), (1.5, inf)])
