@@ -10,8 +10,10 @@ from typing import Any
 
 import orjson
 
+from systemtasks.arguments import Arguments
+from systemtasks.messages import dumped
 from systemtasks.reading import read
-from systemtasks.records import RunRecord
+from systemtasks.records import RunRecord, TaskInfo
 from systemtasks.states import State
 from systemtasks.values import Cleaner
 
@@ -52,23 +54,30 @@ class Entry:
         return record
 
 
-def entry(state: State, request: tuple[object, ...], told: dict[str, Any]) -> Entry:
+def entry(
+    task: TaskInfo,
+    request: tuple[object, ...],
+    arguments: Arguments,
+    state: State,
+    told: dict[str, Any],
+) -> Entry:
     """The entry of an attempt in this state.
 
-    `request` is what `fields_of` makes; all of `told` but its messages is JSON, or one of orjson's
-    own types.
+    `request` is what `fields_of` makes; all of `told`, which is what else there is to say, is JSON
+    but for its messages, or one of orjson's own types.
     """
-    told["request"] = request
+    told["task"], told["request"], told["state"] = task.told, request, state
+    told["args"], told["kwargs"], told["intact"], told["first_uid"] = arguments
     try:
         line = orjson.dumps(told)
     except TypeError:  # a foreign sender, one whose serializer is not JSON, or odd log records
         clean = Cleaner(TEXT_LIMIT, NOTHING).clean
         told["request"] = [clean(value) for value in request]
         if isinstance(messages := told.get("messages"), list):
-            told["messages"] = [[clean(value) for value in message] for message in messages]
+            told["messages"] = [orjson.Fragment(dumped(message)) for message in messages]
         line = orjson.dumps(told)
     if len(line) > LARGE and any(type(one) is str and len(one) > TEXT_LIMIT for one in request):
-        return entry(state, tuple(map(_cut, request)), told)
+        return entry(task, tuple(map(_cut, request)), arguments, state, told)
     # A copy, since orjson's own bytes hold on to a buffer of several times their size.
     return Entry(line + b"\n", state)
 

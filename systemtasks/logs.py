@@ -82,30 +82,28 @@ def _add(run: Run, record: logging.LogRecord) -> None:
             for key, value in vars(record).items()
             if key not in STANDARD_ATTRIBUTES and not str(key).startswith("_")
         }
-    if (type(record.msg) is not str or record.msg.startswith("{")) and (
-        said := _structured(record)
-    ):
+    if said := _structured(record):
         event = str(said["event"])
         attributes |= {k: v for k, v in said.items() if k not in STRUCTLOG_KEYS}
     else:
-        try:
-            event = record.getMessage()
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
-            event = _format_of(record, attributes)
+        event = _text(record, attributes)
     error = record.exc_info[1] if record.exc_info else None
     # Celery logs what a task prints as WARNING, but to print is no reason for a warning.
     level = logging.INFO if record.name == "celery.redirected" else record.levelno
     run.log(level, record.name, event, attributes, error, record.created)
 
 
-def _format_of(record: logging.LogRecord, attributes: dict[str, Any]) -> str:
-    """The format of a malformed call, whose arguments become an attribute."""
-    # To report it to logging would print the call's stack, and Celery logs what is printed.
-    attributes["args"] = record.args
-    said: object = record.msg
-    return said if type(said) is str else describe(said, conf().TEXT_LIMIT)
+def _text(record: logging.LogRecord, attributes: dict[str, Any]) -> str:
+    """The message; of a malformed call the format, while its arguments become an attribute."""
+    try:
+        return record.getMessage()
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
+        # To report it to logging would print the call's stack, and Celery logs what is printed.
+        attributes["args"] = record.args
+        said: object = record.msg
+        return said if type(said) is str else describe(said, conf().TEXT_LIMIT)
 
 
 def _structured(record: logging.LogRecord) -> dict[str, Any] | None:

@@ -96,7 +96,7 @@ class Messages:
             if self._progress is not None:
                 progress, self._progress = self._progress, None
                 self._keep(progress)
-            self._keep(_dumped(message))
+            self._keep(dumped(message))
 
     def progress(self, message: Message) -> None:
         """Add one that gives way to the next one of its kind, if nothing comes between."""
@@ -104,7 +104,7 @@ class Messages:
             self.said += 1
             if self._few is not None:
                 self._encode(self._few)
-            self._progress = _dumped(message)
+            self._progress = dumped(message)
 
     def told(self) -> list[Message] | orjson.Fragment:
         """All that is kept, for orjson, with a message in the gap that says how many are not."""
@@ -124,7 +124,7 @@ class Messages:
     def _encode(self, few: list[Message]) -> None:
         self._few = None
         for message in few:
-            self._keep(_dumped(message))
+            self._keep(dumped(message))
 
     def _keep(self, text: bytes) -> None:
         rules = conf()
@@ -146,7 +146,8 @@ class Messages:
             self._left_out += 1
 
 
-def _dumped(message: Message) -> bytes:
+def dumped(message: Message) -> bytes:
+    """The message as JSON, whatever it is made of."""
     try:
         return orjson.dumps(message)
     except TypeError:  # of an odd log record, or of odd numbers

@@ -1,4 +1,4 @@
-"""A run in flight, and the records that it becomes. Pure: no I/O, no Celery."""
+"""A run in flight, and the entries that tell of it. Pure: no I/O, no Celery."""
 
 import logging
 import time
@@ -140,13 +140,12 @@ class Run:
         An end that is not sure gives way to what the worker's main process says of it.
         """
         self.ended = True
-        return self._entry(state, self._status(state), self.age, None if sure else self.lease)
+        return self._entry(state, self.age, None if sure else self.lease)
 
     def succeed(self) -> Entry:
         """The entry of this attempt, should its process not live to tell of its end."""
         self._noted_as = self.messages.said, self.uid, self.chosen_status
-        status = self._status(State.SUCCESS)
-        self._noted = self._entry(State.SUCCESS, status, self.age, self.lease)
+        self._noted = self._entry(State.SUCCESS, self.age, self.lease)
         return self._noted
 
     def is_as_noted(self) -> bool:
@@ -159,21 +158,12 @@ class Run:
 
     def in_progress(self) -> Entry:
         """The entry of this attempt as it stands."""
-        return self._entry(State.RUNNING, Status.UNKNOWN, None, self.lease)
+        return self._entry(State.RUNNING, None, self.lease)
 
-    def _entry(
-        self, state: State, status: Status, duration: float | None, lease: str | None
-    ) -> Entry:
-        args, kwargs, intact, first_uid = self.arguments
+    def _entry(self, state: State, duration: float | None, lease: str | None) -> Entry:
         told = {
-            "task": self.task.told,
-            "args": args,
-            "kwargs": kwargs,
-            "intact": intact,
-            "first_uid": first_uid,
             "uid": self.uid,
-            "state": state,
-            "status": status,
+            "status": self._status(state),
             "start": self.start,
             "duration": duration,
             "exception": self.exception,
@@ -182,7 +172,7 @@ class Run:
         }
         if self.lost:
             told["lost"] = self.lease
-        return entry(state, self.request, told)
+        return entry(self.task, self.request, self.arguments, state, told)
 
     def _status(self, state: State) -> Status:
         if state == State.SUCCESS:
@@ -197,18 +187,8 @@ class Run:
 
 def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> Entry:
     """The entry of an attempt that has been sent and not begun."""
-    args, kwargs, intact, uid = arguments
-    told = {
-        "task": task.told,
-        "args": args,
-        "kwargs": kwargs,
-        "intact": intact,
-        "first_uid": uid,
-        "uid": uid,
-        "state": State.QUEUED,
-        "status": Status.UNKNOWN,
-    }
-    return entry(State.QUEUED, fields_of(request), told)
+    told = {"uid": arguments.uid, "status": STATUS_OF_STATE[State.QUEUED]}
+    return entry(task, fields_of(request), arguments, State.QUEUED, told)
 
 
 def notice(task: TaskInfo, celery_id: str, level: int, event: str) -> Entry:
@@ -250,7 +230,7 @@ def _if_it_is(celery_id: str, run: Run | None) -> Run | None:
 
 @lru_cache
 def _name(name: str) -> str:
-    """A logger's or a worker's name, of which there are few, as a column holds it."""
+    """A logger's name, of which there are few, no longer than a column's."""
     return clean_column(name, NAME_LIMIT)
 
 

@@ -69,16 +69,13 @@ class Writer:
             self._pending.add(entry)
             if self._thread is None:
                 self._start()
-        if not self._work.is_set():
-            self._wake()
+        self._wake()
 
     def watch(self, run: Run) -> None:
         """Have a row for this run if it is still in progress when the next batch is written."""
         self._in_progress.add(run)
-        if self._thread is None:
-            self.start()
-        if not self._work.is_set():
-            self._wake()
+        self.start()
+        self._wake()
 
     def leave(self, run: Run) -> None:
         """Watch this run no longer."""
