@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from celery import Celery, Task
 
@@ -19,9 +19,12 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+AnyTask: TypeAlias = "Task[Any, Any]"
+"""In quotes, since Celery 5.6 has no such class when this runs."""
+
 
 @cache
-def task_info(task: Task[Any, Any]) -> TaskInfo:
+def task_info(task: AnyTask) -> TaskInfo:
     """What is the same in every run of this task.
 
     An option that makes no sense gives way to its default, and is logged.
@@ -59,9 +62,7 @@ def default_info(name: str) -> TaskInfo:
     return TaskInfo(clean_column(name, NAME_LIMIT), expires_after=conf().EXPIRES_AFTER)
 
 
-def _option(
-    task: Task[Any, Any], name: str, fits: Callable[[object], bool], what: str, default: T
-) -> T:
+def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str, default: T) -> T:
     # Not by getattr, which makes a method of a function.
     value = inspect.getattr_static(task, f"systemtasks_{name}", default)
     if value is default or fits(value):
@@ -86,12 +87,12 @@ def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
-def _paragraph(task: Task[Any, Any]) -> str:
+def _paragraph(task: AnyTask) -> str:
     docstring = inspect.cleandoc(task.__doc__ or "").strip()
     return " ".join(docstring.split("\n\n")[0].split())
 
 
-def _masked_positions(task: Task[Any, Any], masked: frozenset[str]) -> list[int]:
+def _masked_positions(task: AnyTask, masked: frozenset[str]) -> list[int]:
     try:
         parameters = inspect.signature(task.run).parameters.values()
     except (TypeError, ValueError):

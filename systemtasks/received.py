@@ -11,14 +11,14 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import orjson
-from celery import Task, current_app
+from celery import current_app
 from celery.app.task import Context
 
 from systemtasks import leases, recorder
 from systemtasks.arguments import arguments
 from systemtasks.conf import conf, sender_context
 from systemtasks.entries import SENT_HEADER, Entry
-from systemtasks.options import default_info, info_of, task_info
+from systemtasks.options import AnyTask, default_info, info_of, task_info
 from systemtasks.reading import CONTEXT_LIMIT
 from systemtasks.recorder import Run
 from systemtasks.records import TaskInfo
@@ -84,7 +84,7 @@ def lost_attempt(celery_id: str, retries: int | None) -> Run | None:
 
 
 def broken_attempt(
-    task: Task[Any, Any], celery_id: str, request: object, args: object, kwargs: object
+    task: AnyTask, celery_id: str, request: object, args: object, kwargs: object
 ) -> Run | None:
     """The attempt that Celery could not even begin."""
     info = task_info(task)
@@ -94,7 +94,7 @@ def broken_attempt(
     return attempt(info, {**values, "id": celery_id}, args, kwargs)
 
 
-def revoked_attempt(task: Task[Any, Any], context: Context) -> Run | None:
+def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
     """The attempt that was revoked, which a child may have taken already."""
     info = task_info(task)
     if not info.recorded:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from celery import Task, signals
+from celery import signals
 from celery.exceptions import Ignore, NotRegistered, Reject, Retry, WorkerLostError
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
@@ -18,7 +18,7 @@ from systemtasks import leases, logs, received, recorder, schedule, threads
 from systemtasks.conf import conf
 from systemtasks.entries import CONTEXT_HEADER, SENT_HEADER
 from systemtasks.guard import never_raising
-from systemtasks.options import task_info
+from systemtasks.options import AnyTask, task_info
 from systemtasks.recorder import Run
 from systemtasks.states import UNFINISHED, State
 from systemtasks.writer import writer
@@ -81,7 +81,7 @@ def note_sent(
 # In the process that runs it.
 
 
-def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
+def begin(task: AnyTask, args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
     info = task_info(task)
     if info.recorded:
         request = vars(task.request)
@@ -92,7 +92,7 @@ def begin(task: Task[Any, Any], args: Any, kwargs: Any, **_: Any) -> None:  # no
             capture_logs()
 
 
-def note_success(sender: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
+def note_success(sender: AnyTask, **_: Any) -> None:  # noqa: ANN401
     # The process may be killed before task_postrun, and Celery then knows of a success.
     run = recorder.current.get()
     if run is not None and run.task is task_info(sender):
@@ -100,7 +100,7 @@ def note_success(sender: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
 
 
 def note_failure(
-    sender: Task[Any, Any],
+    sender: AnyTask,
     task_id: str,
     exception: BaseException,
     **_: Any,  # noqa: ANN401
@@ -127,7 +127,7 @@ def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> N
 
 
 def note_internal_error(
-    sender: Task[Any, Any],
+    sender: AnyTask,
     task_id: str,
     args: object,
     kwargs: object,
@@ -166,7 +166,7 @@ def note_received(request: Any, **_: Any) -> None:  # noqa: ANN401
 
 
 def note_revoked(
-    sender: Task[Any, Any],
+    sender: AnyTask,
     request: Any,  # noqa: ANN401
     terminated: bool,
     signum: int | str | None,

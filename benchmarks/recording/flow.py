@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from celery import Task, signals
+from celery import signals
 from celery.app.task import Context
 from celery.app.trace import build_tracer, fast_trace_task, setup_worker_optimizations
 from celery.worker.request import Request
@@ -15,6 +15,7 @@ from kombu import Message, serialization
 
 from benchmarks.recording import tasks
 from config.celery import app
+from systemtasks.options import AnyTask
 
 Step = tuple[str, Callable[[], object]]
 """What happens, by the signal's name where it is one, and how to have it happen."""
@@ -84,7 +85,7 @@ def whole(number: int) -> Iterator[Step]:
         yield WHOLE, partial(fast_trace_task, task.name, request["id"], request, *content)
 
 
-def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
+def _published(task: AnyTask, celery_id: str, number: int) -> Iterator[Step]:
     message = _sent(task, celery_id, number)
     common = {"body": message.body, "headers": message.headers, **WHERE}
     yield (
@@ -98,7 +99,7 @@ def _published(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[St
     yield "task_received", lambda: signals.task_received.send(None, request=request)
 
 
-def _sent(task: Task[Any, Any], celery_id: str, number: int) -> Any:  # noqa: ANN401 - Celery's own
+def _sent(task: AnyTask, celery_id: str, number: int) -> Any:  # noqa: ANN401 - Celery's own
     """A task's message as its sender makes it."""
     return app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
 
@@ -112,7 +113,7 @@ def _taken(message: Any) -> Message:  # noqa: ANN401
     )  # fmt: skip
 
 
-def _begun(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
+def _begun(task: AnyTask, celery_id: str, number: int) -> Iterator[Step]:
     task.request_stack.push(
         Context(
             id=celery_id,
@@ -132,7 +133,7 @@ def _begun(task: Task[Any, Any], celery_id: str, number: int) -> Iterator[Step]:
     )
 
 
-def _ended(task: Task[Any, Any], celery_id: str, number: int, state: str) -> Iterator[Step]:
+def _ended(task: AnyTask, celery_id: str, number: int, state: str) -> Iterator[Step]:
     yield (
         "task_postrun",
         lambda: signals.task_postrun.send(

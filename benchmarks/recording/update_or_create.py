@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from celery import Task, signals
+from celery import signals
 
 from systemtasks.models import SystemTask, system_task_uuid
+from systemtasks.options import AnyTask
 from systemtasks.states import Status
 
 _starts: dict[str, datetime] = {}
@@ -17,7 +18,7 @@ def note_start(task_id: str, **_: Any) -> None:  # noqa: ANN401 - a signal's own
 
 
 @signals.task_postrun.connect
-def record(task_id: str, task: Task[Any, Any], **_: Any) -> None:  # noqa: ANN401
+def record(task_id: str, task: AnyTask, **_: Any) -> None:  # noqa: ANN401
     start, finish = _starts.pop(task_id), datetime.now(UTC)
     SystemTask.objects.update_or_create(
         uuid=system_task_uuid(task.name),

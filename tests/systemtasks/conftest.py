@@ -7,17 +7,17 @@ from itertools import count
 from typing import Any
 
 import pytest
-from celery import Task
 
 from config.celery import app
 from systemtasks import recorder, signals
 from systemtasks.entries import Entry
+from systemtasks.options import AnyTask
 from systemtasks.recorder import Run
 from systemtasks.records import RunRecord
 
 _numbers = count(1)
 
-MakeTask = Callable[..., Task[..., Any]]
+MakeTask = Callable[..., AnyTask]
 
 
 class Collector:
@@ -57,13 +57,13 @@ def make_task() -> Iterator[MakeTask]:
     """Makes a task of a function and of options."""
     made = []
 
-    def make(function: Callable[..., Any], **options: Any) -> Task[..., Any]:
+    def make(function: Callable[..., Any], **options: Any) -> AnyTask:
         name = f"tests.made_{next(_numbers)}"
         if function.__name__ == "<lambda>":
             function.__name__ = "task"  # Celery compiles it
         app.task(function, **{"name": name, "shared": False, **options})
         made.append(options.get("name", name))
-        task: Task[..., Any] = app.tasks[made[-1]]
+        task: AnyTask = app.tasks[made[-1]]
         return task
 
     yield make

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery import Task
 from celery import signals as celery_signals
 from celery.app.task import Context
 from celery.exceptions import Reject, Retry
@@ -17,7 +16,7 @@ from kombu.message import Message
 
 from config.celery import app
 from systemtasks import leases, received, recorder, signals
-from systemtasks.options import default_info
+from systemtasks.options import AnyTask, default_info
 from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 from tests import tasks
@@ -25,7 +24,7 @@ from tests.systemtasks.conftest import MakeTask
 from tests.systemtasks.test_signals import events
 
 
-def taken(task: Task[..., Any], celery_id: str = "id-1", **options: Any) -> Any:
+def taken(task: AnyTask, celery_id: str = "id-1", **options: Any) -> Any:
     """A request of this worker's, which a child took a minute ago."""
     sent = app.amqp.as_task_v2(celery_id, task.name, (3,), {"label": "x"}, **options)
     message = Message(

@@ -1,5 +1,8 @@
 """What a task's options say of how it is recorded."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -7,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Task
+from django.conf import settings
 
 from systemtasks.conf import conf
 from systemtasks.options import default_info, task_info
@@ -175,3 +179,20 @@ def test_wrong_option_gives_way_to_its_default_and_is_said(
     assert task_info(task) == replace(task_info(plain), name=task.name)
     assert f"systemtasks_{option} of {task.name} must be" in caplog.text
     assert repr(wrong) in caplog.text
+
+
+def test_the_apps_start_where_a_task_takes_no_type_arguments() -> None:
+    """As with Celery 5.6, whose classes are no generic ones when the code runs."""
+    start = (
+        "import celery, django\n"
+        "if hasattr(celery.Task, '__class_getitem__'): del celery.Task.__class_getitem__\n"
+        "django.setup()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        cwd=settings.BASE_DIR,
+        env=dict(os.environ, DJANGO_SETTINGS_MODULE="config.settings"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

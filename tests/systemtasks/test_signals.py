@@ -10,6 +10,7 @@ from celery.app.task import Task
 
 from systemtasks import options, recorder, signals
 from systemtasks.entries import SENT_HEADER
+from systemtasks.options import AnyTask
 from systemtasks.records import RunRecord
 from systemtasks.states import State, Status
 from systemtasks.values import moment
@@ -17,7 +18,7 @@ from tests import tasks
 from tests.systemtasks.conftest import MakeTask
 
 
-def run(task: Task[..., Any], *args: Any, **kwargs: Any) -> None:
+def run(task: AnyTask, *args: Any, **kwargs: Any) -> None:
     task.apply(args=args, kwargs=kwargs)
 
 
@@ -51,7 +52,7 @@ def test_success_is_recorded_with_its_arguments_and_messages(records: list[RunRe
     ],
 )
 def test_outcome_is_recorded(
-    records: list[RunRecord], task: Task[..., Any], state: State, status: Status
+    records: list[RunRecord], task: AnyTask, state: State, status: Status
 ) -> None:
     run(task)
     (record,) = records
@@ -164,7 +165,7 @@ def test_success_is_on_record_before_the_task_has_returned(
 ) -> None:
     noted: list[tuple[State, bool]] = []
 
-    class Observing(Task[Any, Any]):
+    class Observing(Task):  # type: ignore[type-arg]  # Celery 5.6 has none
         def after_return(self, *_: Any) -> None:
             noted.extend((record.state, record.lease is not None) for record in records)
 
@@ -177,7 +178,7 @@ def test_success_is_on_record_before_the_task_has_returned(
 def test_what_a_task_says_after_its_success_is_recorded_as_well(
     records: list[RunRecord], make_task: MakeTask
 ) -> None:
-    class Talking(Task[Any, Any]):
+    class Talking(Task):  # type: ignore[type-arg]  # Celery 5.6 has none
         def after_return(self, *_: Any) -> None:
             tasks.logger.warning("Afterwards")
 
