@@ -6,13 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: up test chaos lint format benchmark-recording benchmark-serving requirements clean
+.PHONY: up test test-oldest chaos lint format benchmark-recording benchmark-serving requirements clean
 
 up: $(VENV)/local
 	@$(BIN)/python -m config.up --port $(PORT)
 
 test: $(VENV)/test lint
 	@./tests/run
+
+# The tests with the oldest packages that the two apps allow; the image for Compose has its own.
+test-oldest: $(VENV)/test
+	@PYTHONPATH=$(CURDIR)/$(VENV)/oldest ./tests/run tests --ignore tests/test_compose.py
 
 # The tests that kill and pause things, with this many tasks between them.
 CHAOS_TASKS ?= 100000
@@ -36,11 +40,12 @@ benchmark-recording: $(VENV)/test
 benchmark-serving: $(VENV)/test
 	@./benchmarks/run serving
 
-# The three sets of pinned packages, from pyproject.toml; the larger one first, so that all agree.
+# The sets of pinned packages, from pyproject.toml; the largest first, so that the next two agree.
 requirements: $(VENV)/test
 	$(call compile,test,--extra service --extra embedded --extra benchmark --extra test)
 	$(call compile,local,--extra service --extra embedded -c requirements/test.txt)
 	$(call compile,production,--extra service -c requirements/test.txt)
+	$(call compile,oldest,--resolution lowest-direct)
 
 compile = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate $(2) \
@@ -50,9 +55,13 @@ compile = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/uv pip compile --
 $(VENV)/local: requirements/local.txt
 	@$(call install,local)
 
-$(VENV)/test: requirements/test.txt
+# The tests' workers of the oldest Celery look for their packages in a folder before the others.
+$(VENV)/test: requirements/test.txt requirements/oldest.txt
 	@$(call install,test)
-	@touch $(VENV)/local
+	@rm -rf $(VENV)/oldest
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--target $(VENV)/oldest -r requirements/oldest.txt
+	@touch $(VENV)/local $(VENV)/test
 
 define install
 [ -w . ] || { echo "System Tasks cannot start: there is no permission to write to $(CURDIR)." >&2; exit 1; }; \

@@ -11,7 +11,7 @@ from django.conf import settings
 from config.celery import app
 from systemtasks.models import SystemTask, TaskRun
 from tests.waiting import eventually
-from tests.workers import POOLS, Worker, outcome, send
+from tests.workers import OLDEST, POOLS, Worker, outcome, send
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -129,18 +129,35 @@ def test_exit_ends_the_run_in_the_pools_that_say_nothing_more(
 def test_success_stands_where_the_child_is_killed_before_it_has_returned(
     transactional_db: None, tmp_path: Path
 ) -> None:
-    log = tmp_path / "worker.log"
-    backend = str(settings.CELERY_BROKER_URL)
-    with Worker(log, *POOLS["prefork"], CELERY_RESULT_BACKEND=backend):
-        celery_id = send("tests.die_afterwards")
-        assert eventually(lambda: "succeeded before the worker was lost" in log.read_text())
-        found = TaskRun.objects.filter(celery_id=celery_id, finish_timestamp__isnull=False)
-        assert eventually(found.exists), log.read_text()
+    run = _killed_after_its_success(tmp_path, "", "succeeded before the worker was lost")
 
-    run = found.get()
     assert (run.state, run.status) == ("success", "successful")
     assert run.system_task.status == "successful"
     assert [message["event"] for message in run.messages] == ["Done"]
+
+
+def test_such_a_success_is_a_failure_to_celery_5_6_and_so_to_its_record(
+    transactional_db: None, tmp_path: Path
+) -> None:
+    run = _killed_after_its_success(tmp_path, OLDEST, "WorkerLostError")
+
+    assert (run.state, run.status) == ("failure", "error")
+    assert run.system_task.status == "error"
+    events = [message["event"] for message in run.messages]
+    assert events[0] == "Done"
+    assert "WorkerLostError" in events[-1]
+
+
+def _killed_after_its_success(tmp_path: Path, packages: str, said: str) -> TaskRun:
+    """What is recorded, once the worker has said so of the child that is gone."""
+    log = tmp_path / "worker.log"
+    backend = str(settings.CELERY_BROKER_URL)
+    with Worker(log, *POOLS["prefork"], packages=packages, CELERY_RESULT_BACKEND=backend):
+        celery_id = send("tests.die_afterwards")
+        assert eventually(lambda: said in log.read_text())
+        found = TaskRun.objects.filter(celery_id=celery_id, finish_timestamp__isnull=False)
+        assert eventually(found.exists), log.read_text()
+    return found.get()
 
 
 def test_coroutine_in_one_greenlet_holds_up_no_record(

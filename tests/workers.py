@@ -22,6 +22,8 @@ POOLS = {
     "solo": ("--pool", "solo"),
     "gevent": ("--pool", "gevent", "--concurrency", "4"),
 }
+OLDEST = str(settings.BASE_DIR / ".venv" / "oldest")
+"""Where the oldest packages are that the two apps allow, Celery among them."""
 
 
 def environment() -> dict[str, str]:
@@ -41,7 +43,10 @@ def environment() -> dict[str, str]:
 
 
 class Worker:
-    """A running `celery worker`; a context manager that stops it warmly."""
+    """A running `celery worker`; a context manager that stops it warmly.
+
+    It looks for its packages in the folder `packages` first, or where this process does.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Worker:
         include: str = "tests.tasks",
         environment: Mapping[str, str] | None = None,
         launcher: Sequence[str] = (),
+        packages: str | None = None,
         **variables: str,
     ) -> None:
         self.log = log
@@ -59,6 +65,8 @@ class Worker:
         self._command += ["--include", include, "--loglevel", "INFO", *options]
         self._environment = environment
         self._variables = variables
+        if packages is not None:
+            self._variables["PYTHONPATH"] = packages
 
     def __enter__(self) -> Self:
         if self._environment is None:
