@@ -31,7 +31,7 @@ class Conf:
     """The alias, in DATABASES, of the database that holds the rows."""
 
     EXPIRES_AFTER: timedelta | None = timedelta(days=30)
-    """How long after its last finish a row may be deleted; None for never."""
+    """How long after its last finish a row is kept; None for ever."""
 
     WARNING_FROM_LOGS: bool = True
     """Whether a task that succeeds but logs a WARNING or worse gets the status `warning`."""

@@ -79,7 +79,8 @@ def read(line: bytes) -> RunRecord:
         arguments_intact=told["intact"],
         exception=told.get("exception", ""),
         messages=log_events(told.get("messages", ())),
-        expires=_expiry(task["expires_after"], finish if start else eta or sent),
+        # Of a run in progress as well, which may be left to the reaper.
+        expires=_expiry(task["expires_after"], finish or start or eta or sent),
         lease=told.get("lease"),
         lost=told.get("lost"),
         save_run=task["save_on_success"] or state is not State.SUCCESS,

@@ -22,6 +22,7 @@ from systemtasks.pending import Batch, Pending
 from systemtasks.progress import InProgress
 from systemtasks.recorder import Run
 from systemtasks.records import KnownTask, RunRecord, TaskInfo
+from systemtasks.retention import Retention
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Writer:
         self._in_progress = InProgress()
         self._known: list[KnownTask] = []
         self._keeper = Keeper()
+        self._retention = Retention()
         self._next_housekeeping = 0.0
         # Garbage, or a logging handler, may send a task wherever they are called.
         self._lock = threading.RLock()
@@ -82,9 +84,10 @@ class Writer:
         self._in_progress.remove(run)
 
     def announce(self, tasks: Sequence[KnownTask]) -> None:
-        """Have a row for each of these tasks, also where none of its runs is known."""
+        """Have a row for each of these tasks, also where none of its runs is known (any more)."""
         with self._changed:
             self._known += tasks
+            self._retention.keep(tasks)
             self._start()
         self._wake()
 
@@ -235,6 +238,9 @@ class Writer:
         try:
             self._keeper.keep()
             self._announce()
+            if self._retention.delete():
+                self._next_housekeeping = now
+                self._wake()
         except Exception as error:  # noqa: BLE001 - the database is away, and will be back
             _hang_up()
             logger.debug("Not now: %s", error)

@@ -3,13 +3,17 @@
 import re
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.utils import timezone
 
 from config.celery import app
 from systemtasks.models import SystemTask, TaskRun
+from systemtasks.rows import EXPIRED_LIMIT
+from tests.factories import system_task, task_run
 from tests.waiting import eventually
 from tests.workers import OLDEST, POOLS, Worker, outcome, send
 
@@ -124,6 +128,19 @@ def test_exit_ends_the_run_in_the_pools_that_say_nothing_more(
         assert eventually(found.exists)
 
     assert found.get().exception == "SystemExit: 3"
+
+
+def test_worker_deletes_what_has_expired(transactional_db: None, tmp_path: Path) -> None:
+    expired, current = timezone.now() - timedelta(days=1), timezone.now() + timedelta(days=1)
+    for number in range(EXPIRED_LIMIT + 1):
+        task_run(system_task("tests.old", f"{number}", expires=expired), expires=expired)
+    task_run(system_task("tests.young", expires=current), expires=current)
+
+    with Worker(tmp_path / "worker.log", *POOLS["prefork"]) as worker:
+        assert eventually(lambda: "2002 rows had expired" in worker.log.read_text())
+        assert outcome(worker, send("tests.succeed")).state == "success"
+    assert {*SystemTask.objects.values_list("name", flat=True)} == {"tests.young", "tests.succeed"}
+    assert TaskRun.objects.count() == 2
 
 
 def test_success_stands_where_the_child_is_killed_before_it_has_returned(

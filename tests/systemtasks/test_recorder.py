@@ -134,6 +134,12 @@ def test_wait_counts_from_when_the_task_was_due(
         assert record.wait == pytest.approx(wait, abs=0.5)
 
 
+def test_row_of_a_run_in_progress_expires_even_if_nobody_hears_of_its_end() -> None:
+    record = begin().in_progress().record()
+    assert record.start_timestamp
+    assert record.expires == record.start_timestamp + timedelta(days=30)
+
+
 def test_row_expires_after_its_finish_or_never() -> None:
     record = begin().finish(State.SUCCESS).record()
     assert record.finish_timestamp

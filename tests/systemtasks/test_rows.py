@@ -58,7 +58,7 @@ def running(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) 
         "messages": said("Begun"),
         "finish_timestamp": None,
         "duration": None,
-        "expires": None,
+        "expires": start + timedelta(days=30),
         "lease": LEASE,
     }
     return record(celery_id, start=start, **{**values, **changes})
@@ -368,6 +368,7 @@ def test_run_whose_worker_is_gone_is_ended_once_with_its_last_sign_of_life() -> 
     assert datetime.fromisoformat(last["timestamp"]) <= datetime.now(UTC) + timedelta(minutes=1)
     assert (task.status, task.messages, task.start_timestamp) == ("error", run.messages, NOON)
     assert run.finish_timestamp == task.finish_timestamp == max(seen, NOON)
+    assert run.expires == task.expires == NOON + timedelta(days=30)
 
 
 def test_runs_of_living_workers_and_what_has_ended_are_not_reaped() -> None:

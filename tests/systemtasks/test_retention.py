@@ -1,0 +1,188 @@
+"""What has expired is deleted, but nothing that is in progress, in use or to be kept."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Event, Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from systemtasks import retention, rows
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.records import KnownTask
+from systemtasks.retention import Retention
+from systemtasks.states import State
+from tests.factories import system_task, task_run
+from tests.systemtasks.entries import record
+
+pytestmark = pytest.mark.django_db
+
+DAY = timedelta(days=1)
+
+
+def run(name: str = "tests.clean_up", *, expired: bool = True, **fields: Any) -> TaskRun:
+    """A run, and its task, that have expired a day ago or will in a day."""
+    expires = timezone.now() + (-DAY if expired else DAY)
+    found = SystemTask.objects.filter(name=name).first()
+    return task_run(found or system_task(name, expires=expires), expires=expires, **fields)
+
+
+def left() -> tuple[set[str], set[str]]:
+    """The tasks and the runs that there are."""
+    tasks, runs = SystemTask.objects.all(), TaskRun.objects.all()
+    return {task.name for task in tasks}, {run.celery_id for run in runs}
+
+
+def test_what_has_expired_is_deleted_and_nothing_else() -> None:
+    run("old", celery_id="old")
+    run("new", celery_id="new", expired=False)
+    keeper = system_task("for-ever", expires=None)
+    task_run(keeper, celery_id="for-ever", expires=None)
+
+    assert rows.delete_expired([]) == 2
+    assert left() == ({"new", "for-ever"}, {"new", "for-ever"})
+    assert rows.delete_expired([]) == 0
+
+
+def test_run_in_progress_and_its_task_stay() -> None:
+    run(celery_id="busy", state=State.RUNNING, finish_timestamp=None)
+
+    assert rows.delete_expired([]) == 0
+    assert left() == ({"tests.clean_up"}, {"busy"})
+
+
+def test_run_that_never_started_is_deleted() -> None:
+    run(state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
+
+    assert rows.delete_expired([]) == 2
+    assert left() == (set(), set())
+
+
+def test_task_stays_as_long_as_it_has_a_run() -> None:
+    run(celery_id="old")
+    run(celery_id="young", expired=False)
+
+    assert rows.delete_expired([]) == 1
+    assert left() == ({"tests.clean_up"}, {"young"})
+
+
+def test_task_that_is_known_from_the_start_keeps_its_row() -> None:
+    run("yearly")
+    system_task("yearly", "of a customer", expires=timezone.now() - DAY)
+
+    assert rows.delete_expired([KnownTask("yearly")]) == 2
+    assert SystemTask.objects.get().full_name == "yearly"
+
+
+def test_no_more_than_a_batch_is_deleted_at_once_and_the_oldest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = system_task(expires=None)
+    now = timezone.now()
+    for number in range(rows.EXPIRED_LIMIT + 1):
+        task_run(task, celery_id=f"{number}", expires=now - timedelta(seconds=number))
+
+    assert rows.delete_expired([]) == rows.EXPIRED_LIMIT
+    assert TaskRun.objects.get().celery_id == "0"
+
+
+def test_deleted_task_has_a_row_again_when_it_is_sent_again() -> None:
+    rows.write([record("id-1", expires=timezone.now() - DAY)])
+    assert rows.delete_expired([]) == 2
+
+    sent = record("id-2", state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
+    rows.write([sent])
+    assert left() == ({sent.name}, {"id-2"})
+
+
+@contextmanager
+def _another_connection(statement: str) -> Iterator[None]:
+    """Within a transaction of another one, after this statement."""
+    begun, over = Event(), Event()
+
+    def hold() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+            begun.set()
+            over.wait()
+        connection.close()
+
+    thread = Thread(target=hold)
+    thread.start()
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_row_on_which_another_process_works_is_left_for_later() -> None:
+    run(celery_id="locked")
+    run(celery_id="free")
+
+    with _another_connection(
+        "SELECT FROM systemtasks_taskrun WHERE celery_id = 'locked' FOR UPDATE"
+    ):
+        assert rows.delete_expired([]) == 1
+    assert left() == ({"tests.clean_up"}, {"locked"})
+    assert rows.delete_expired([]) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_process_deletes_at_a_time() -> None:
+    run()
+
+    with _another_connection("SELECT pg_advisory_xact_lock(hashtext('systemtasks.expired'))"):
+        assert rows.delete_expired([]) == 0
+    assert rows.delete_expired([]) == 2
+
+
+class House:
+    """A clock, and a database with so many rows that have expired."""
+
+    def __init__(self, expired: int) -> None:
+        self.now = 1000.0
+        self.expired = expired
+        self.asked: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def delete_expired(self, kept: list[KnownTask]) -> int:
+        assert kept == [KnownTask("yearly")]
+        self.asked.append(self.now)
+        deleted = min(self.expired, rows.EXPIRED_LIMIT)
+        self.expired -= deleted
+        return deleted
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> House:
+    made = House(expired=2 * rows.EXPIRED_LIMIT + 1)
+    monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=made.monotonic))
+    monkeypatch.setattr(rows, "delete_expired", made.delete_expired)
+    return made
+
+
+def test_batches_follow_each_other_until_all_is_deleted_and_a_minute_later_again(
+    house: House,
+) -> None:
+    here = Retention()
+    here.keep([KnownTask("yearly")])
+
+    assert [here.delete(), here.delete(), here.delete()] == [True, True, False]
+    assert house.expired == 0
+    for house.now in (1059.0, 1060.0, 1119.0, 1120.0):
+        assert not here.delete()
+    assert house.asked == [1000.0, 1000.0, 1000.0, 1060.0, 1120.0]
+
+
+def test_process_that_does_not_know_what_to_keep_deletes_nothing(house: House) -> None:
+    assert not Retention().delete()
+    assert house.asked == []
