@@ -18,7 +18,6 @@ from systemtasks.conf import conf
 from systemtasks.messages import not_run_yet
 from systemtasks.models import system_task_uuid
 from systemtasks.records import KnownTask, RunRecord
-from systemtasks.states import State
 
 SYSTEM_TASK_COLUMNS = {
     "uuid": "uuid",
@@ -240,30 +239,6 @@ TELL_SYSTEM_TASKS = f"""
     AND (task.start_timestamp <= run.start_timestamp OR {NEVER_RAN.format(table="task")})
 """  # noqa: S608
 
-# One process at a time is enough, and none waits for a row on which another one works.
-EXPIRED_LIMIT = 1_000
-_EXPIRED = f"""
-    expires <= now() AND (SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.expired')))
-    {{condition}} ORDER BY expires LIMIT {EXPIRED_LIMIT} FOR UPDATE SKIP LOCKED
-"""
-DELETE_EXPIRED_RUNS = f"""
-    DELETE FROM systemtasks_taskrun WHERE id IN (
-        SELECT id FROM systemtasks_taskrun
-        WHERE {_EXPIRED.format(condition="AND state <> %s")})
-    RETURNING id
-"""  # noqa: S608
-DELETE_EXPIRED_TASKS = f"""
-    DELETE FROM systemtasks_systemtask WHERE uuid IN (
-        SELECT uuid FROM systemtasks_systemtask AS task
-        WHERE {
-    _EXPIRED.format(
-        condition='''AND uuid <> ALL(%s) AND NOT EXISTS (
-            SELECT FROM systemtasks_taskrun AS run WHERE run.system_task_id = task.uuid)'''
-    )
-})
-    RETURNING uuid
-"""  # noqa: S608
-
 NEVER = datetime.min.replace(tzinfo=UTC)
 KNOWN_LIMIT = 10_000
 _known: set[UUID] = set()
@@ -306,17 +281,6 @@ def reap(lease: float) -> int:
         ended = [row[0] for row in _execute(REAP, lease)]
         _tell_system_tasks(ended)
     return len(ended)
-
-
-def delete_expired(kept: Iterable[KnownTask]) -> int:
-    """Delete runs that have expired, and then tasks, at most EXPIRED_LIMIT of each; how many.
-
-    No run goes that is in progress, and no task that is to be kept or has runs left.
-    """
-    runs = _execute(DELETE_EXPIRED_RUNS, State.RUNNING)
-    tasks = [row[0] for row in _execute(DELETE_EXPIRED_TASKS, [*map(_uuid, kept)])]
-    _known.difference_update(tasks)
-    return len(runs) + len(tasks)
 
 
 def _write(records: Sequence[RunRecord]) -> None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from config.celery import app
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.rows import EXPIRED_LIMIT
+from systemtasks.retention import BATCH_LIMIT
 from tests.factories import system_task, task_run
 from tests.waiting import eventually
 from tests.workers import OLDEST, POOLS, Worker, outcome, send
@@ -132,7 +132,7 @@ def test_exit_ends_the_run_in_the_pools_that_say_nothing_more(
 
 def test_worker_deletes_what_has_expired(transactional_db: None, tmp_path: Path) -> None:
     expired, current = timezone.now() - timedelta(days=1), timezone.now() + timedelta(days=1)
-    for number in range(EXPIRED_LIMIT + 1):
+    for number in range(BATCH_LIMIT + 1):
         task_run(system_task("tests.old", f"{number}", expires=expired), expires=expired)
     task_run(system_task("tests.young", expires=current), expires=current)
 

@@ -9,6 +9,7 @@ from tests.benchmarks.tables import figures
 STACKS = ("service", "conventional, connections kept", "conventional", "limit")
 ROWS = {
     *(f"{what} of 100: {stack}" for what in ("one task", "20 tasks") for stack in STACKS),
+    "one task of 100: bare view set",
     *(f"{what} of 100, 304: service" for what in ("one task", "20 tasks")),
     *(f"20 runs, page {page}: service" for page in (1, 2, 3)),
 }

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from systemtasks import retention, rows
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.records import KnownTask
-from systemtasks.retention import Retention
+from systemtasks.retention import BATCH_LIMIT, Retention, delete_expired
 from systemtasks.states import State
 from tests.factories import system_task, task_run
 from tests.systemtasks.entries import record
@@ -43,22 +44,22 @@ def test_what_has_expired_is_deleted_and_nothing_else() -> None:
     keeper = system_task("for-ever", expires=None)
     task_run(keeper, celery_id="for-ever", expires=None)
 
-    assert rows.delete_expired([]) == 2
+    assert delete_expired([]) == 2
     assert left() == ({"new", "for-ever"}, {"new", "for-ever"})
-    assert rows.delete_expired([]) == 0
+    assert delete_expired([]) == 0
 
 
 def test_run_in_progress_and_its_task_stay() -> None:
     run(celery_id="busy", state=State.RUNNING, finish_timestamp=None)
 
-    assert rows.delete_expired([]) == 0
+    assert delete_expired([]) == 0
     assert left() == ({"tests.clean_up"}, {"busy"})
 
 
 def test_run_that_never_started_is_deleted() -> None:
     run(state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
 
-    assert rows.delete_expired([]) == 2
+    assert delete_expired([]) == 2
     assert left() == (set(), set())
 
 
@@ -66,7 +67,7 @@ def test_task_stays_as_long_as_it_has_a_run() -> None:
     run(celery_id="old")
     run(celery_id="young", expired=False)
 
-    assert rows.delete_expired([]) == 1
+    assert delete_expired([]) == 1
     assert left() == ({"tests.clean_up"}, {"young"})
 
 
@@ -74,29 +75,58 @@ def test_task_that_is_known_from_the_start_keeps_its_row() -> None:
     run("yearly")
     system_task("yearly", "of a customer", expires=timezone.now() - DAY)
 
-    assert rows.delete_expired([KnownTask("yearly")]) == 2
+    assert delete_expired([KnownTask("yearly")]) == 2
     assert SystemTask.objects.get().full_name == "yearly"
 
 
-def test_no_more_than_a_batch_is_deleted_at_once_and_the_oldest_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_no_more_than_a_batch_is_deleted_at_once_and_the_oldest_first() -> None:
     task = system_task(expires=None)
     now = timezone.now()
-    for number in range(rows.EXPIRED_LIMIT + 1):
+    for number in range(BATCH_LIMIT + 1):
         task_run(task, celery_id=f"{number}", expires=now - timedelta(seconds=number))
 
-    assert rows.delete_expired([]) == rows.EXPIRED_LIMIT
+    assert delete_expired([]) == BATCH_LIMIT
     assert TaskRun.objects.get().celery_id == "0"
 
 
+@pytest.mark.django_db(transaction=True)  # the foreign key is checked at its end
 def test_deleted_task_has_a_row_again_when_it_is_sent_again() -> None:
     rows.write([record("id-1", expires=timezone.now() - DAY)])
-    assert rows.delete_expired([]) == 2
+    assert delete_expired([]) == 2
 
     sent = record("id-2", state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
     rows.write([sent])
     assert left() == ({sent.name}, {"id-2"})
+
+
+def test_task_stays_if_a_run_comes_before_it_can_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    run(celery_id="old")
+    locked = retention._locked
+
+    def slowly(rows: "QuerySet[Any, Any]") -> list[Any]:
+        keys = locked(rows)
+        if rows.model is SystemTask:
+            task_run(SystemTask.objects.get(), celery_id="just in time")
+        return keys
+
+    monkeypatch.setattr(retention, "_locked", slowly)
+    delete_expired([])
+    assert left() == ({"tests.clean_up"}, {"just in time"})
+
+
+def test_what_a_project_refers_to_stays_and_a_warning_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run(celery_id="old")
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE bookmark (task uuid REFERENCES systemtasks_systemtask)")
+        cursor.execute("INSERT INTO bookmark SELECT uuid FROM systemtasks_systemtask")
+    here = Retention()
+    here.keep([])
+
+    assert not here.delete()
+    assert left() == ({"tests.clean_up"}, {"old"})
+    assert 'violates foreign key constraint "bookmark_task_fkey"' in caplog.text
 
 
 @contextmanager
@@ -129,18 +159,18 @@ def test_row_on_which_another_process_works_is_left_for_later() -> None:
     with _another_connection(
         "SELECT FROM systemtasks_taskrun WHERE celery_id = 'locked' FOR UPDATE"
     ):
-        assert rows.delete_expired([]) == 1
+        assert delete_expired([]) == 1
     assert left() == ({"tests.clean_up"}, {"locked"})
-    assert rows.delete_expired([]) == 2
+    assert delete_expired([]) == 2
 
 
 @pytest.mark.django_db(transaction=True)
 def test_one_process_deletes_at_a_time() -> None:
     run()
 
-    with _another_connection("SELECT pg_advisory_xact_lock(hashtext('systemtasks.expired'))"):
-        assert rows.delete_expired([]) == 0
-    assert rows.delete_expired([]) == 2
+    with _another_connection("SELECT pg_advisory_xact_lock(hashtext('systemtasks.retention'))"):
+        assert delete_expired([]) == 0
+    assert delete_expired([]) == 2
 
 
 class House:
@@ -157,16 +187,16 @@ class House:
     def delete_expired(self, kept: list[KnownTask]) -> int:
         assert kept == [KnownTask("yearly")]
         self.asked.append(self.now)
-        deleted = min(self.expired, rows.EXPIRED_LIMIT)
+        deleted = min(self.expired, BATCH_LIMIT)
         self.expired -= deleted
         return deleted
 
 
 @pytest.fixture
 def house(monkeypatch: pytest.MonkeyPatch) -> House:
-    made = House(expired=2 * rows.EXPIRED_LIMIT + 1)
+    made = House(expired=2 * BATCH_LIMIT + 1)
     monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=made.monotonic))
-    monkeypatch.setattr(rows, "delete_expired", made.delete_expired)
+    monkeypatch.setattr(retention, "delete_expired", made.delete_expired)
     return made
 
 
