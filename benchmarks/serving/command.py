@@ -13,14 +13,14 @@ from django.db import connection
 
 from benchmarks.serving import asking, rows, stacks
 from benchmarks.serving.asking import Figures, Headers
-from benchmarks.serving.stacks import CONVENTIONAL, DEFAULTS, LIMIT, SERVICE, Server
+from benchmarks.serving.stacks import BARE, CONVENTIONAL, DEFAULTS, LIMIT, SERVICE, Server
 from benchmarks.table import as_text, spread
 from systemtasks.models import SystemTask
 
 TASKS = "/api/v3/events/system_tasks/"
 RUNS = "/api/v3/events/task_runs/"
 PAGE_SIZE = 20
-ALL = (SERVICE, CONVENTIONAL, DEFAULTS, LIMIT)
+COMPARED = (SERVICE, CONVENTIONAL, DEFAULTS, LIMIT)
 
 HEADER = (
     "",
@@ -126,8 +126,9 @@ def _ask_in_turns(
 def _questions(number: int) -> Iterator[Question]:
     """What is asked at each number of tasks."""
     one = f"{TASKS}{SystemTask.objects.latest('start_timestamp').uuid}/"
-    for what, path in (("one task", one), ("20 tasks", TASKS)):
-        yield Question(f"{what} of {number:,}", path, ALL)
+    asked = (("one task", one, (*COMPARED, BARE)), ("20 tasks", TASKS, COMPARED))
+    for what, path, stacks_asked in asked:
+        yield Question(f"{what} of {number:,}", path, stacks_asked)
         yield Question(f"{what} of {number:,}, 304", path, (SERVICE,), unchanged=True)
 
 

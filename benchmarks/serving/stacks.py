@@ -1,4 +1,4 @@
-"""What is asked: the service, the conventional stack twice, and the limit, each by one Granian."""
+"""What is asked: the service, the conventional stack twice, and two limits, each by one Granian."""
 
 import os
 import secrets
@@ -23,6 +23,7 @@ READY_TIMEOUT = 60.0  # seconds
 SERVICE = "service"
 CONVENTIONAL = "conventional, connections kept"
 DEFAULTS = "conventional"
+BARE = "bare view set"
 LIMIT = "limit"
 
 
@@ -67,6 +68,7 @@ def prepare() -> list[Stack]:
         Stack(SERVICE, "config.wsgi:application", f"Bearer {ours}", service),
         Stack(CONVENTIONAL, conventional, f"Token {theirs}", environment),
         Stack(DEFAULTS, conventional, f"Token {theirs}", defaults),
+        Stack(BARE, "benchmarks.serving.bare_wsgi:application", f"Bearer {ours}", environment),
         Stack(LIMIT, "benchmarks.serving.limit:application", "", environment),
     ]
 
