@@ -156,9 +156,14 @@ def test_row_on_which_another_process_works_is_left_for_later() -> None:
     run(celery_id="locked")
     run(celery_id="free")
 
-    with _another_connection(
-        "SELECT FROM systemtasks_taskrun WHERE celery_id = 'locked' FOR UPDATE"
+    with (
+        _another_connection(
+            "SELECT FROM systemtasks_taskrun WHERE celery_id = 'locked' FOR UPDATE"
+        ),
+        transaction.atomic(),
+        connection.cursor() as cursor,
     ):
+        cursor.execute("SET LOCAL lock_timeout = '5s'")
         assert delete_expired([]) == 1
     assert left() == ({"tests.clean_up"}, {"locked"})
     assert delete_expired([]) == 2
