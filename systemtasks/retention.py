@@ -5,10 +5,10 @@ Each worker, and beat, does it; one of them at a time.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
 
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 60.0  # seconds between two looks for what has expired
 BATCH_LIMIT = 1_000  # rows of either table
+LOCK_TIMEOUT = "1s"  # for a project's own rows, which may hang on one of these
 
 
 class Retention:
@@ -28,6 +29,7 @@ class Retention:
 
     def __init__(self) -> None:
         self._kept: list[KnownTask] | None = None
+        self._protected: set[Any] = set()
         self._next_look = 0.0
         self._deleted = 0
 
@@ -38,16 +40,18 @@ class Retention:
     def delete(self) -> bool:
         """Delete a batch, if one is due; whether there may be more of them.
 
-        Raises what the database raises.
+        Raises OperationalError or InterfaceError where the database is away, or busy.
         """
         now = time.monotonic()
         if self._kept is None or now < self._next_look:
             return False
         self._next_look = now + INTERVAL
         try:
-            deleted = delete_expired(self._kept)
-        except IntegrityError as error:  # a foreign key of the project's own
-            logger.warning("What has expired is not deleted: %s", error)
+            deleted = delete_expired(self._kept, self._protected)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:  # of the project's own receivers, say
+            logger.exception("What has expired is not deleted")
             return False
         self._deleted += deleted
         if deleted >= BATCH_LIMIT:
@@ -59,31 +63,36 @@ class Retention:
         return False
 
 
-def delete_expired(kept: Iterable[KnownTask]) -> int:
-    """Delete runs that have expired, and then tasks, at most BATCH_LIMIT of each; how many.
+def delete_expired(kept: Iterable[KnownTask], protected: set[Any]) -> int:
+    """Delete runs that have expired, and then tasks, up to BATCH_LIMIT of each; how many.
 
-    No run goes that is in progress, and no task that is to be kept or has runs left. Raises
-    IntegrityError where a foreign key of the project's own protects one of them.
+    No run goes that is in progress, and no task that is to be kept or has runs left. What a foreign
+    key of the project's own protects becomes one of `protected`, which are passed over.
     """
     alias = conf().DATABASE
     runs = TaskRun.objects.using(alias)
-    tasks = SystemTask.objects.using(alias)
-    with transaction.atomic(using=alias):
-        if not _has_turn(alias):
+    unused = SystemTask.objects.using(alias).filter(
+        ~Exists(runs.filter(system_task=OuterRef("pk")))
+    )
+    uuids = [system_task_uuid(task.name, task.uid) for task in kept]
+    return sum(
+        _delete(rows.exclude(pk__in=protected), protected)
+        for rows in (runs.exclude(state=State.RUNNING), unused.exclude(pk__in=uuids))
+    )
+
+
+def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
+    with transaction.atomic(using=rows.db):
+        if not _has_turn(rows.db):
             return 0
-        old_runs = _locked(runs.exclude(state=State.RUNNING))
-        runs.filter(pk__in=old_runs).delete()
-        uuids = [system_task_uuid(task.name, task.uid) for task in kept]
-        unused = ~Exists(runs.filter(system_task=OuterRef("pk")))
-        old_tasks = _locked(tasks.filter(unused).exclude(pk__in=uuids))
-        # Asked again: a run may have come before the lock, and none does behind it.
-        tasks.filter(unused, pk__in=old_tasks).delete()
-    return len(old_runs) + len(old_tasks)
+        keys = _locked(rows)
+        return _delete_or_split(rows, keys, protected) if keys else 0
 
 
 def _has_turn(alias: str) -> bool:
     """Whether no other process deletes; until the transaction ends, then, none does."""
     with connections[alias].cursor() as cursor:
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.retention'))")
         turn: bool = cursor.fetchone()[0]
     return turn
@@ -93,3 +102,22 @@ def _locked(rows: "QuerySet[Any, Any]") -> list[Any]:
     """The keys of those that expired first, without those on which another process works."""
     expired = rows.filter(expires__lte=Now()).order_by("expires")
     return [*expired.select_for_update(skip_locked=True).values_list("pk", flat=True)[:BATCH_LIMIT]]
+
+
+def _delete_or_split(rows: "QuerySet[Any, Any]", keys: Sequence[Any], protected: set[Any]) -> int:
+    """Delete them; a batch that fails is halved until the protected row stands alone."""
+    try:
+        with transaction.atomic(using=rows.db):
+            # Asked again: a task's run may have come before the lock, and none does behind it.
+            deleted, _ = rows.filter(pk__in=keys).only("pk").delete()
+            with connections[rows.db].cursor() as cursor:
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except IntegrityError as error:
+        if len(keys) > 1:
+            middle = len(keys) // 2
+            halves = keys[:middle], keys[middle:]
+            return sum(_delete_or_split(rows, half, protected) for half in halves)
+        logger.warning("%s has expired, and is not deleted: %s", keys[0], error)
+        protected.update(keys)
+        return 0
+    return deleted

@@ -145,7 +145,10 @@ INSERT_UNRUN = (
     f"SELECT {', '.join(_UNRUN_COLUMNS)}, now(), now(), 0, 'unknown' "
     f"FROM {_given(_UNRUN_COLUMNS, 'new')} WHERE {{condition}} ORDER BY uuid ON CONFLICT DO NOTHING"
 )
-INSERT_SENT = INSERT_UNRUN.format(condition="true")
+# Of a row that is there it would wait for whoever updates it, even though it does nothing to it.
+INSERT_SENT = INSERT_UNRUN.format(
+    condition="NOT EXISTS (SELECT FROM systemtasks_systemtask AS old WHERE old.uuid = new.uuid)"
+)
 # A task whose runs have uids of their own is known by those.
 INSERT_KNOWN = INSERT_UNRUN.format(
     condition="new.uid <> '' OR NOT EXISTS "
@@ -196,6 +199,8 @@ REAP = """
     SET state = 'failure', status = 'error', exception = end_of.event,
         finish_timestamp = greatest(run.seen_timestamp, run.start_timestamp),
         duration = greatest(extract(epoch FROM run.seen_timestamp - run.start_timestamp), 0),
+        expires = run.expires + (greatest(run.seen_timestamp, run.start_timestamp)
+            - run.start_timestamp),
         messages = run.messages || jsonb_build_array(jsonb_build_object(
             'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
             'log_level', 'error', 'logger', end_of.name, 'event', end_of.event,
@@ -222,6 +227,7 @@ RENEW = """
     UPDATE systemtasks_taskrun
     SET seen_timestamp = now(), state = 'running', status = 'unknown', exception = '',
         finish_timestamp = NULL, duration = NULL,
+        expires = expires - coalesce(finish_timestamp - start_timestamp, interval '0'),
         messages = CASE WHEN state = 'running' THEN messages ELSE messages - -1 END
     WHERE lease = %s::uuid AND seen_timestamp IS NOT NULL
 """

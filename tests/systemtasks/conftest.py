@@ -1,12 +1,15 @@
-"""What the signals hand to the writer, and tasks that a test makes for itself."""
+"""What the signals hand to the writer, a test's own tasks, and who is in its way."""
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from itertools import count
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 
 from config.celery import app
 from systemtasks import recorder, signals
@@ -69,3 +72,25 @@ def make_task() -> Iterator[MakeTask]:
     yield make
     for name in made:
         del app.tasks[name]
+
+
+@contextmanager
+def another_connection(statement: str) -> Iterator[None]:
+    """Within the transaction of another connection, after this statement of it."""
+    begun, over = Event(), Event()
+
+    def hold() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
+            begun.set()
+            over.wait()
+        connection.close()
+
+    thread = Thread(target=hold)
+    thread.start()
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,15 +1,14 @@
 """What has expired is deleted, but nothing that is in progress, in use or to be kept."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
+from django.db.models.signals import post_delete
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from systemtasks import retention, rows
@@ -18,6 +17,7 @@ from systemtasks.records import KnownTask
 from systemtasks.retention import BATCH_LIMIT, Retention, delete_expired
 from systemtasks.states import State
 from tests.factories import system_task, task_run
+from tests.systemtasks.conftest import another_connection
 from tests.systemtasks.entries import record
 
 pytestmark = pytest.mark.django_db
@@ -44,22 +44,22 @@ def test_what_has_expired_is_deleted_and_nothing_else() -> None:
     keeper = system_task("for-ever", expires=None)
     task_run(keeper, celery_id="for-ever", expires=None)
 
-    assert delete_expired([]) == 2
+    assert delete_expired([], set()) == 2
     assert left() == ({"new", "for-ever"}, {"new", "for-ever"})
-    assert delete_expired([]) == 0
+    assert delete_expired([], set()) == 0
 
 
 def test_run_in_progress_and_its_task_stay() -> None:
     run(celery_id="busy", state=State.RUNNING, finish_timestamp=None)
 
-    assert delete_expired([]) == 0
+    assert delete_expired([], set()) == 0
     assert left() == ({"tests.clean_up"}, {"busy"})
 
 
 def test_run_that_never_started_is_deleted() -> None:
     run(state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
 
-    assert delete_expired([]) == 2
+    assert delete_expired([], set()) == 2
     assert left() == (set(), set())
 
 
@@ -67,7 +67,7 @@ def test_task_stays_as_long_as_it_has_a_run() -> None:
     run(celery_id="old")
     run(celery_id="young", expired=False)
 
-    assert delete_expired([]) == 1
+    assert delete_expired([], set()) == 1
     assert left() == ({"tests.clean_up"}, {"young"})
 
 
@@ -75,7 +75,7 @@ def test_task_that_is_known_from_the_start_keeps_its_row() -> None:
     run("yearly")
     system_task("yearly", "of a customer", expires=timezone.now() - DAY)
 
-    assert delete_expired([KnownTask("yearly")]) == 2
+    assert delete_expired([KnownTask("yearly")], set()) == 2
     assert SystemTask.objects.get().full_name == "yearly"
 
 
@@ -85,14 +85,14 @@ def test_no_more_than_a_batch_is_deleted_at_once_and_the_oldest_first() -> None:
     for number in range(BATCH_LIMIT + 1):
         task_run(task, celery_id=f"{number}", expires=now - timedelta(seconds=number))
 
-    assert delete_expired([]) == BATCH_LIMIT
+    assert delete_expired([], set()) == BATCH_LIMIT
     assert TaskRun.objects.get().celery_id == "0"
 
 
 @pytest.mark.django_db(transaction=True)  # the foreign key is checked at its end
 def test_deleted_task_has_a_row_again_when_it_is_sent_again() -> None:
     rows.write([record("id-1", expires=timezone.now() - DAY)])
-    assert delete_expired([]) == 2
+    assert delete_expired([], set()) == 2
 
     sent = record("id-2", state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
     rows.write([sent])
@@ -110,45 +110,80 @@ def test_task_stays_if_a_run_comes_before_it_can_be_locked(monkeypatch: pytest.M
         return keys
 
     monkeypatch.setattr(retention, "_locked", slowly)
-    delete_expired([])
+    delete_expired([], set())
     assert left() == ({"tests.clean_up"}, {"just in time"})
 
 
-def test_what_a_project_refers_to_stays_and_a_warning_says_so(
-    caplog: pytest.LogCaptureFixture,
+PROTECTED = """
+    CREATE TABLE bookmark (run bigint REFERENCES systemtasks_taskrun DEFERRABLE INITIALLY DEFERRED);
+    INSERT INTO bookmark SELECT id FROM systemtasks_taskrun WHERE celery_id = 'protected'
+"""
+
+
+def test_what_a_project_protects_is_passed_over_and_a_warning_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(celery_id="old")
+    monkeypatch.setattr(retention, "INTERVAL", 0.0)
+    run("other", celery_id="protected")
+    for number in range(5):
+        run(celery_id=f"{number}")
     with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE bookmark (task uuid REFERENCES systemtasks_systemtask)")
-        cursor.execute("INSERT INTO bookmark SELECT uuid FROM systemtasks_systemtask")
+        cursor.execute(PROTECTED)
     here = Retention()
     here.keep([])
+    for _ in range(3):
+        assert not here.delete()
 
-    assert not here.delete()
-    assert left() == ({"tests.clean_up"}, {"old"})
-    assert 'violates foreign key constraint "bookmark_task_fkey"' in caplog.text
+    assert left() == ({"other"}, {"protected"})
+    [warning] = [line for line in caplog.messages if "is not deleted" in line]
+    assert 'violates foreign key constraint "bookmark_run_fkey"' in warning
 
 
-@contextmanager
-def _another_connection(statement: str) -> Iterator[None]:
-    """Within a transaction of another one, after this statement."""
-    begun, over = Event(), Event()
+def test_a_receiver_that_raises_keeps_the_rows_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def audit(**_: Any) -> None:
+        raise RuntimeError("The audit log is full")
 
-    def hold() -> None:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(statement)
-            begun.set()
-            over.wait()
-        connection.close()
-
-    thread = Thread(target=hold)
-    thread.start()
-    assert begun.wait(10)
+    run(celery_id="old")
+    here = Retention()
+    here.keep([])
+    post_delete.connect(audit)
     try:
-        yield
+        assert not here.delete()
     finally:
-        over.set()
-        thread.join()
+        post_delete.disconnect(audit)
+
+    assert left() == ({"tests.clean_up"}, {"old"})
+    assert "The audit log is full" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deletion_waits_for_a_projects_own_row_no_longer_than_a_moment() -> None:
+    run(celery_id="old")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE bookmark (run bigint REFERENCES systemtasks_taskrun ON DELETE SET NULL)"
+        )
+        cursor.execute("INSERT INTO bookmark SELECT id FROM systemtasks_taskrun")
+    try:
+        with (
+            another_connection("SELECT FROM bookmark FOR UPDATE"),
+            pytest.raises(OperationalError, match="lock timeout"),
+        ):
+            delete_expired([], set())
+        assert delete_expired([], set()) == 2
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE bookmark")
+
+
+def test_what_a_row_says_is_not_read_to_delete_it() -> None:
+    run(celery_id="old")
+
+    with CaptureQueriesContext(connection) as asked:
+        assert delete_expired([], set()) == 2
+    assert not [query["sql"] for query in asked.captured_queries if '"messages"' in query["sql"]]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -157,25 +192,23 @@ def test_row_on_which_another_process_works_is_left_for_later() -> None:
     run(celery_id="free")
 
     with (
-        _another_connection(
-            "SELECT FROM systemtasks_taskrun WHERE celery_id = 'locked' FOR UPDATE"
-        ),
+        another_connection("SELECT FROM systemtasks_taskrun WHERE celery_id = 'locked' FOR UPDATE"),
         transaction.atomic(),
         connection.cursor() as cursor,
     ):
         cursor.execute("SET LOCAL lock_timeout = '5s'")
-        assert delete_expired([]) == 1
+        assert delete_expired([], set()) == 1
     assert left() == ({"tests.clean_up"}, {"locked"})
-    assert delete_expired([]) == 2
+    assert delete_expired([], set()) == 2
 
 
 @pytest.mark.django_db(transaction=True)
 def test_one_process_deletes_at_a_time() -> None:
     run()
 
-    with _another_connection("SELECT pg_advisory_xact_lock(hashtext('systemtasks.retention'))"):
-        assert delete_expired([]) == 0
-    assert delete_expired([]) == 2
+    with another_connection("SELECT pg_advisory_xact_lock(hashtext('systemtasks.retention'))"):
+        assert delete_expired([], set()) == 0
+    assert delete_expired([], set()) == 2
 
 
 class House:
@@ -189,7 +222,7 @@ class House:
     def monotonic(self) -> float:
         return self.now
 
-    def delete_expired(self, kept: list[KnownTask]) -> int:
+    def delete_expired(self, kept: list[KnownTask], _: set[Any]) -> int:
         assert kept == [KnownTask("yearly")]
         self.asked.append(self.now)
         deleted = min(self.expired, BATCH_LIMIT)

@@ -18,6 +18,7 @@ from systemtasks import rows
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
+from tests.systemtasks.conftest import another_connection
 from tests.systemtasks.entries import NOON, record
 from tests.waiting import eventually
 
@@ -346,6 +347,21 @@ def test_unsure_end_is_not_reopened_by_its_own_run() -> None:
     assert TaskRun.objects.get().state == "failure"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_run_that_is_sent_waits_for_nobody_who_works_on_its_task() -> None:
+    rows.write([finished("done")])
+    rows._known.clear()
+
+    with (
+        another_connection("UPDATE systemtasks_systemtask SET status = 'error'"),
+        transaction.atomic(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
+        rows.write([queued("sent")])
+    assert TaskRun.objects.count() == 2
+
+
 # Leases.
 
 
@@ -368,7 +384,7 @@ def test_run_whose_worker_is_gone_is_ended_once_with_its_last_sign_of_life() -> 
     assert datetime.fromisoformat(last["timestamp"]) <= datetime.now(UTC) + timedelta(minutes=1)
     assert (task.status, task.messages, task.start_timestamp) == ("error", run.messages, NOON)
     assert run.finish_timestamp == task.finish_timestamp == max(seen, NOON)
-    assert run.expires == task.expires == NOON + timedelta(days=30)
+    assert run.expires == task.expires == run.finish_timestamp + timedelta(days=30)
 
 
 def test_runs_of_living_workers_and_what_has_ended_are_not_reaped() -> None:
