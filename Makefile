@@ -4,6 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := $(VENV)/oldest
 PORT ?= 8000
 
 .PHONY: up test test-oldest chaos lint format benchmark-recording benchmark-serving requirements clean
@@ -11,12 +12,12 @@ PORT ?= 8000
 up: $(VENV)/local
 	@$(BIN)/python -m config.up --port $(PORT)
 
-test: $(VENV)/test lint
+test: $(OLDEST)/whole lint
 	@./tests/run
 
 # The tests with the oldest packages that the two apps allow; the image for Compose has its own.
-test-oldest: $(VENV)/test
-	@PYTHONPATH=$(CURDIR)/$(VENV)/oldest ./tests/run tests --ignore tests/test_compose.py
+test-oldest: $(OLDEST)/whole
+	@PYTHONPATH=$(CURDIR)/$(OLDEST) ./tests/run tests --ignore tests/test_compose.py
 
 # The tests that kill and pause things, with this many tasks between them.
 CHAOS_TASKS ?= 100000
@@ -55,13 +56,16 @@ compile = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/uv pip compile --
 $(VENV)/local: requirements/local.txt
 	@$(call install,local)
 
-# The tests' workers of the oldest Celery look for their packages in a folder before the others.
-$(VENV)/test: requirements/test.txt requirements/oldest.txt
+$(VENV)/test: requirements/test.txt
 	@$(call install,test)
-	@rm -rf $(VENV)/oldest
+	@touch $(VENV)/local
+
+# A folder beside the environment, to be looked into before it.
+$(OLDEST)/whole: requirements/oldest.txt | $(VENV)/test
+	@rm -rf $(OLDEST)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-		--target $(VENV)/oldest -r requirements/oldest.txt
-	@touch $(VENV)/local $(VENV)/test
+		--target $(OLDEST) -r requirements/oldest.txt
+	@touch $@
 
 define install
 [ -w . ] || { echo "System Tasks cannot start: there is no permission to write to $(CURDIR)." >&2; exit 1; }; \

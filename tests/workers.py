@@ -65,6 +65,7 @@ class Worker:
         self._command += ["--include", include, "--loglevel", "INFO", *options]
         self._environment = environment
         self._variables = variables
+        self._packages = packages
         if packages is not None:
             self._variables["PYTHONPATH"] = packages
 
@@ -75,6 +76,7 @@ class Worker:
         services = environment() if self._environment is None else self._environment
         self.process = processes.start(self._command, self.log, {**services, **self._variables})
         assert eventually(lambda: " ready." in self.log.read_text()), self.log.read_text()
+        assert self._packages != OLDEST or " v5.6." in self.log.read_text(), "This is no old Celery"
         return self
 
     def __exit__(self, *_: object) -> None:
