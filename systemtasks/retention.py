@@ -6,6 +6,7 @@ Each worker, and beat, does it; one of them at a time.
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
@@ -34,7 +35,7 @@ class Retention:
         self._deleted = 0
 
     def keep(self, tasks: Iterable[KnownTask]) -> None:
-        """Delete from now on, but not these tasks: of a yearly one, there is something to see."""
+        """Delete from now on, but not these tasks: of a yearly one, there is to be something."""
         self._kept = [*tasks]
 
     def delete(self) -> bool:
@@ -66,26 +67,33 @@ class Retention:
 def delete_expired(kept: Iterable[KnownTask], protected: set[Any]) -> int:
     """Delete runs that have expired, and then tasks, up to BATCH_LIMIT of each; how many.
 
-    No run goes that is in progress, and no task that is to be kept or has runs left. What a foreign
-    key of the project's own protects becomes one of `protected`, which are passed over.
+    No run goes that is in progress, and no task that has runs left; one that is to be kept expires
+    no more. What a foreign key of the project's own protects becomes one of `protected`, which are
+    passed over.
     """
     alias = conf().DATABASE
-    runs = TaskRun.objects.using(alias)
-    unused = SystemTask.objects.using(alias).filter(
-        ~Exists(runs.filter(system_task=OuterRef("pk")))
-    )
+    tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
     uuids = [system_task_uuid(task.name, task.uid) for task in kept]
+    _keep(tasks.filter(pk__in=uuids))
+    unused = tasks.exclude(pk__in=uuids).filter(~Exists(runs.filter(system_task=OuterRef("pk"))))
     return sum(
         _delete(rows.exclude(pk__in=protected), protected)
-        for rows in (runs.exclude(state=State.RUNNING), unused.exclude(pk__in=uuids))
+        for rows in (runs.exclude(state=State.RUNNING), unused)
     )
+
+
+def _keep(tasks: "QuerySet[SystemTask]") -> None:
+    """Have these not expire, before the next look of any process, which may not know of them."""
+    with transaction.atomic(using=tasks.db):
+        soon = tasks.filter(expires__lte=Now() + timedelta(seconds=2 * INTERVAL))
+        tasks.filter(pk__in=_locked(soon)).update(expires=None)
 
 
 def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
     with transaction.atomic(using=rows.db):
         if not _has_turn(rows.db):
             return 0
-        keys = _locked(rows)
+        keys = _locked(rows.filter(expires__lte=Now()))
         return _delete_or_split(rows, keys, protected) if keys else 0
 
 
@@ -99,9 +107,9 @@ def _has_turn(alias: str) -> bool:
 
 
 def _locked(rows: "QuerySet[Any, Any]") -> list[Any]:
-    """The keys of those that expired first, without those on which another process works."""
-    expired = rows.filter(expires__lte=Now()).order_by("expires")
-    return [*expired.select_for_update(skip_locked=True).values_list("pk", flat=True)[:BATCH_LIMIT]]
+    """The keys of those that expire first, without those on which another process works."""
+    free = rows.order_by("expires").select_for_update(skip_locked=True)
+    return [*free.values_list("pk", flat=True)[:BATCH_LIMIT]]
 
 
 def _delete_or_split(rows: "QuerySet[Any, Any]", keys: Sequence[Any], protected: set[Any]) -> int:

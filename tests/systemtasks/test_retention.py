@@ -71,12 +71,24 @@ def test_task_stays_as_long_as_it_has_a_run() -> None:
     assert left() == ({"tests.clean_up"}, {"young"})
 
 
-def test_task_that_is_known_from_the_start_keeps_its_row() -> None:
+def test_task_that_is_known_from_the_start_keeps_its_row_and_expires_no_more() -> None:
     run("yearly")
     system_task("yearly", "of a customer", expires=timezone.now() - DAY)
 
     assert delete_expired([KnownTask("yearly")], set()) == 2
-    assert SystemTask.objects.get().full_name == "yearly"
+    kept = SystemTask.objects.get()
+    assert (kept.full_name, kept.status, kept.expires) == ("yearly", "successful", None)
+
+
+def test_such_a_task_is_kept_from_processes_that_do_not_know_it() -> None:
+    """With django-celery-beat, no worker knows what beat's schedule is."""
+    soon, later = timezone.now() + timedelta(seconds=90), timezone.now() + DAY
+    for name, expires in (("soon", soon), ("later", later)):
+        system_task(name, expires=expires)
+
+    delete_expired([KnownTask("soon"), KnownTask("later")], set())
+    assert SystemTask.objects.get(name="soon").expires is None
+    assert SystemTask.objects.get(name="later").expires == later
 
 
 def test_no_more_than_a_batch_is_deleted_at_once_and_the_oldest_first() -> None:
@@ -105,7 +117,7 @@ def test_task_stays_if_a_run_comes_before_it_can_be_locked(monkeypatch: pytest.M
 
     def slowly(rows: "QuerySet[Any, Any]") -> list[Any]:
         keys = locked(rows)
-        if rows.model is SystemTask:
+        if rows.model is SystemTask and keys:
             task_run(SystemTask.objects.get(), celery_id="just in time")
         return keys
 
