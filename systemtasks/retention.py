@@ -5,12 +5,13 @@ Each worker, and beat, does it; one of them at a time.
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from systemtasks.conf import conf
@@ -24,13 +25,16 @@ INTERVAL = 60.0  # seconds between two looks for what has expired
 BATCH_LIMIT = 1_000  # rows of either table
 LOCK_TIMEOUT = "1s"  # for a project's own rows, which may hang on one of these
 
+Protected = defaultdict[type[Model], set[Any]]
+"""The keys of what a project's own foreign keys protect, by its model."""
+
 
 class Retention:
     """Deletes for a process that knows which tasks keep their row."""
 
     def __init__(self) -> None:
         self._kept: list[KnownTask] | None = None
-        self._protected: set[Any] = set()
+        self._protected: Protected = defaultdict(set)
         self._next_look = 0.0
         self._deleted = 0
 
@@ -64,12 +68,11 @@ class Retention:
         return False
 
 
-def delete_expired(kept: Iterable[KnownTask], protected: set[Any]) -> int:
+def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
     """Delete runs that have expired, and then tasks, up to BATCH_LIMIT of each; how many.
 
     No run goes that is in progress, and no task that has runs left; one that is to be kept expires
-    no more. What a foreign key of the project's own protects becomes one of `protected`, which are
-    passed over.
+    no more. What turns out to be protected becomes one of `protected`, which are passed over.
     """
     alias = conf().DATABASE
     tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
@@ -77,8 +80,7 @@ def delete_expired(kept: Iterable[KnownTask], protected: set[Any]) -> int:
     _keep(tasks.filter(pk__in=uuids))
     unused = tasks.exclude(pk__in=uuids).filter(~Exists(runs.filter(system_task=OuterRef("pk"))))
     return sum(
-        _delete(rows.exclude(pk__in=protected), protected)
-        for rows in (runs.exclude(state=State.RUNNING), unused)
+        _delete(rows, protected[rows.model]) for rows in (runs.exclude(state=State.RUNNING), unused)
     )
 
 
@@ -93,14 +95,13 @@ def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
     with transaction.atomic(using=rows.db):
         if not _has_turn(rows.db):
             return 0
-        keys = _locked(rows.filter(expires__lte=Now()))
+        keys = _locked(rows.filter(expires__lte=Now()).exclude(pk__in=protected))
         return _delete_or_split(rows, keys, protected) if keys else 0
 
 
 def _has_turn(alias: str) -> bool:
     """Whether no other process deletes; until the transaction ends, then, none does."""
     with connections[alias].cursor() as cursor:
-        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.retention'))")
         turn: bool = cursor.fetchone()[0]
     return turn
@@ -115,11 +116,11 @@ def _locked(rows: "QuerySet[Any, Any]") -> list[Any]:
 def _delete_or_split(rows: "QuerySet[Any, Any]", keys: Sequence[Any], protected: set[Any]) -> int:
     """Delete them; a batch that fails is halved until the protected row stands alone."""
     try:
-        with transaction.atomic(using=rows.db):
+        with transaction.atomic(using=rows.db), connections[rows.db].cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             # Asked again: a task's run may have come before the lock, and none does behind it.
             deleted, _ = rows.filter(pk__in=keys).only("pk").delete()
-            with connections[rows.db].cursor() as cursor:
-                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except IntegrityError as error:
         if len(keys) > 1:
             middle = len(keys) // 2

@@ -1,5 +1,6 @@
 """What has expired is deleted, but nothing that is in progress, in use or to be kept."""
 
+from collections import defaultdict
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from django.utils import timezone
 from systemtasks import retention, rows
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.records import KnownTask
-from systemtasks.retention import BATCH_LIMIT, Retention, delete_expired
+from systemtasks.retention import BATCH_LIMIT, Protected, Retention, delete_expired
 from systemtasks.states import State
 from tests.factories import system_task, task_run
 from tests.systemtasks.conftest import another_connection
@@ -32,6 +33,11 @@ def run(name: str = "tests.clean_up", *, expired: bool = True, **fields: Any) ->
     return task_run(found or system_task(name, expires=expires), expires=expires, **fields)
 
 
+def delete(*kept: KnownTask) -> int:
+    """Delete what has expired, but not these; how many rows."""
+    return delete_expired(kept, defaultdict(set))
+
+
 def left() -> tuple[set[str], set[str]]:
     """The tasks and the runs that there are."""
     tasks, runs = SystemTask.objects.all(), TaskRun.objects.all()
@@ -44,22 +50,22 @@ def test_what_has_expired_is_deleted_and_nothing_else() -> None:
     keeper = system_task("for-ever", expires=None)
     task_run(keeper, celery_id="for-ever", expires=None)
 
-    assert delete_expired([], set()) == 2
+    assert delete() == 2
     assert left() == ({"new", "for-ever"}, {"new", "for-ever"})
-    assert delete_expired([], set()) == 0
+    assert delete() == 0
 
 
 def test_run_in_progress_and_its_task_stay() -> None:
     run(celery_id="busy", state=State.RUNNING, finish_timestamp=None)
 
-    assert delete_expired([], set()) == 0
+    assert delete() == 0
     assert left() == ({"tests.clean_up"}, {"busy"})
 
 
 def test_run_that_never_started_is_deleted() -> None:
     run(state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
 
-    assert delete_expired([], set()) == 2
+    assert delete() == 2
     assert left() == (set(), set())
 
 
@@ -67,7 +73,7 @@ def test_task_stays_as_long_as_it_has_a_run() -> None:
     run(celery_id="old")
     run(celery_id="young", expired=False)
 
-    assert delete_expired([], set()) == 1
+    assert delete() == 1
     assert left() == ({"tests.clean_up"}, {"young"})
 
 
@@ -75,7 +81,7 @@ def test_task_that_is_known_from_the_start_keeps_its_row_and_expires_no_more() -
     run("yearly")
     system_task("yearly", "of a customer", expires=timezone.now() - DAY)
 
-    assert delete_expired([KnownTask("yearly")], set()) == 2
+    assert delete(KnownTask("yearly")) == 2
     kept = SystemTask.objects.get()
     assert (kept.full_name, kept.status, kept.expires) == ("yearly", "successful", None)
 
@@ -86,7 +92,7 @@ def test_such_a_task_is_kept_from_processes_that_do_not_know_it() -> None:
     for name, expires in (("soon", soon), ("later", later)):
         system_task(name, expires=expires)
 
-    delete_expired([KnownTask("soon"), KnownTask("later")], set())
+    delete(KnownTask("soon"), KnownTask("later"))
     assert SystemTask.objects.get(name="soon").expires is None
     assert SystemTask.objects.get(name="later").expires == later
 
@@ -97,14 +103,14 @@ def test_no_more_than_a_batch_is_deleted_at_once_and_the_oldest_first() -> None:
     for number in range(BATCH_LIMIT + 1):
         task_run(task, celery_id=f"{number}", expires=now - timedelta(seconds=number))
 
-    assert delete_expired([], set()) == BATCH_LIMIT
+    assert delete() == BATCH_LIMIT
     assert TaskRun.objects.get().celery_id == "0"
 
 
 @pytest.mark.django_db(transaction=True)  # the foreign key is checked at its end
 def test_deleted_task_has_a_row_again_when_it_is_sent_again() -> None:
     rows.write([record("id-1", expires=timezone.now() - DAY)])
-    assert delete_expired([], set()) == 2
+    assert delete() == 2
 
     sent = record("id-2", state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
     rows.write([sent])
@@ -122,13 +128,15 @@ def test_task_stays_if_a_run_comes_before_it_can_be_locked(monkeypatch: pytest.M
         return keys
 
     monkeypatch.setattr(retention, "_locked", slowly)
-    delete_expired([], set())
+    delete()
     assert left() == ({"tests.clean_up"}, {"just in time"})
 
 
 PROTECTED = """
     CREATE TABLE bookmark (run bigint REFERENCES systemtasks_taskrun DEFERRABLE INITIALLY DEFERRED);
-    INSERT INTO bookmark SELECT id FROM systemtasks_taskrun WHERE celery_id = 'protected'
+    INSERT INTO bookmark SELECT id FROM systemtasks_taskrun WHERE celery_id = 'protected';
+    CREATE TABLE favourite (task uuid REFERENCES systemtasks_systemtask);
+    INSERT INTO favourite SELECT uuid FROM systemtasks_systemtask WHERE name = 'favourite'
 """
 
 
@@ -137,6 +145,7 @@ def test_what_a_project_protects_is_passed_over_and_a_warning_says_so_once(
 ) -> None:
     monkeypatch.setattr(retention, "INTERVAL", 0.0)
     run("other", celery_id="protected")
+    run("favourite", celery_id="free")
     for number in range(5):
         run(celery_id=f"{number}")
     with connection.cursor() as cursor:
@@ -146,9 +155,10 @@ def test_what_a_project_protects_is_passed_over_and_a_warning_says_so_once(
     for _ in range(3):
         assert not here.delete()
 
-    assert left() == ({"other"}, {"protected"})
-    [warning] = [line for line in caplog.messages if "is not deleted" in line]
-    assert 'violates foreign key constraint "bookmark_run_fkey"' in warning
+    assert left() == ({"other", "favourite"}, {"protected"})
+    of_run, of_task = [line for line in caplog.messages if "is not deleted" in line]
+    assert 'violates foreign key constraint "bookmark_run_fkey"' in of_run
+    assert 'violates foreign key constraint "favourite_task_fkey"' in of_task
 
 
 def test_a_receiver_that_raises_keeps_the_rows_and_is_logged(
@@ -183,8 +193,8 @@ def test_deletion_waits_for_a_projects_own_row_no_longer_than_a_moment() -> None
             another_connection("SELECT FROM bookmark FOR UPDATE"),
             pytest.raises(OperationalError, match="lock timeout"),
         ):
-            delete_expired([], set())
-        assert delete_expired([], set()) == 2
+            delete()
+        assert delete() == 2
     finally:
         with connection.cursor() as cursor:
             cursor.execute("DROP TABLE bookmark")
@@ -194,7 +204,7 @@ def test_what_a_row_says_is_not_read_to_delete_it() -> None:
     run(celery_id="old")
 
     with CaptureQueriesContext(connection) as asked:
-        assert delete_expired([], set()) == 2
+        assert delete() == 2
     assert not [query["sql"] for query in asked.captured_queries if '"messages"' in query["sql"]]
 
 
@@ -209,9 +219,9 @@ def test_row_on_which_another_process_works_is_left_for_later() -> None:
         connection.cursor() as cursor,
     ):
         cursor.execute("SET LOCAL lock_timeout = '5s'")
-        assert delete_expired([], set()) == 1
+        assert delete() == 1
     assert left() == ({"tests.clean_up"}, {"locked"})
-    assert delete_expired([], set()) == 2
+    assert delete() == 2
 
 
 @pytest.mark.django_db(transaction=True)
@@ -219,8 +229,8 @@ def test_one_process_deletes_at_a_time() -> None:
     run()
 
     with another_connection("SELECT pg_advisory_xact_lock(hashtext('systemtasks.retention'))"):
-        assert delete_expired([], set()) == 0
-    assert delete_expired([], set()) == 2
+        assert delete() == 0
+    assert delete() == 2
 
 
 class House:
@@ -234,7 +244,7 @@ class House:
     def monotonic(self) -> float:
         return self.now
 
-    def delete_expired(self, kept: list[KnownTask], _: set[Any]) -> int:
+    def delete_expired(self, kept: list[KnownTask], _: Protected) -> int:
         assert kept == [KnownTask("yearly")]
         self.asked.append(self.now)
         deleted = min(self.expired, BATCH_LIMIT)
