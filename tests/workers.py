@@ -76,11 +76,16 @@ class Worker:
         services = environment() if self._environment is None else self._environment
         self.process = processes.start(self._command, self.log, {**services, **self._variables})
         assert eventually(lambda: " ready." in self.log.read_text()), self.log.read_text()
-        assert self._packages != OLDEST or " v5.6." in self.log.read_text(), "This is no old Celery"
+        assert self._packages != OLDEST or self.is_of_celery_5_6, self.log.read_text()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def is_of_celery_5_6(self) -> bool:
+        """Whether its banner says so."""
+        return " v5.6." in self.log.read_text()
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to the worker and its children at once, as when a host goes down."""
