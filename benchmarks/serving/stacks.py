@@ -61,14 +61,21 @@ def prepare() -> list[Stack]:
         "ALLOWED_HOSTS": "127.0.0.1",
         "HTTPS": "false",
     }
-    service = {**environment, "DJANGO_SETTINGS_MODULE": "config.settings"}
-    conventional = "benchmarks.serving.conventional_wsgi:application"
-    defaults = {**environment, "CONN_MAX_AGE": "0"}
+    service, conventional, bare = (
+        {**environment, "DJANGO_SETTINGS_MODULE": module}
+        for module in (
+            "config.settings",
+            "benchmarks.serving.conventional",
+            "benchmarks.serving.bare",
+        )
+    )
+    defaults = {**conventional, "CONN_MAX_AGE": "0"}
+    wsgi = "benchmarks.serving.wsgi:application"
     return [
         Stack(SERVICE, "config.wsgi:application", f"Bearer {ours}", service),
-        Stack(CONVENTIONAL, conventional, f"Token {theirs}", environment),
-        Stack(DEFAULTS, conventional, f"Token {theirs}", defaults),
-        Stack(BARE, "benchmarks.serving.bare_wsgi:application", f"Bearer {ours}", environment),
+        Stack(CONVENTIONAL, wsgi, f"Token {theirs}", conventional),
+        Stack(DEFAULTS, wsgi, f"Token {theirs}", defaults),
+        Stack(BARE, wsgi, f"Bearer {ours}", bare),
         Stack(LIMIT, "benchmarks.serving.limit:application", "", environment),
     ]
 
