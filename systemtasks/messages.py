@@ -14,6 +14,9 @@ import orjson
 from systemtasks.conf import conf
 from systemtasks.values import Cleaner, moment
 
+LOGGER = "systemtasks.messages"
+"""The logger of the message that stands where messages were left out."""
+
 LEVEL_NAMES = (
     (logging.CRITICAL, "critical"),
     (logging.ERROR, "error"),
@@ -118,7 +121,7 @@ class Messages:
         if left_out:
             when = orjson.loads(kept[gap])[0]
             event = f"{left_out} messages are left out here"
-            kept.insert(gap, orjson.dumps((when, logging.INFO, __name__, event, {})))
+            kept.insert(gap, orjson.dumps((when, logging.INFO, LOGGER, event, {})))
         return orjson.Fragment(b"[" + b",".join(kept) + b"]")
 
     def _encode(self, few: list[Message]) -> None:

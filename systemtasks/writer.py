@@ -26,6 +26,9 @@ from systemtasks.retention import Retention
 
 logger = logging.getLogger(__name__)
 
+NAME = "systemtasks.writer"
+"""The task whose runs report how many runs were dropped. Clients know it by this name."""
+
 LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
 HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two looks for what dead processes left
 
@@ -178,7 +181,7 @@ class Writer:
         if dropped:
             event = f"{dropped} task runs are not recorded: too many waited for the database"
             logger.error(event)
-            info = TaskInfo(__name__, "Writes the record of task runs.", conf().EXPIRES_AFTER)
+            info = TaskInfo(NAME, "Writes the record of task runs.", conf().EXPIRES_AFTER)
             self.submit(recorder.notice(info, f"dropped-{uuid4()}", logging.ERROR, event))
 
     def _write_until_done(self, records: list[RunRecord]) -> None:
