@@ -22,9 +22,9 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from events.filters import TIME
+from systemtasks.capture.celery.schedule import next_run, scheduled_names
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.reading import BEAT
-from systemtasks.schedule import next_run, scheduled_names
+from systemtasks.runs.reading import BEAT
 from systemtasks.states import UNFINISHED, Status
 
 DEFAULT_SPAN = timedelta(days=1)

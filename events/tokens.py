@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.core.management.base import CommandError
 
-from systemtasks.values import utc
+from systemtasks.runs.values import utc
 
 SPAN = re.compile(r"([0-9]{1,6})([dh])", re.ASCII)
 TIME_FORMAT = "%Y-%m-%d %H:%M UTC"

@@ -9,7 +9,8 @@ class SystemTasksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from systemtasks import checks, signals  # noqa: F401 - importing them connects them
+        from systemtasks import checks  # noqa: F401 - importing them connects them
+        from systemtasks.capture.celery import signals
         from systemtasks.conf import conf
 
         if conf().ENABLED:

@@ -6,11 +6,11 @@ all of it does nothing. None of it raises: what makes no sense is logged, and th
 
 import logging
 
-from systemtasks.guard import never_raising
-from systemtasks.recorder import current
-from systemtasks.records import NAME_LIMIT
+from systemtasks.capture.guard import never_raising
+from systemtasks.runs.recorder import current
+from systemtasks.runs.records import NAME_LIMIT
+from systemtasks.runs.values import clean_column
 from systemtasks.states import Status
-from systemtasks.values import clean_column
 
 
 @never_raising

@@ -7,8 +7,8 @@ from django.db.models import Q, QuerySet
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from systemtasks.capture.celery.schedule import load_tasks
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.schedule import load_tasks
 from systemtasks.states import State
 
 # One attempt, and an answer within seconds: by default kombu tries for 4 seconds, and waits without

@@ -10,7 +10,7 @@ from django.conf import settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 from events.usage import usage
-from systemtasks.signals import note_sent
+from systemtasks.capture.celery.signals import note_sent
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from config.celery import app
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.retention import BATCH_LIMIT
+from systemtasks.storage.retention import BATCH_LIMIT
 from tests.factories import system_task, task_run
 from tests.waiting import eventually
 from tests.workers import OLDEST, POOLS, Worker, outcome, send

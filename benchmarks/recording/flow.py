@@ -15,7 +15,7 @@ from kombu import Message, serialization
 
 from benchmarks.recording import tasks
 from config.celery import app
-from systemtasks.options import AnyTask
+from systemtasks.capture.celery.options import AnyTask
 
 Step = tuple[str, Callable[[], object]]
 """What happens, by the signal's name where it is one, and how to have it happen."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from celery import signals
 
 from benchmarks.recording import flow
-from systemtasks.writer import writer
+from systemtasks.storage.writer import writer
 
 BATCH = 200  # tasks between two pauses, in which the writer catches up
 

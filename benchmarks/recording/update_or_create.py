@@ -5,8 +5,8 @@ from typing import Any
 
 from celery import signals
 
+from systemtasks.capture.celery.options import AnyTask
 from systemtasks.models import SystemTask, system_task_uuid
-from systemtasks.options import AnyTask
 from systemtasks.states import Status
 
 _starts: dict[str, datetime] = {}

@@ -14,7 +14,7 @@ from unittest import mock
 
 from benchmarks.recording import flow, modes, throughput
 from benchmarks.recording.processes import TIMEOUT
-from systemtasks.writer import writer
+from systemtasks.storage.writer import writer
 
 
 def rate(number: int) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from systemtasks.values import utc
+from systemtasks.runs.values import utc
 
 ERROR_LEVELS = ("critical", "exception", "error")
 WARNING_LEVELS = ("warning", "warn")

@@ -12,11 +12,12 @@ import pytest
 from django.db import connection, transaction
 
 from config.celery import app
-from systemtasks import recorder, signals
-from systemtasks.entries import Entry
-from systemtasks.options import AnyTask
-from systemtasks.recorder import Run
-from systemtasks.records import RunRecord
+from systemtasks.capture.celery import signals
+from systemtasks.capture.celery.options import AnyTask
+from systemtasks.runs import recorder
+from systemtasks.runs.entries import Entry
+from systemtasks.runs.recorder import Run
+from systemtasks.runs.records import RunRecord
 
 _numbers = count(1)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from systemtasks.entries import Entry
-from systemtasks.reading import Request
-from systemtasks.records import RunRecord
+from systemtasks.runs.entries import Entry
+from systemtasks.runs.reading import Request
+from systemtasks.runs.records import RunRecord
 from systemtasks.states import State, Status
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

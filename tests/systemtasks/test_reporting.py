@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from systemtasks import recorder, reporting
-from systemtasks.recorder import Run
-from systemtasks.records import RunRecord
+from systemtasks import reporting
+from systemtasks.runs import recorder
+from systemtasks.runs.recorder import Run
+from systemtasks.runs.records import RunRecord
 from systemtasks.states import State, Status
+from tests.systemtasks.capture.celery.test_signals import events
 from tests.systemtasks.conftest import MakeTask
-from tests.systemtasks.test_recorder import begin
-from tests.systemtasks.test_signals import events
+from tests.systemtasks.runs.test_recorder import begin
 
 
 class Hostile:

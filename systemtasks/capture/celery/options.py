@@ -1,0 +1,105 @@
+"""What a task's own options say of how it is recorded.
+
+They are options of its decorator, `@shared_task(systemtasks_uid=…)`, or attributes of its class.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
+
+from celery import Celery, Task
+
+from systemtasks.conf import conf, is_expiry
+from systemtasks.runs.records import NAME_LIMIT, TaskInfo
+from systemtasks.runs.values import clean_column, clean_text, hides
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AnyTask: TypeAlias = "Task[Any, Any]"
+"""In quotes, since Celery 5.6 has no such class when this runs."""
+
+
+@cache
+def task_info(task: AnyTask) -> TaskInfo:
+    """What is the same in every run of this task.
+
+    An option that makes no sense gives way to its default, and is logged.
+    """
+    description = _option(task, "description", _is_text, "a string", "") or _paragraph(task)
+    masked: frozenset[str] = frozenset(
+        _option(task, "masked", _are_texts, "a list of parameter names", ())
+    )
+    return TaskInfo(
+        name=clean_column(task.name, NAME_LIMIT),
+        description=clean_text(description, conf().TEXT_LIMIT),
+        expires_after=_option(
+            task,
+            "expires_after",
+            is_expiry,
+            "None or a timedelta of up to 36500 days",
+            conf().EXPIRES_AFTER,
+        ),
+        recorded=_option(task, "record", _is_bool, "True or False", True),
+        save_on_success=_option(task, "save_on_success", _is_bool, "True or False", True),
+        uid=_option(task, "uid", callable, "a function of the task's arguments", None),
+        masked=masked,
+        masked_positions=tuple(_masked_positions(task, masked)),
+    )
+
+
+def info_of(app: Celery, name: str) -> TaskInfo:
+    """The same by a task's name, which this process need not know."""
+    task = app.tasks.get(name)
+    return default_info(name) if task is None else task_info(task)
+
+
+def default_info(name: str) -> TaskInfo:
+    """What is assumed of a task that is not registered in this process."""
+    return TaskInfo(clean_column(name, NAME_LIMIT), expires_after=conf().EXPIRES_AFTER)
+
+
+def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str, default: T) -> T:
+    # Not by getattr, which makes a method of a function.
+    value = inspect.getattr_static(task, f"systemtasks_{name}", default)
+    if value is default or fits(value):
+        own: T = value
+        return own
+    logger.warning(
+        "systemtasks_%s of %s must be %s, not %r; it is taken as %r",
+        *(name, task.name, what, value, default),
+    )
+    return default
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(map(_is_text, value))
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _paragraph(task: AnyTask) -> str:
+    docstring = inspect.cleandoc(task.__doc__ or "").strip()
+    return " ".join(docstring.split("\n\n")[0].split())
+
+
+def _masked_positions(task: AnyTask, masked: frozenset[str]) -> list[int]:
+    try:
+        parameters = inspect.signature(task.run).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [
+        index
+        for index, parameter in enumerate(parameters)
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and (parameter.name in masked or hides(conf().HIDDEN_KEYS, parameter.name))
+    ]

@@ -1,0 +1,133 @@
+"""What Celery's messages and requests say of a run, as an attempt for the recorder.
+
+In the prefork pool some ends are known only to the main process, which never saw the task run:
+a child that was killed, a hard time limit, a revoked or expired or unregistered task.
+"""
+
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+import orjson
+from celery import current_app
+from celery.app.task import Context
+
+from systemtasks.capture.celery.options import AnyTask, default_info, info_of, task_info
+from systemtasks.conf import conf, sender_context
+from systemtasks.runs import recorder
+from systemtasks.runs.arguments import arguments
+from systemtasks.runs.entries import SENT_HEADER, Entry
+from systemtasks.runs.reading import CONTEXT_LIMIT
+from systemtasks.runs.recorder import Run
+from systemtasks.runs.records import TaskInfo
+from systemtasks.runs.values import Cleaner
+from systemtasks.storage import leases
+
+if TYPE_CHECKING:
+    from celery.worker.request import Request  # which no process but a worker needs
+
+UNNAMED = "(a message without a task's name)"
+
+_requests: "WeakValueDictionary[tuple[str, int], Request]" = WeakValueDictionary()
+
+
+def remember(request: "Request") -> None:
+    """Keep hold of a request for as long as the worker does."""
+    _requests[request.id, request.request_dict.get("retries") or 0] = request
+
+
+def context_header() -> str | None:
+    """What SENDER_CONTEXT says now, as JSON; None for nothing. Raises what it raises."""
+    if (ask := sender_context(conf())) is None or (said := ask()) is None:
+        return None
+    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT, conf().HIDDEN_KEYS).clean(said))
+    if not text.startswith(b"{") or len(text) > CONTEXT_LIMIT:
+        raise ValueError(f"SENDER_CONTEXT must return a dictionary of up to {CONTEXT_LIMIT} bytes")
+    return text.decode()
+
+
+def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str) -> Entry | None:
+    """The entry of a message that has been sent; None where its task wants none."""
+    info = info_of(current_app, name)
+    if not info.recorded or not info.save_on_success:
+        return None
+    if isinstance(body, tuple):  # Celery's message protocol 2
+        values, (args, kwargs, *_) = dict(headers), body
+    else:
+        values = {**body, **headers} if isinstance(body, dict) else dict(headers)
+        args, kwargs = values.get("args"), values.get("kwargs")
+    values["delivery_info"] = {"routing_key": routing_key}
+    return recorder.queued(info, values, arguments(info, args, kwargs))
+
+
+def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: object) -> Run:
+    """The attempt that this request describes, which starts now."""
+    return Run(info, request, arguments(info, args, kwargs), leases.lease().id)
+
+
+def lost_attempt(celery_id: str, retries: int | None) -> Run | None:
+    """The attempt that a child of this process took and cannot record itself; known once."""
+    if (request := _requests.pop((celery_id, retries or 0), None)) is None:
+        return None
+    info = task_info(request.task)
+    if not info.recorded:
+        return None
+    said = {
+        **request.request_dict,
+        "delivery_info": request.delivery_info,
+        "hostname": request.hostname,
+    }
+    run = attempt(info, said, request.args, request.kwargs)
+    run.take_from(request.time_start)
+    return run
+
+
+def broken_attempt(
+    task: AnyTask, celery_id: str, request: object, args: object, kwargs: object
+) -> Run | None:
+    """The attempt that Celery could not even begin."""
+    info = task_info(task)
+    if not info.recorded:
+        return None
+    values = dict(request) if isinstance(request, Mapping) else {}
+    return attempt(info, {**values, "id": celery_id}, args, kwargs)
+
+
+def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
+    """The attempt that was revoked, which a child may have taken already."""
+    info = task_info(task)
+    if not info.recorded:
+        return None
+    request = _requests.get((str(context.id), context.retries or 0))
+    run = attempt(info, vars(context), context.args, context.kwargs)
+    run.take_from(request.time_start if request else None)
+    return run
+
+
+def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
+    """The attempt of a task that this worker does not know."""
+    said = {**(message.headers or {}), "id": celery_id, "delivery_info": message.delivery_info}
+    return attempt(default_info(str(name)), said, None, None)
+
+
+def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
+    """The attempt of which nothing but a message's envelope can be read."""
+    headers = message.headers if isinstance(message.headers, dict) else {}
+    celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
+    known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
+    said = {**known, "id": str(celery_id), "delivery_info": message.delivery_info}
+    name = headers.get("task")
+    info = default_info(name if isinstance(name, str) and name else UNNAMED)
+    return attempt(info, said, None, None)
+
+
+def revocation(terminated: bool, number: int | str | None, expired: bool) -> str:
+    """Why a task was revoked, as a sentence for its messages."""
+    if expired:
+        return "Expired before it started"
+    if not terminated:
+        return "Revoked before it started"
+    name = signal.Signals(number).name if isinstance(number, int) else number
+    return f"Terminated by {name or 'a signal'} while it ran"

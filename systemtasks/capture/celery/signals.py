@@ -1,0 +1,253 @@
+"""Celery's signals, translated into what the recorder knows.
+
+A receiver never waits. What one raises, Celery logs ("Signal handler … raised"), and goes on.
+docs/celery-signals.md has which signals come when, and in which process.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from celery import signals
+from celery.exceptions import Ignore, NotRegistered, Reject, Retry, WorkerLostError
+from celery.utils.serialization import UnpickleableExceptionWrapper
+
+from systemtasks.capture import logs, threads
+from systemtasks.capture.celery import received, schedule
+from systemtasks.capture.celery.options import AnyTask, task_info
+from systemtasks.capture.guard import never_raising
+from systemtasks.conf import conf
+from systemtasks.runs import recorder
+from systemtasks.runs.entries import CONTEXT_HEADER, SENT_HEADER
+from systemtasks.runs.recorder import Run
+from systemtasks.states import UNFINISHED, State
+from systemtasks.storage import leases
+from systemtasks.storage.writer import writer
+
+STATES = {state.name: state for state in State if state not in UNFINISHED}
+"""The states in which a run ends, by Celery's names for them."""
+SUCCESS = State.SUCCESS.name
+
+
+def connect() -> None:
+    """Connect the receivers, once."""
+    for signal, receiver in (
+        (signals.before_task_publish, stamp),
+        (signals.after_task_publish, note_sent),
+        (signals.celeryd_init, take_lease),
+        (signals.after_setup_logger, capture_logs),
+        (signals.after_setup_task_logger, capture_logs),
+        (signals.celeryd_after_setup, capture_logs),
+        (signals.worker_process_init, capture_logs),
+        (signals.worker_ready, start_worker),
+        (signals.beat_init, start_beat),
+        (signals.task_received, note_received),
+        (signals.task_rejected, note_rejected),
+        (signals.task_unknown, note_unknown),
+        (signals.task_revoked, note_revoked),
+        (signals.task_prerun, begin),
+        (signals.task_success, note_success),
+        (signals.task_failure, note_failure),
+        (signals.task_retry, note_retry),
+        (signals.task_internal_error, note_internal_error),
+        (signals.task_postrun, finish),
+        (signals.worker_process_shutdown, flush),
+        (signals.worker_shutdown, flush),
+    ):
+        signal.connect(receiver, weak=False, dispatch_uid=f"systemtasks.{receiver.__name__}")
+
+
+# In the process that sends a task.
+
+
+def stamp(headers: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+    headers[SENT_HEADER] = time.time()
+    if (said := received.context_header()) is not None:
+        headers[CONTEXT_HEADER] = said
+
+
+def note_sent(
+    sender: str,
+    headers: dict[str, Any] | None,
+    body: Any,  # noqa: ANN401
+    routing_key: str | None = None,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    if conf().RECORD_SENDING:
+        entry = received.queued(sender, headers or {}, body, routing_key or "")
+        if entry is not None:
+            writer.submit(entry)
+
+
+# In the process that runs it.
+
+
+def begin(task: AnyTask, args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
+    info = task_info(task)
+    if info.recorded:
+        request = vars(task.request)
+        run = received.attempt(info, request, args, kwargs)
+        recorder.start(run, nested=bool(request.get("is_eager")))
+        writer.watch(run)
+        if not logs.are_captured():
+            capture_logs()
+
+
+def note_success(sender: AnyTask, **_: Any) -> None:  # noqa: ANN401
+    # The process may be killed before task_postrun, and Celery then knows of a success.
+    run = recorder.current.get()
+    if run is not None and run.task is task_info(sender):
+        writer.submit(run.succeed())
+
+
+def note_failure(
+    sender: AnyTask,
+    task_id: str,
+    exception: BaseException,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    if run := recorder.running(task_id):
+        run.fail(_original(exception))
+    elif isinstance(exception, Reject | Ignore):
+        return  # it has ended as such
+    elif run := recorder.ended(task_id) or received.lost_attempt(task_id, sender.request.retries):
+        # Celery failed after the task's own end, or a child is gone.
+        _end(run, State.FAILURE, exception)
+
+
+def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> None:  # noqa: ANN401
+    cause, when = (reason.exc, reason.when) if isinstance(reason, Retry) else (reason, None)
+    if run := recorder.running(request.id):
+        run.retry(cause, _seconds_until(when))
+    elif run := received.lost_attempt(request.id, request.retries):
+        if reason is None:  # a cold shutdown, after which nothing is sent again
+            _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
+        else:
+            run.retry(cause, _seconds_until(when))
+            _end(run, State.RETRY)
+
+
+def note_internal_error(
+    sender: AnyTask,
+    task_id: str,
+    args: object,
+    kwargs: object,
+    request: object,
+    exception: BaseException,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    if recorder.running(task_id) or recorder.ended(task_id):
+        return  # task_postrun, or the task_failure that follows, tells of it
+    if run := received.broken_attempt(sender, task_id, request, args, kwargs):
+        _end(run, State.FAILURE, exception)
+
+
+def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
+    if (run := recorder.end(task_id)) is None:
+        return
+    if state == SUCCESS and run.is_as_noted():
+        writer.leave(run)
+        return
+    error = sys.exc_info()[1]
+    if state in STATES:
+        _end(run, STATES[state])
+    elif isinstance(error, Retry):  # which goes to an eager caller, without a signal of its own
+        run.retry(error.exc, _seconds_until(error.when))
+        _end(run, State.RETRY)
+    else:
+        # It ends by what no task catches. If a signal was the cause, the main process says more.
+        _end(run, State.FAILURE, error, sure=False)
+
+
+# In the worker's main process.
+
+
+def note_received(request: Any, **_: Any) -> None:  # noqa: ANN401
+    received.remember(request)
+
+
+def note_revoked(
+    sender: AnyTask,
+    request: Any,  # noqa: ANN401
+    terminated: bool,
+    signum: int | str | None,
+    expired: bool,
+    **_: Any,  # noqa: ANN401
+) -> None:
+    if run := received.revoked_attempt(sender, request):
+        run.revoke(received.revocation(terminated, signum, expired), terminated=terminated)
+        _end(run, State.REVOKED)
+
+
+def note_unknown(id: str, name: str, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
+    _end(received.unregistered_attempt(id, name, message), State.FAILURE, NotRegistered(name))
+
+
+def note_rejected(message: Any, exc: BaseException | None, **_: Any) -> None:  # noqa: ANN401
+    error = exc or ValueError("This is not a message of Celery's")
+    _end(received.undecodable_attempt(message), State.REJECTED, error)
+
+
+def take_lease(**_: Any) -> None:  # noqa: ANN401
+    leases.take(worker=True)
+
+
+def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
+    writer.start()
+    _note_undecodable(sender)
+    writer.announce(schedule.known_tasks(sender.app))
+
+
+def start_beat(sender: Any, **_: Any) -> None:  # noqa: ANN401
+    leases.lease()
+    writer.start()
+    writer.announce(schedule.known_tasks(sender.app, sender.scheduler.schedule))
+
+
+# In all of them.
+
+
+def capture_logs(**_: Any) -> None:  # noqa: ANN401
+    logs.install()
+    if conf().FOLLOW_THREADS:
+        threads.follow()
+
+
+def flush(**_: Any) -> None:  # noqa: ANN401
+    writer.flush()
+
+
+def _end(run: Run, state: State, error: BaseException | None = None, *, sure: bool = True) -> None:
+    if error is not None:
+        run.fail(error)
+    writer.leave(run)
+    writer.submit(run.finish(state, sure=sure))
+
+
+def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
+    """Hear of messages that cannot be decoded, for which Celery has no signal, only this method."""
+    if "on_decode_error" in vars(consumer):
+        return  # it has connected to its broker anew
+    report: Callable[..., None] = consumer.on_decode_error
+
+    def note(message: Any, exc: BaseException) -> None:  # noqa: ANN401
+        never_raising(note_rejected)(message=message, exc=exc)
+        report(message, exc)
+
+    consumer.on_decode_error = note
+    if getattr(consumer, "task_consumer", None) is not None:
+        consumer.task_consumer.on_decode_error = note
+
+
+def _original(error: BaseException) -> BaseException:
+    """The exception as raised, where Celery hands over a stand-in that pickle can take."""
+    raised = sys.exc_info()[1]
+    return raised if raised and isinstance(error, UnpickleableExceptionWrapper) else error
+
+
+def _seconds_until(when: object) -> float | None:
+    if isinstance(when, datetime):
+        return max((when - datetime.now(when.tzinfo)).total_seconds(), 0.0)
+    return float(when) if isinstance(when, int | float) else None

@@ -1,0 +1,119 @@
+"""From `logging` to the messages of the run that logs."""
+
+import logging
+from functools import cache, lru_cache
+from typing import Any
+
+import orjson
+from celery.exceptions import SoftTimeLimitExceeded
+
+from systemtasks.conf import conf
+from systemtasks.runs.recorder import Run, current
+from systemtasks.runs.values import describe
+
+# What a record has without any `extra=`, and what Celery's own formatter adds to it.
+STANDARD_ATTRIBUTES = {
+    *vars(logging.makeLogRecord({})),
+    *("message", "asctime", "taskName", "task_id", "task_name", "color_message"),
+}
+# structlog renders these itself, and a LogEvent has keys of its own for them.
+STRUCTLOG_KEYS = {"event", "level", "log_level", "logger", "logger_name", "timestamp"}
+
+
+class RunHandler(logging.Handler):
+    """Adds each record to the run that logs it; outside a run it does nothing."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Add it without a lock: no thread waits for another one's run."""
+        run = current.get()
+        if run is None or _is_chatter(record.name):
+            return True
+        try:
+            _add(run, record)
+        except SoftTimeLimitExceeded:
+            raise  # it is the task's, which happens to be here
+        except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
+            self.handleError(record)
+        return True
+
+
+def install() -> None:
+    """Have the handler see what every logger sees that does not pass its records on.
+
+    Celery's `celery.task` is one of those, and projects configure others. Call it again whenever
+    the logging may have been configured anew: it adds nothing twice.
+    """
+    handler = _handler()
+    if not logging.root.handlers and logging.lastResort is not None:
+        # What a process without any configuration prints of warnings is printed still.
+        logging.root.addHandler(logging.lastResort)
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        if not isinstance(logger, logging.Logger):
+            continue
+        passes_on = logger.propagate and logger.parent is not None
+        if not passes_on and handler not in logger.handlers:
+            logger.addHandler(handler)
+
+
+def are_captured() -> bool:
+    """Whether the root logger still has the handler: no configuration has come in between."""
+    return _handler() in logging.root.handlers
+
+
+@cache
+def _handler() -> RunHandler:
+    return RunHandler(logging.getLevelNamesMapping()[conf().LOG_LEVEL])
+
+
+@lru_cache
+def _is_chatter(name: str) -> bool:
+    """Whether Celery itself says this ("Task … succeeded in …"), or this app."""
+    root, _, rest = name.partition(".")
+    if root == "celery":
+        return not rest.startswith(("task", "redirected"))
+    return root in ("kombu", "amqp", "billiard", "systemtasks")
+
+
+def _add(run: Run, record: logging.LogRecord) -> None:
+    attributes: dict[str, Any] = {}
+    if not STANDARD_ATTRIBUTES.issuperset(vars(record)):
+        attributes = {
+            key: value
+            for key, value in vars(record).items()
+            if key not in STANDARD_ATTRIBUTES and not str(key).startswith("_")
+        }
+    if said := _structured(record):
+        event = str(said["event"])
+        attributes |= {k: v for k, v in said.items() if k not in STRUCTLOG_KEYS}
+    else:
+        event = _text(record, attributes)
+    error = record.exc_info[1] if record.exc_info else None
+    # Celery logs what a task prints as WARNING, but to print is no reason for a warning.
+    level = logging.INFO if record.name == "celery.redirected" else record.levelno
+    run.log(level, record.name, event, attributes, error, record.created)
+
+
+def _text(record: logging.LogRecord, attributes: dict[str, Any]) -> str:
+    """The message; of a malformed call the format, while its arguments become an attribute."""
+    try:
+        return record.getMessage()
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
+        # To report it to logging would print the call's stack, and Celery logs what is printed.
+        attributes["args"] = record.args
+        said: object = record.msg
+        return said if type(said) is str else describe(said, conf().TEXT_LIMIT)
+
+
+def _structured(record: logging.LogRecord) -> dict[str, Any] | None:
+    """The event dictionary of structlog, whose JSONRenderer may have made a text of it; or None."""
+    said: object = record.msg
+    if isinstance(said, str):
+        if record.args or not said.startswith("{"):
+            return None
+        try:
+            said = orjson.loads(said)
+        except ValueError:
+            return None
+    return said if isinstance(said, dict) and "event" in said else None

@@ -1,0 +1,250 @@
+"""A run in flight, and the entries that tell of it. Pure: no I/O, no Celery."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from math import isfinite
+from typing import Any
+
+from systemtasks.conf import conf
+from systemtasks.runs.arguments import Arguments
+from systemtasks.runs.entries import Entry, entry, fields_of
+from systemtasks.runs.messages import Messages
+from systemtasks.runs.records import NAME_LIMIT, TaskInfo
+from systemtasks.runs.values import Cleaner, ExceptionText, clean_column, clean_text
+from systemtasks.states import State, Status
+
+STATUS_OF_STATE = {
+    State.QUEUED: Status.UNKNOWN,
+    State.RUNNING: Status.UNKNOWN,
+    State.FAILURE: Status.ERROR,
+    State.RETRY: Status.WARNING,
+    State.REVOKED: Status.WARNING,
+    State.REJECTED: Status.WARNING,
+    State.IGNORED: Status.UNKNOWN,
+}
+
+current: ContextVar["Run | None"] = ContextVar("systemtasks_run", default=None)
+"""The run that the code which asks is part of."""
+
+_ended: ContextVar["Run | None"] = ContextVar("systemtasks_ended_run", default=None)
+
+
+class Run:
+    """An attempt in flight: it gathers messages until it is finished."""
+
+    # What few runs need is in the class, since a task waits while its run is made.
+    lost = False
+    """Whether this is what the worker's main process knows of a run that a child had taken."""
+    outer: "Run | None" = None
+    worst_level: int = logging.NOTSET
+    warned = False
+    chosen_status: Status | None = None
+    exception = ""
+    ended = False
+    _noted: Entry | None = None
+    """What was told when the task had succeeded, and its `after_return` was still to come."""
+    _noted_as: tuple[int, str, Status | None]
+    """How much it had said by then, and what of itself."""
+
+    def __init__(
+        self,
+        task: TaskInfo,
+        request: Mapping[str, Any],
+        arguments: Arguments,
+        lease: str | None = None,
+    ) -> None:
+        """It starts now. `request` are the fields of Celery's request."""
+        self.task = task
+        self.request = fields_of(request)
+        self.celery_id: Any = request.get("id")
+        """What `.delay()` returned, as Celery has it."""
+        self.arguments = arguments
+        self.uid = arguments.uid
+        self.lease = lease
+        self.messages = Messages()
+        self.start = time.time()
+        self.clock = time.monotonic()
+        """When it started, by the monotonic clock."""
+
+    def take_from(self, started: float | None) -> None:
+        """Be what the main process knows of this run, which a child had taken.
+
+        It started then, in seconds since 1970, unless it never did.
+        """
+        self.lost = True
+        if started is not None:
+            self.clock -= max(self.start - started, 0.0)
+            self.start = started
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return max(time.monotonic() - self.clock, 0.0)
+
+    def log(
+        self,
+        level: int,
+        logger: str,
+        event: str,
+        attributes: Mapping[str, object],
+        error: BaseException | None = None,
+        when: float | None = None,
+    ) -> None:
+        """Add a message, made safe and bounded; it is of now, or of then (seconds since 1970)."""
+        if self.ended:
+            return  # a thread that outlived the run
+        if level > self.worst_level:
+            self.worst_level = level
+        if attributes or error is not None:
+            attributes = _attributes(attributes, error)
+        text = clean_text(event, conf().TEXT_LIMIT)
+        self.messages.append((when or time.time(), level, _name(logger), text, attributes))
+
+    def progress(self, done: float, total: float | None) -> None:
+        """Say how far the run is, in finite numbers."""
+        if self.ended or not isfinite(done):
+            return
+        if total is not None and not isfinite(total):
+            total = None
+        event = f"{done:g} done"
+        if total:
+            event = f"{done:g} of {total:g} done ({done / total:.0%})"
+        attributes = {"done": done, "total": total}
+        self.messages.progress((time.time(), logging.INFO, self.task.name, event, attributes))
+
+    def fail(self, error: BaseException) -> None:
+        """Note the exception that ends this attempt; it becomes the last message."""
+        self.ended = False  # Celery itself may fail once the task is done
+        self.exception = ExceptionText.of(error, conf().TEXT_LIMIT).line
+        self.log(logging.ERROR, self.task.name, self.exception, {}, error)
+
+    def retry(self, reason: BaseException | None, countdown: float | None) -> None:
+        """Note why this attempt is tried again, and in how many seconds."""
+        event = "Retry" if countdown is None else f"Retry in {countdown:g} s"
+        if reason is not None:
+            self.exception = ExceptionText.of(reason, conf().TEXT_LIMIT).line
+            event = f"{event}: {self.exception}"
+        attributes = {} if countdown is None else {"countdown": countdown}
+        self.log(logging.WARNING, self.task.name, event, attributes, reason)
+
+    def revoke(self, reason: str, *, terminated: bool) -> None:
+        """Note why this attempt does not run, or does not run on."""
+        self.log(logging.ERROR if terminated else logging.WARNING, self.task.name, reason, {})
+
+    def finish(self, state: State, *, sure: bool = True) -> Entry:
+        """The entry of this attempt, which ends now in this state.
+
+        An end that is not sure gives way to what the worker's main process says of it.
+        """
+        self.ended = True
+        return self._entry(state, self.age, None if sure else self.lease)
+
+    def succeed(self) -> Entry:
+        """The entry of this attempt, should its process not live to tell of its end."""
+        self._noted_as = self.messages.said, self.uid, self.chosen_status
+        self._noted = self._entry(State.SUCCESS, self.age, self.lease)
+        return self._noted
+
+    def is_as_noted(self) -> bool:
+        """Whether it has ended, and what was told of its success stands."""
+        noted = self._noted
+        if noted is None or self._noted_as != (self.messages.said, self.uid, self.chosen_status):
+            return False
+        self.ended = noted.confirm()
+        return self.ended
+
+    def in_progress(self) -> Entry:
+        """The entry of this attempt as it stands."""
+        return self._entry(State.RUNNING, None, self.lease)
+
+    def _entry(self, state: State, duration: float | None, lease: str | None) -> Entry:
+        told = {
+            "uid": self.uid,
+            "status": self._status(state),
+            "start": self.start,
+            "duration": duration,
+            "exception": self.exception,
+            "messages": self.messages.told(),
+            "lease": lease,
+        }
+        if self.lost:
+            told["lost"] = self.lease
+        return entry(self.task, self.request, self.arguments, state, told)
+
+    def _status(self, state: State) -> Status:
+        if state == State.SUCCESS:
+            if self.chosen_status is not None:
+                return self.chosen_status
+            logged = conf().WARNING_FROM_LOGS and self.worst_level >= logging.WARNING
+            return Status.WARNING if logged or self.warned else Status.SUCCESSFUL
+        if state == State.REVOKED and self.worst_level >= logging.ERROR:
+            return Status.ERROR  # it was terminated while it ran
+        return STATUS_OF_STATE[state]
+
+
+def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> Entry:
+    """The entry of an attempt that has been sent and not begun."""
+    told = {"uid": arguments.uid, "status": STATUS_OF_STATE[State.QUEUED]}
+    return entry(task, fields_of(request), arguments, State.QUEUED, told)
+
+
+def notice(task: TaskInfo, celery_id: str, level: int, event: str) -> Entry:
+    """The entry of something that is no task's run but belongs beside them."""
+    run = Run(task, {"id": celery_id}, Arguments(None, None))
+    run.log(level, task.name, event, {})
+    run.exception = event
+    return run.finish(State.FAILURE)
+
+
+def start(run: Run, *, nested: bool = False) -> Run:
+    """Make this run the current one, inside the one that is current where it is nested."""
+    run.outer = current.get() if nested else None
+    current.set(run)
+    return run
+
+
+def running(celery_id: str) -> Run | None:
+    """The current run, if it is this one."""
+    return _if_it_is(celery_id, current.get())
+
+
+def ended(celery_id: str) -> Run | None:
+    """The run that ended last here, if it is this one."""
+    return _if_it_is(celery_id, _ended.get())
+
+
+def end(celery_id: str) -> Run | None:
+    """The current run, if it is this one; from now on the one around it is current again."""
+    if run := running(celery_id):
+        current.set(run.outer)
+        _ended.set(run)
+    return run
+
+
+def _if_it_is(celery_id: str, run: Run | None) -> Run | None:
+    return run if run is None or celery_id == run.celery_id else None
+
+
+@lru_cache
+def _name(name: str) -> str:
+    """A logger's name, of which there are few, no longer than a column's."""
+    return clean_column(name, NAME_LIMIT)
+
+
+def _attributes(given: Mapping[str, object], error: BaseException | None) -> dict[str, Any]:
+    """These attributes in JSON's own types, with what is to be said of an exception."""
+    rules = conf()
+    cleaned: dict[str, Any] = {}
+    if given:
+        cleaned = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean(dict(given))
+    if error is not None:
+        text = ExceptionText.of(error, rules.TEXT_LIMIT)
+        cleaned["exception"] = {
+            "type": text.type,
+            "message": text.message,
+            "traceback": text.traceback,
+        }
+    return cleaned

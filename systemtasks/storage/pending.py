@@ -1,0 +1,117 @@
+"""Entries that wait for their rows, in memory and in the journal, up to a bound."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from systemtasks.conf import conf
+from systemtasks.runs.entries import Entry
+from systemtasks.states import State
+from systemtasks.storage.journal import Journal, Segment
+
+EXPENDABLE = (State.SUCCESS, State.QUEUED)
+"""What goes first where there is no room."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Entries that are written together, and the file that holds them until then."""
+
+    entries: list[Entry] = field(default_factory=list)
+    size: int = 0
+    segment: Segment | None = None
+
+
+class Pending:
+    """Batches, oldest first; the caller sees to it that one thread uses it at once."""
+
+    def __init__(self) -> None:
+        self._journal = Journal()
+        self._batches: deque[Batch] = deque()
+        self._count = 0
+        self._size = 0
+        self.dropped = 0
+        """How many runs there was no room for."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def more_than_one_batch(self) -> bool:
+        """Whether another batch waits than the one that is still being filled."""
+        return len(self._batches) > 1
+
+    def add(self, entry: Entry) -> None:
+        """Take the entry, which is in the journal when this returns."""
+        rules, size = conf(), len(entry.line)
+        while self._count and (
+            self._count >= rules.PENDING_LIMIT or self._size + size > rules.PENDING_BYTES
+        ):
+            self._make_room()
+        last = self._batches[-1] if self._batches else None
+        # A batch whose file is closed takes no more: another file of its own would be forgotten.
+        if last is None or last.segment or len(last.entries) >= rules.BATCH_LIMIT:
+            self._close_last()
+            self._batches.append(last := Batch())
+        self._journal.append(entry.line)
+        last.entries.append(entry)
+        last.size += size
+        self._count += 1
+        self._size += size
+
+    def take(self) -> Batch | None:
+        """The oldest batch, which is the caller's from now on."""
+        if not self._batches:
+            return None
+        if len(self._batches) == 1:
+            self._close_last()
+        batch = self._batches.popleft()
+        self._count -= len(batch.entries)
+        self._size -= batch.size
+        return batch
+
+    def done(self, batch: Batch) -> None:
+        """Forget the batch, all of which is committed; any thread may call this."""
+        if batch.segment is not None:
+            self._journal.release(batch.segment)
+            batch.segment = None
+
+    def tidy(self) -> None:
+        """Leave no empty file behind."""
+        self._journal.tidy()
+
+    def forget(self) -> None:
+        """Close every file without removing it: a forked child must leave them to its parent."""
+        self._journal.forget()
+        for batch in self._batches:
+            if batch.segment is not None:
+                batch.segment.close()
+
+    def orphans(self) -> "list[Segment]":
+        """The files of processes that are gone; each is the caller's from now on."""
+        return list(self._journal.orphans())
+
+    def _close_last(self) -> None:
+        if self._batches:
+            segment = self._journal.rotate()
+            self._batches[-1].segment = self._batches[-1].segment or segment
+
+    def _make_room(self) -> None:
+        """Drop the oldest batch's successes or, where there are none at all, the oldest batch."""
+        self._close_last()
+        for batch in self._batches:
+            kept = [entry for entry in batch.entries if entry.state not in EXPENDABLE]
+            if len(kept) < len(batch.entries):
+                break
+        else:
+            batch, kept = self._batches[0], []
+        lines = [entry.line for entry in kept]
+        self.dropped += len(batch.entries) - len(kept)
+        self._count -= len(batch.entries) - len(kept)
+        self._size -= batch.size
+        batch.entries, batch.size = kept, sum(map(len, lines))
+        self._size += batch.size
+        if not kept:
+            self.done(batch)
+            self._batches.remove(batch)
+        elif batch.segment is not None:
+            batch.segment = self._journal.replace(batch.segment, lines)

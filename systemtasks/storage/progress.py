@@ -1,0 +1,72 @@
+"""Which runs are in progress in this process, and which of them need a row now."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from systemtasks.conf import conf
+from systemtasks.runs.entries import Entry
+from systemtasks.runs.recorder import Run
+
+logger = logging.getLogger(__name__)
+
+CHEAP = 65_536  # bytes of an entry that may well be written once every RUNNING_INTERVAL
+
+
+@dataclass(slots=True)
+class _Row:
+    said: int
+    """How much its run had said when it was written."""
+    next_look: float
+
+
+class InProgress:
+    """The runs in progress; any thread may add and remove, one asks for the entries."""
+
+    def __init__(self) -> None:
+        self._runs: set[Run] = set()
+        self._rows: dict[Run, _Row] = {}
+
+    def add(self, run: Run) -> None:
+        """Watch this run."""
+        self._runs.add(run)
+
+    def remove(self, run: Run) -> None:
+        """Watch this run no longer."""
+        self._runs.discard(run)
+
+    def patience(self, most: float) -> float:
+        """Seconds, `most` at the most, after which entries must be asked for again."""
+        runs = list(self._runs)
+        if any(run not in self._rows for run in runs):
+            return min(most, conf().BATCH_INTERVAL)
+        return min(most, conf().RUNNING_INTERVAL) if runs else most
+
+    def entries(self) -> list[Entry]:
+        """The entries of the runs that have no row yet, or said more than theirs says.
+
+        A run that has only just begun may end before the next batch, and then needs none.
+        """
+        now, runs = time.monotonic(), set(self._runs)
+        self._rows = {run: row for run, row in self._rows.items() if run in runs}
+        due = [
+            run
+            for run in runs
+            if run.age >= conf().BATCH_INTERVAL and not run.ended and self._is_due(run, now)
+        ]
+        return [entry for run in due if (entry := self._entry(run, now))]
+
+    def _is_due(self, run: Run, now: float) -> bool:
+        row = self._rows.get(run)
+        return row is None or (now >= row.next_look and row.said != run.messages.said)
+
+    def _entry(self, run: Run, now: float) -> Entry | None:
+        self._rows[run] = row = _Row(run.messages.said, now)
+        try:
+            entry = run.in_progress()
+        except Exception:
+            # The others' rows must not wait for it.
+            logger.exception("A run in progress is not recorded as such")
+            return None
+        row.next_look += conf().RUNNING_INTERVAL * (1 + len(entry.line) // CHEAP)
+        return entry

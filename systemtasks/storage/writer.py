@@ -1,0 +1,326 @@
+"""The only module that has rows written: in batches, from one thread a process."""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from uuid import uuid4
+
+from django.db import DataError, IntegrityError, connections
+
+from systemtasks.conf import conf
+from systemtasks.runs import recorder
+from systemtasks.runs.entries import Entry
+from systemtasks.runs.messages import log_events
+from systemtasks.runs.recorder import Run
+from systemtasks.runs.records import KnownTask, RunRecord, TaskInfo
+from systemtasks.storage import rows
+from systemtasks.storage.leases import Keeper
+from systemtasks.storage.pending import Batch, Pending
+from systemtasks.storage.progress import InProgress
+from systemtasks.storage.retention import Retention
+
+logger = logging.getLogger(__name__)
+
+NAME = "systemtasks.writer"
+"""The task whose runs report how many runs were dropped. Clients know it by this name."""
+
+LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
+HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two looks for what dead processes left
+
+# Errors that lie in a record, and not in the database or the way to it.
+RECORD_ERRORS = (DataError, IntegrityError, ValueError, TypeError, OverflowError)
+
+
+class Writer:
+    """Takes entries from any thread, and has them written from one of its own."""
+
+    def __init__(self) -> None:
+        self._pending = Pending()
+        self._in_flight: Batch | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with nothing, as a forked child must: its parent writes what is the parent's."""
+        self._pending.forget()
+        if self._in_flight is not None and self._in_flight.segment is not None:
+            self._in_flight.segment.close()
+        self._pending = Pending()
+        self._in_flight = None
+        self._in_progress = InProgress()
+        self._known: list[KnownTask] = []
+        self._keeper = Keeper()
+        self._retention = Retention()
+        self._next_housekeeping = 0.0
+        # Garbage, or a logging handler, may send a task wherever they are called.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
+        self._work = threading.Event()
+        self._due = 0.0  # when what waits is to be written, by the monotonic clock
+        self._given_up = False
+
+    def submit(self, entry: Entry) -> None:
+        """Hand over an entry; takes microseconds and never waits for the database.
+
+        When this returns, the entry is in the journal.
+        """
+        with self._lock:  # itself, since a Condition takes longer
+            self._pending.add(entry)
+            if self._thread is None:
+                self._start()
+        self._wake()
+
+    def watch(self, run: Run) -> None:
+        """Have a row for this run if it is still in progress when the next batch is written."""
+        self._in_progress.add(run)
+        self.start()
+        self._wake()
+
+    def leave(self, run: Run) -> None:
+        """Watch this run no longer."""
+        self._in_progress.remove(run)
+
+    def announce(self, tasks: Sequence[KnownTask]) -> None:
+        """Have a row for each of these tasks, also where none of its runs is known (any more)."""
+        with self._changed:
+            self._known += tasks
+            self._retention.keep(tasks)
+            self._start()
+        self._wake()
+
+    def start(self) -> None:
+        """Have the thread run, which also writes what dead processes left in the journal."""
+        if self._thread is None:
+            with self._changed:
+                self._start()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all is written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
+
+        Returns whether all is.
+        """
+        if self._thread is None:
+            return True
+        self._hurry.set()
+        self._work.set()
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: not self._pending and self._in_flight is None,
+                conf().FLUSH_TIMEOUT if timeout is None else timeout,
+            )
+            self._pending.tidy()
+        self._hurry.clear()
+        self._given_up = not done
+        if not done:
+            left = len(self._pending) + len(self._in_flight.entries if self._in_flight else ())
+            logger.error("The database is away: %d task runs stay in the journal", left)
+        return done
+
+    def flush_at_exit(self) -> None:
+        """Flush, unless the worker's shutdown has already waited in vain."""
+        if not self._given_up:
+            self.flush()
+
+    def _wake(self) -> None:
+        if not self._work.is_set():
+            self._due = time.monotonic() + conf().BATCH_INTERVAL
+            self._work.set()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="systemtasks-writer", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        recorder.current.set(None)  # it is started in a run, and belongs to none
+        while True:
+            try:
+                if self._work.wait(self._in_progress.patience(_housekeeping_interval())):
+                    self._hurry.wait(max(self._due - time.monotonic(), 0.0))
+                self._work.clear()
+                with _no_coroutine():
+                    self._write_pending()
+                    self._keep_house()
+            except Exception:
+                logger.exception("The writer of task runs goes on after an error of its own")
+                time.sleep(LONGEST_PAUSE)
+
+    def _write_pending(self) -> None:
+        in_progress = self._in_progress.entries()
+        while True:
+            with self._changed:
+                batch = self._in_flight = self._pending.take()
+            if batch is None:
+                break
+            # In one transaction, and the ends behind the beginnings.
+            self._write_until_done(_records([*in_progress, *batch.entries]))
+            in_progress = []
+            self._pending.done(batch)
+            with self._changed:
+                self._in_flight = None
+                self._changed.notify_all()
+                # What has come meanwhile waits for its own turn: small batches would cost more.
+                if self._work.is_set() and not self._pending.more_than_one_batch:
+                    break
+        if in_progress:
+            self._write_until_done(_records(in_progress))
+        self._note_dropped()
+
+    def _note_dropped(self) -> None:
+        """Record how many runs are not recorded, if any; only now that there is room again."""
+        with self._changed:
+            dropped, self._pending.dropped = self._pending.dropped, 0
+        if dropped:
+            event = f"{dropped} task runs are not recorded: too many waited for the database"
+            logger.error(event)
+            info = TaskInfo(NAME, "Writes the record of task runs.", conf().EXPIRES_AFTER)
+            self.submit(recorder.notice(info, f"dropped-{uuid4()}", logging.ERROR, event))
+
+    def _write_until_done(self, records: list[RunRecord]) -> None:
+        pause = 0.1
+        since: float | None = None
+        while True:
+            try:
+                self._write_or_split(records)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the records must stay
+                _hang_up()
+                if since is None:
+                    since = time.monotonic()
+                    logger.warning("Task runs wait: the database does not take them (%s)", error)
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                break
+        if since is not None:
+            logger.warning("Task runs are recorded again, after %.1f s", time.monotonic() - since)
+
+    def _write_or_split(self, records: list[RunRecord]) -> None:
+        """Write them; a batch that fails is halved until the bad record stands alone."""
+        try:
+            rows.write(records)
+        except RECORD_ERRORS as error:
+            if len(records) > 1:
+                middle = len(records) // 2
+                self._write_or_split(records[:middle])
+                self._write_or_split(records[middle:])
+                return
+            self._write_bare(records[0], error)
+
+    def _write_bare(self, record: RunRecord, error: Exception) -> None:
+        """Write that it was, and how it ended, but nothing that a task has put into it."""
+        celery_id, name = record.celery_id, record.name
+        logger.error("The run %s of %s is recorded in part: %s", celery_id, name, error)
+        event = f"What this run said cannot be recorded: {type(error).__name__}"
+        bare = replace(
+            record,
+            args=None,
+            kwargs=None,
+            arguments_intact=False,
+            exception=event,
+            messages=log_events([(time.time(), logging.ERROR, name, event, {})]),
+            context="{}",
+        )
+        try:
+            rows.write([bare])
+        except RECORD_ERRORS:
+            logger.exception("The run %s of %s is not recorded", celery_id, name)
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now < self._next_housekeeping and not self._known:
+            return
+        self._next_housekeeping = now + _housekeeping_interval()
+        try:
+            self._keeper.keep()
+            self._announce()
+            if self._retention.delete():
+                self._next_housekeeping = now
+                self._wake()
+        except Exception as error:  # noqa: BLE001 - the database is away, and will be back
+            _hang_up()
+            logger.debug("Not now: %s", error)
+        self._adopt_orphans()
+
+    def _announce(self) -> None:
+        with self._changed:
+            known = list(self._known)
+        if known:
+            try:
+                rows.announce(known)
+            except RECORD_ERRORS:
+                logger.exception("The tasks that have not run yet are not recorded")
+            with self._changed:
+                del self._known[: len(known)]
+
+    def _adopt_orphans(self) -> None:
+        limit = conf().BATCH_LIMIT
+        for segment in self._pending.orphans():
+            try:
+                records = list(segment.records())
+            except OSError as error:
+                logger.warning("%s cannot be read: %s", segment.path, error)
+                segment.close()
+                continue
+            if records:
+                logger.warning("%d task runs of a dead process are recorded now", len(records))
+            for begin in range(0, len(records), limit):
+                self._write_until_done(records[begin : begin + limit])
+            segment.remove()
+
+
+def _records(entries: list[Entry]) -> list[RunRecord]:
+    records = []
+    for entry in entries:
+        try:
+            records.append(entry.record())
+        except Exception:
+            logger.exception("A task run is not recorded: %r", entry.line)
+    return records
+
+
+@contextmanager
+def _no_coroutine() -> Iterator[None]:
+    """Tell Django that this thread runs no coroutine.
+
+    With gevent, a task's `asyncio.run` seems to run in all greenlets of the process, this one
+    among them, and Django refuses them its connections.
+    """
+    if "DJANGO_ALLOW_ASYNC_UNSAFE" in os.environ or not _is_a_greenlet():
+        yield
+        return
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    try:
+        yield
+    finally:
+        os.environ.pop("DJANGO_ALLOW_ASYNC_UNSAFE", None)
+
+
+def _is_a_greenlet() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _hang_up() -> None:
+    """Close this thread's connection, if it lets itself be closed."""
+    with suppress(Exception):
+        connections[conf().DATABASE].close()
+
+
+def _housekeeping_interval() -> float:
+    return min(HOUSEKEEPING_INTERVAL, conf().LEASE / 4)
+
+
+writer = Writer()
+"""This process's writer."""
+
+os.register_at_fork(after_in_child=writer.reset)
+atexit.register(writer.flush_at_exit)

@@ -1,0 +1,277 @@
+"""A task is a run from the moment it is sent, and `.delay()` never notices."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.app.task import Context
+from celery.app.trace import trace_task
+from celery.signals import after_task_publish
+from celery.worker.strategy import proto1_to_proto2  # type: ignore[attr-defined]
+from pytest_django import Settings
+
+from systemtasks.capture.celery import received, signals
+from systemtasks.capture.celery.options import default_info
+from systemtasks.runs import recorder
+from systemtasks.runs.entries import CONTEXT_HEADER
+from systemtasks.runs.records import RunRecord
+from systemtasks.runs.values import moment
+from systemtasks.states import State, Status
+from tests import tasks
+from tests.systemtasks.conftest import MakeTask
+
+DUE = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=[1, 2])
+def app(request: pytest.FixtureRequest) -> Iterator[Celery]:
+    """An app with a broker of its own, in this process."""
+    made = Celery("sender", broker="memory://", set_as_current=False)
+    made.conf.task_protocol = request.param
+    after_task_publish.connect(signals.note_sent, weak=False)
+    with made.connection_for_write() as connection:
+        connection.SimpleQueue("celery").clear()
+    yield made
+    after_task_publish.disconnect(signals.note_sent)
+    made.close()
+
+
+def sent_message(app: Celery) -> Any:
+    with app.connection_for_read() as connection:
+        return connection.SimpleQueue("celery").get(block=False)
+
+
+def tenant() -> dict[str, object]:
+    return {"tenant": 7, "api_key": "hunter2"}
+
+
+def raising() -> dict[str, object]:
+    raise RuntimeError("no request")
+
+
+def nothing() -> None:
+    return None
+
+
+def no_dictionary() -> list[int]:
+    return [7]
+
+
+def too_much() -> dict[str, str]:
+    return {"page": "x" * 5000}
+
+
+def unprintable() -> dict[str, object]:
+    return {"text": "\0\ud800"}
+
+
+def test_sent_task_is_queued(app: Celery, records: list[RunRecord]) -> None:
+    before = datetime.now(UTC)
+    app.send_task(
+        *("tests.succeed", (3,), {"label": "x"}),
+        task_id="id-1",
+        eta=DUE,
+        retries=2,
+        queue="celery",
+    )
+    (record,) = records
+
+    assert (record.celery_id, record.attempt) == ("id-1", 3)
+    assert (record.state, record.status) == (State.QUEUED, Status.UNKNOWN)
+    assert (record.name, record.description) == ("tests.succeed", "Say hello.")
+    assert (record.args, record.kwargs, record.arguments_intact) == ("[3]", '{"label":"x"}', True)
+    assert record.queue == "celery"
+    assert record.eta_timestamp == DUE
+    assert record.expires == DUE + timedelta(days=30)
+    assert record.sent_timestamp
+    assert before <= record.sent_timestamp <= datetime.now(UTC)
+    assert (record.start_timestamp, record.finish_timestamp, record.worker) == (None, None, "")
+
+
+def test_sender_and_family_are_known(records: list[RunRecord]) -> None:
+    app = Celery("sender", broker="memory://", set_as_current=False)
+    message = app.amqp.as_task_v2(
+        "id-1", "tests.succeed", parent_id="father", root_id="adam", origin="web@host"
+    )
+    signals.note_sent(sender="tests.succeed", headers=message.headers, body=message.body)
+
+    (record,) = records
+    assert (record.sender, record.parent_id, record.root_id) == ("web@host", "father", "adam")
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_beat_is_known_as_the_sender(records: list[RunRecord], stamped: bool) -> None:
+    app = Celery("sender", broker="memory://", set_as_current=False)
+    message = app.amqp.as_task_v2("id-1", "tests.succeed", origin="gen42@host")
+    headers = {**message.headers, "celery_beat_task": True}
+    if stamped:
+        signals.stamp(headers=headers)
+    signals.note_sent(sender="tests.succeed", headers=headers, body=message.body)
+
+    (record,) = records
+    assert record.sender == "celerybeat@host"
+
+
+@pytest.mark.parametrize("app", [2], indirect=True)  # protocol 1 knows no parents
+@pytest.mark.parametrize(("parent", "kept"), [("father", "father"), (None, "")])
+def test_retry_has_the_parent_of_the_first_attempt(
+    app: Celery, records: list[RunRecord], parent: str | None, kept: str
+) -> None:
+    @app.task(name="tests.retrying", bind=True, shared=False)
+    def retrying(self: Any) -> None:
+        raise self.retry()
+
+    first = {"id": "id-1", "root_id": "adam", "parent_id": parent, "retries": 0}
+    trace_task(retrying, "id-1", (), {}, request=first, app=app)
+    context = Context(sent_message(app).headers)
+    second = (
+        received.attempt(default_info("tests.retrying"), vars(context), (), {})
+        .finish(State.SUCCESS)
+        .record()
+    )
+    queued, first_attempt = records
+
+    assert (queued.attempt, queued.parent_id, queued.root_id) == (2, kept, "adam")
+    assert (second.attempt, second.parent_id, second.root_id) == (2, kept, "adam")
+    assert first_attempt.parent_id == kept
+
+
+def test_message_carries_when_it_was_sent_and_in_which_context(
+    app: Celery, records: list[RunRecord], settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.tenant"}
+    app.send_task("tests.succeed")
+    headers = sent_message(app).headers
+
+    assert records[0].context == '{"tenant":7,"api_key":"********"}'
+    assert moment(headers["systemtasks_sent"]) == records[0].sent_timestamp
+    assert headers["systemtasks_context"] == records[0].context
+
+
+def test_worker_knows_what_the_sender_did(
+    app: Celery, records: list[RunRecord], settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.tenant"}
+    app.send_task("tests.succeed", (3,))
+    message = sent_message(app)
+    context = message.headers
+    if app.conf.task_protocol == 1:
+        _, context, *_ = proto1_to_proto2(message, message.payload)
+    run = received.attempt(default_info("tests.succeed"), vars(Context(context)), (3,), {})
+    record = run.finish(State.SUCCESS).record()
+
+    assert (record.sent_timestamp, record.context) == (
+        records[0].sent_timestamp,
+        records[0].context,
+    )
+
+
+def test_context_that_cannot_be_printed_is_made_storable(
+    app: Celery, records: list[RunRecord], settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.unprintable"}
+    app.send_task("tests.succeed")
+
+    assert json.loads(records[0].context) == {"text": "\N{REPLACEMENT CHARACTER}" * 2}
+
+
+@pytest.mark.parametrize("said", ["raising", "no_dictionary", "too_much"])
+def test_context_that_makes_no_sense_is_left_out_and_logged(
+    app: Celery,
+    records: list[RunRecord],
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    said: str,
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.{said}"}
+    app.send_task("tests.succeed")
+
+    assert records[0].context == "{}"
+    assert records[0].sent_timestamp
+    assert "Signal handler <function stamp" in caplog.text
+
+
+def test_sender_may_have_no_context(
+    app: Celery, records: list[RunRecord], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.SYSTEMTASKS = {"SENDER_CONTEXT": f"{__name__}.nothing"}
+    app.send_task("tests.succeed")
+
+    assert records[0].context == "{}"
+    assert CONTEXT_HEADER not in sent_message(app).headers
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "said", ["[1]", "7", "{", "\x00", '{"a": "\\u0000"}', f'{{"a": "{4096 * "a"}"}}', 7, None]
+)
+def test_context_of_a_foreign_sender_is_an_object_or_left_out(
+    records: list[RunRecord], said: object
+) -> None:
+    headers = {"id": "id-1", CONTEXT_HEADER: said}
+    signals.note_sent(sender="tests.succeed", headers=headers, body=((), {}, {}))
+
+    assert records[0].context == "{}"
+
+
+def test_unknown_task_is_queued_too(app: Celery, records: list[RunRecord]) -> None:
+    app.send_task("elsewhere.task")
+
+    assert (records[0].name, records[0].description) == ("elsewhere.task", "")
+
+
+def test_task_that_wants_no_record_is_not_queued(
+    app: Celery, records: list[RunRecord], make_task: MakeTask
+) -> None:
+    app.send_task(make_task(lambda: None, systemtasks_record=False).name)
+    app.send_task(make_task(lambda: None, systemtasks_save_on_success=False).name)
+
+    assert records == []
+
+
+def test_sending_may_be_left_unrecorded(
+    app: Celery, records: list[RunRecord], settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {"RECORD_SENDING": False}
+    app.send_task("tests.succeed")
+
+    assert records == []
+
+
+def test_run_due_at_the_end_of_time_never_expires(app: Celery, records: list[RunRecord]) -> None:
+    app.send_task("tests.succeed", eta=datetime.max.replace(tzinfo=UTC))
+
+    assert records[0].expires is None
+
+
+@pytest.mark.parametrize("breaks", ["runs.recorder.queued", "capture.celery.signals.writer.submit"])
+def test_recording_that_fails_does_not_reach_the_sender(
+    app: Celery,
+    records: list[RunRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    breaks: str,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(f"systemtasks.{breaks}", broken)
+    app.send_task("tests.succeed", (3,), task_id="id-1")
+
+    assert sent_message(app).headers
+    assert "Signal handler <function note_sent" in caplog.text
+    assert records == []
+
+
+@pytest.mark.parametrize("body", [None, 7, "text", [], ((), {})])
+def test_odd_bodies_are_queued_without_arguments_or_not_at_all(
+    records: list[RunRecord], body: object
+) -> None:
+    signals.note_sent(sender="tests.succeed", headers={"id": "id-1"}, body=body)
+
+    assert [record.celery_id for record in records] == ["id-1"]
+    assert recorder.current.get() is None
+    assert tasks.succeed.name == records[0].name

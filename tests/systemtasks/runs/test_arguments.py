@@ -1,0 +1,127 @@
+"""A run's arguments are kept as JSON, and it is known whether they are the very ones."""
+
+import json
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pytest_django import Settings
+
+from systemtasks.runs.arguments import arguments
+from systemtasks.runs.records import TaskInfo
+
+INFO = TaskInfo(name="shop.charge")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "kept"),
+    [
+        ((), {}, ("[]", "{}")),
+        ((1, "two", True, None), {}, ('[1,"two",true,null]', "{}")),
+        ([2**63 - 1, -(2**63) + 1], {}, (f"[{2**63 - 1},{-(2**63) + 1}]", "{}")),
+        ((1, "two"), {"three": [3]}, ('[1,"two"]', '{"three":[3]}')),
+        (("\\u0000",), {}, ('["\\\\u0000"]', "{}")),
+        (("ünïcödé \N{PILE OF POO}",), {}, ('["ünïcödé \N{PILE OF POO}"]', "{}")),
+        ((1.5,), {}, ("[1.5]", "{}")),
+    ],
+)
+def test_arguments_are_kept_and_intact(args: Any, kwargs: Any, kept: tuple[str, str]) -> None:
+    found = arguments(INFO, args, kwargs)
+
+    assert (found.args, found.kwargs, found.intact) == (*kept, True)
+
+
+class Size(IntEnum):
+    """An enumeration that JSON would take for a number."""
+
+    LARGE = 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a\0b",
+        "\ud800",
+        2**64,
+        2**63,
+        float("nan"),
+        (1, 2),
+        Size.LARGE,
+        UUID(int=1),
+        timedelta(1),
+        b"bytes",
+    ],
+    ids=repr,
+)
+def test_argument_that_json_or_postgres_does_not_take_is_kept_but_not_intact(value: object) -> None:
+    found = arguments(INFO, (value,), {})
+
+    assert len(json.loads(found.args or "")) == 1
+    assert "\\u0000" not in (found.args or "")
+    assert not found.intact
+
+
+def test_secret_arguments_are_masked_and_not_intact() -> None:
+    found = arguments(INFO, [], {"password": "hunter2"})
+
+    assert (found.kwargs, found.intact) == ('{"password":"********"}', False)
+
+
+def test_secret_position_is_masked_and_not_intact() -> None:
+    found = arguments(TaskInfo("shop.pay", masked_positions=(1,)), ["a", "hunter2"], {})
+
+    assert (found.args, found.intact) == ('["a","********"]', False)
+
+
+def test_long_text_is_cut_and_the_other_arguments_are_kept() -> None:
+    found = arguments(INFO, ["x" * 20_000, "shop"], {"password": "hunter2", "page": 7})
+
+    assert json.loads(found.args or "") == ["x" * 4096 + "… (15904 more characters)", "shop"]
+    assert json.loads(found.kwargs or "") == {"password": "********", "page": 7}
+    assert not found.intact
+
+
+def test_several_long_texts_are_cut_shorter() -> None:
+    found = arguments(INFO, ["x" * 20_000] * 10, {})
+
+    assert json.loads(found.args or "") == ["x" * 512 + "… (19488 more characters)"] * 10
+
+
+def test_text_of_nearly_all_that_is_kept_is_intact() -> None:
+    found = arguments(INFO, ["x" * 10_000], {"page": 7})
+
+    assert found.intact
+
+
+def test_masked_position_stays_masked_where_others_are_cut() -> None:
+    found = arguments(TaskInfo("shop.pay", masked_positions=(1,)), ["x" * 20_000, "hunter2"], {})
+
+    assert "hunter2" not in (found.args or "")
+
+
+def test_name_is_not_cut_before_it_is_known_to_be_secret(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 150}
+    name = "what_the_customer_calls_their_own_password"
+    info = TaskInfo("shop.pay", masked=frozenset([name.replace("password", "pin")]))
+    for hidden in (name, *info.masked):
+        found = arguments(info, ["x" * 200], {hidden: "hunter2"})
+
+        assert json.loads(found.kwargs or "") == {hidden: "********"}
+        assert "more characters" in (found.args or "")
+
+
+def test_large_arguments_are_left_out(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 100}
+    found = arguments(INFO, [*range(100)], {"page": 7})
+
+    assert json.loads(found.args or "") == ["(left out: these arguments take more than 100 bytes)"]
+    assert (found.kwargs, found.intact) == ("{}", False)
+
+
+def test_arguments_can_be_left_out(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {"RECORD_ARGUMENTS": False}
+    found = arguments(INFO, [1], {})
+
+    assert (found.args, found.kwargs, found.intact) == (None, None, False)

@@ -1,0 +1,155 @@
+"""What waits for the database is bounded, in memory and on disk, and the oldest goes first."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from systemtasks.runs.entries import Entry
+from systemtasks.runs.reading import read
+from systemtasks.states import State, Status
+from systemtasks.storage.pending import Pending
+from tests.systemtasks.entries import entry
+
+
+@pytest.fixture(autouse=True)
+def folder(settings: Settings, tmp_path: Path) -> Path:
+    settings.SYSTEMTASKS = {"JOURNAL_DIR": str(tmp_path), "PENDING_LIMIT": 6, "BATCH_LIMIT": 2}
+    return tmp_path
+
+
+@pytest.fixture
+def pending() -> Iterator[Pending]:
+    made = Pending()
+    yield made
+    made.forget()
+
+
+def success(number: int, **changes: Any) -> Entry:
+    return entry(f"success {number}", **changes)
+
+
+def failure(number: int) -> Entry:
+    return entry(f"failure {number}", state=State.FAILURE, status=Status.ERROR)
+
+
+def queued(number: int) -> Entry:
+    return entry(f"queued {number}", state=State.QUEUED, status=Status.UNKNOWN)
+
+
+def add(pending: Pending, *entries: Entry) -> None:
+    for one in entries:
+        pending.add(one)
+
+
+def on_disk(folder: Path) -> list[str]:
+    lines = [line for path in sorted(folder.iterdir()) for line in path.read_bytes().splitlines()]
+    return sorted(read(line).celery_id for line in lines)
+
+
+def drained(pending: Pending) -> list[str]:
+    """What is taken, batch by batch, each of which is on disk until it is done."""
+    taken = []
+    while batch := pending.take():
+        taken += [one.record().celery_id for one in batch.entries]
+        pending.done(batch)
+    return taken
+
+
+def test_batches_are_taken_oldest_first_and_leave_no_file(pending: Pending, folder: Path) -> None:
+    add(pending, *map(success, range(5)))
+    assert len(pending) == 5
+    assert on_disk(folder) == [f"success {number}" for number in range(5)]
+    first = pending.take()
+
+    assert first
+    assert [one.record().celery_id for one in first.entries] == ["success 0", "success 1"]
+    assert len(pending) == 3
+    pending.done(first)
+    assert on_disk(folder) == ["success 2", "success 3", "success 4"]
+    assert drained(pending) == ["success 2", "success 3", "success 4"]
+    assert (on_disk(folder), pending.dropped, len(pending)) == ([], 0, 0)
+    pending.tidy()
+    assert list(folder.iterdir()) == []
+
+
+def test_oldest_successes_go_first_and_their_entries_with_them(
+    pending: Pending, folder: Path
+) -> None:
+    add(pending, failure(0), success(1), queued(2), success(3), success(4), failure(5))
+    add(pending, success(6))
+    assert pending.dropped == 1
+    kept = ["failure 0", "queued 2", "success 3", "success 4", "failure 5", "success 6"]
+    assert on_disk(folder) == sorted(kept)
+    add(pending, failure(7), failure(8))
+
+    kept = ["failure 0", "success 4", "failure 5", "success 6", "failure 7", "failure 8"]
+    assert pending.dropped == 3
+    assert len(pending) == 6
+    assert on_disk(folder) == sorted(kept)
+    assert drained(pending) == kept
+    assert on_disk(folder) == []
+
+
+def test_without_any_success_the_oldest_batch_goes(pending: Pending, folder: Path) -> None:
+    add(pending, *map(failure, range(7)))
+
+    assert pending.dropped == 2
+    assert on_disk(folder) == [f"failure {number}" for number in range(2, 7)]
+    assert drained(pending) == [f"failure {number}" for number in range(2, 7)]
+
+
+def test_bytes_are_bounded_too(pending: Pending, folder: Path, settings: Settings) -> None:
+    size = len(success(0).line)
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 100}
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_BYTES": 5 * size}
+    add(pending, *map(success, range(9)))
+
+    assert len(pending) + pending.dropped == 9
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 5 * size
+    assert len(pending) >= 4
+    assert drained(pending) == [f"success {number}" for number in range(pending.dropped, 9)]
+    assert on_disk(folder) == []
+
+
+def test_one_run_that_is_larger_than_the_bound_is_kept(
+    pending: Pending, settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_BYTES": 1000}
+    add(pending, success(0), failure(1), success(2, exception="x" * 5000))
+
+    assert drained(pending) == ["success 2"]
+    assert pending.dropped == 2
+
+
+def test_half_full_batch_whose_successes_went_leaves_no_file_behind(
+    pending: Pending, folder: Path, settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "BATCH_LIMIT": 10, "PENDING_LIMIT": 3}
+    add(pending, failure(0), success(1), failure(2))
+    add(pending, failure(3))
+    assert on_disk(folder) == ["failure 0", "failure 2", "failure 3"]
+
+    assert drained(pending) == ["failure 0", "failure 2", "failure 3"]
+    assert on_disk(folder) == []
+
+
+def test_disk_that_fails_keeps_the_bound_and_loses_nothing_of_it(
+    pending: Pending, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(pending, success(0), failure(1), success(2))
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    add(pending, failure(3), failure(4), failure(5), failure(6))
+    monkeypatch.undo()
+    add(pending, failure(7))
+
+    assert pending.dropped == 2
+    assert drained(pending) == [f"failure {number}" for number in (1, 3, 4, 5, 6, 7)]
+    assert on_disk(folder) == []

@@ -1,0 +1,632 @@
+"""An attempt's row goes from queued to running to finished, whoever writes first."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise, permutations
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from django.db import connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.runs.records import KnownTask, RunRecord
+from systemtasks.states import State, Status
+from systemtasks.storage import rows
+from tests.systemtasks.conftest import another_connection
+from tests.systemtasks.entries import NOON, record
+from tests.waiting import eventually
+
+LEASE = str(UUID(int=1))
+OTHER = str(UUID(int=2))
+LATER = NOON + timedelta(minutes=1)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _no_task_is_known() -> None:
+    rows._known.clear()
+
+
+def said(*events: str) -> str:
+    return orjson.dumps([{"event": event} for event in events]).decode()
+
+
+def queued(celery_id: str = "id-1", **changes: Any) -> RunRecord:
+    values: dict[str, Any] = {
+        "state": State.QUEUED,
+        "status": Status.UNKNOWN,
+        "worker": "",
+        "messages": "[]",
+        "start_timestamp": None,
+        "finish_timestamp": None,
+        "wait": None,
+        "duration": None,
+    }
+    return record(celery_id, **{**values, **changes})
+
+
+def running(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+    values: dict[str, Any] = {
+        "state": State.RUNNING,
+        "status": Status.UNKNOWN,
+        "messages": said("Begun"),
+        "finish_timestamp": None,
+        "duration": None,
+        "expires": start + timedelta(days=30),
+        "lease": LEASE,
+    }
+    return record(celery_id, start=start, **{**values, **changes})
+
+
+def finished(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+    return record(celery_id, start=start, **{"messages": said("Begun", "Done"), **changes})
+
+
+def unsure(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+    """What a process says that hears of a run's end, and not of its cause."""
+    values: dict[str, Any] = {
+        "state": State.FAILURE,
+        "status": Status.ERROR,
+        "exception": "SystemExit: 3",
+        "messages": said("Begun", "SystemExit: 3"),
+        "lease": LEASE,
+    }
+    return record(celery_id, start=start, **{**values, **changes})
+
+
+def lost(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+    """What the main process says of that end; it took the run a moment before its child began."""
+    taken = start - timedelta(milliseconds=2)
+    values: dict[str, Any] = {
+        "state": State.FAILURE,
+        "status": Status.ERROR,
+        "exception": "WorkerLostError: 9",
+        "messages": said("WorkerLostError: 9"),
+        "lost": LEASE,
+        "finish_timestamp": start + timedelta(seconds=2),
+    }
+    return record(celery_id, start=taken, **{**values, **changes})
+
+
+def events(of: TaskRun | SystemTask) -> list[str]:
+    return [message["event"] for message in of.messages]
+
+
+def stored() -> tuple[list[Any], list[Any]]:
+    """Every row, but for what the database's clock and sequence have given it."""
+    runs = [dict(run) for run in TaskRun.objects.order_by("celery_id", "attempt").values()]
+    for run in runs:
+        del run["id"], run["seen_timestamp"]
+    return runs, [dict(task) for task in SystemTask.objects.order_by("uuid").values()]
+
+
+def let_pass(seconds: float) -> None:
+    """Have the last sign of life of every run be as long ago."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE systemtasks_taskrun SET seen_timestamp = now() - make_interval(secs => %s) "
+            "WHERE seen_timestamp IS NOT NULL",
+            [seconds],
+        )
+
+
+def reap_what_began() -> None:
+    rows.write([running()])
+    let_pass(61)
+    assert rows.reap(60) == 1
+
+
+# From queued to running to finished.
+
+
+def test_sent_task_is_a_queued_run_of_a_task_that_has_not_run_yet() -> None:
+    rows.write([queued(sender="web@1", context='{"user": 7}')])
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.state, run.status, run.start_timestamp) == ("queued", "unknown", None)
+    assert (run.sender, run.context) == ("web@1", {"user": 7})
+    assert run.system_task == task
+    assert (task.status, task.duration) == ("unknown", 0)
+    assert events(task) == ["Task has not been run yet."]
+
+
+def test_running_run_is_a_row_that_says_who_answers_for_it() -> None:
+    rows.write([running()])
+    run = TaskRun.objects.get()
+
+    assert (run.state, str(run.lease), events(run)) == ("running", LEASE, ["Begun"])
+    assert run.seen_timestamp
+    assert events(SystemTask.objects.get()) == ["Task has not been run yet."]
+
+
+@pytest.mark.parametrize("order", list(permutations([queued(), running(), finished()])))
+@pytest.mark.parametrize("together", [True, False])
+def test_finished_run_stands_whatever_the_order_of_arrival(
+    order: Sequence[RunRecord], together: bool
+) -> None:
+    for batch in [order] if together else [[one] for one in order]:
+        rows.write(batch)
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.state, events(run), run.lease) == ("success", ["Begun", "Done"], None)
+    assert run.seen_timestamp is None
+    assert (task.status, events(task)) == ("successful", ["Begun", "Done"])
+
+
+def test_running_run_says_more_as_it_goes_on() -> None:
+    rows.write([running()])
+    rows.write([running(messages=said("Begun", "Half-way"))])
+
+    assert events(TaskRun.objects.get()) == ["Begun", "Half-way"]
+
+
+def test_replayed_records_change_nothing() -> None:
+    old, new = finished("old"), finished("new", start=LATER, status=Status.WARNING)
+    rows.write([queued("old"), old, new, lost("gone", start=LATER)])
+    before = stored()
+    rows.write([queued("old"), old])
+    rows.write([lost("gone", start=LATER), new])
+
+    assert stored() == before
+
+
+# Redelivered: the same Celery id and attempt runs again.
+
+
+def test_redelivered_run_replaces_the_one_that_was_cut_short() -> None:
+    rows.write([running()])
+    rows.write([running(start=LATER, lease=OTHER, messages=said("Begun again"))])
+    run = TaskRun.objects.get()
+
+    assert (run.start_timestamp, str(run.lease)) == (LATER, OTHER)
+    assert events(run) == ["Begun again"]
+
+
+def test_redelivered_run_is_running_again_after_its_first_end() -> None:
+    rows.write([finished(state=State.REJECTED, status=Status.WARNING)])
+    rows.write([running(start=LATER)])
+
+    assert TaskRun.objects.get().state == "running"
+    assert SystemTask.objects.get().status == "warning"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_first_end_of_a_run_that_runs_again_counts_for_its_task_alone(together: bool) -> None:
+    records = [running(start=LATER), finished()]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+
+    assert TaskRun.objects.get().start_timestamp == LATER
+    assert SystemTask.objects.get().status == "successful"
+
+
+def test_replaced_task_moves_its_run_to_the_new_name() -> None:
+    rows.write([finished(state=State.IGNORED, status=Status.UNKNOWN)])
+    rows.write([finished(start=LATER, name="shop.refund")])
+
+    assert TaskRun.objects.get().system_task.name == "shop.refund"
+    assert set(SystemTask.objects.values_list("name", flat=True)) == {"shop.charge", "shop.refund"}
+
+
+# Ends that only the main process knows, and ends that are not sure.
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_main_process_closes_what_a_child_had_begun_and_keeps_its_messages(together: bool) -> None:
+    records = [running(), lost()]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.state, run.status, run.exception) == ("failure", "error", "WorkerLostError: 9")
+    assert events(run) == ["Begun", "WorkerLostError: 9"]
+    assert (run.start_timestamp, run.duration) == (NOON, 2.0)
+    assert (run.lease, run.seen_timestamp) == (None, None)
+    assert (task.status, events(task), task.duration) == ("error", events(run), 2.0)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_child_began_even_if_the_main_process_did_not_hear_when(together: bool) -> None:
+    records = [running(), lost(start=LATER)]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+
+    assert TaskRun.objects.get().start_timestamp == NOON
+    assert events(TaskRun.objects.get()) == ["Begun", "WorkerLostError: 9"]
+
+
+def test_main_process_closes_no_run_of_another_worker() -> None:
+    rows.write([running(start=LATER, lease=OTHER)])
+    rows.write([lost()])
+
+    assert TaskRun.objects.get().state == "running"
+
+
+def test_main_process_alone_makes_the_row_where_the_child_wrote_none() -> None:
+    rows.write([queued()])
+    rows.write([lost()])
+
+    assert (TaskRun.objects.get().state, SystemTask.objects.get().status) == ("failure", "error")
+
+
+def test_success_that_is_not_saved_has_a_row_only_while_it_is_in_progress() -> None:
+    rows.write([running()])
+    assert TaskRun.objects.get().state == "running"
+    rows.write([finished(save_run=False)])
+
+    assert not TaskRun.objects.exists()
+    assert SystemTask.objects.get().status == "successful"
+
+
+def test_unsaved_success_of_a_killed_child_counts_for_its_task() -> None:
+    rows.write([finished(save_run=False, lease=LEASE)])
+
+    assert not TaskRun.objects.exists()
+    assert SystemTask.objects.get().status == "successful"
+
+
+@pytest.mark.parametrize("order", list(permutations([finished(), lost()])))
+@pytest.mark.parametrize("together", [True, False])
+def test_end_that_the_child_knew_stands(order: Sequence[RunRecord], together: bool) -> None:
+    for batch in [order] if together else [[one] for one in order]:
+        rows.write(batch)
+
+    assert (TaskRun.objects.get().state, SystemTask.objects.get().status) == (
+        "success",
+        "successful",
+    )
+
+
+def test_end_that_the_child_knew_stands_for_its_uid_alone() -> None:
+    rows.write([finished(uid="ldap")])
+    rows.write([lost()])
+
+    assert SystemTask.objects.get().uid == "ldap"
+
+
+@pytest.mark.parametrize("sure", [finished(exception="WorkerLostError: 9"), lost()])
+@pytest.mark.parametrize("unsure_first", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+def test_unsure_end_gives_way_to_a_sure_one_and_never_the_other_way(
+    sure: RunRecord, unsure_first: bool, together: bool
+) -> None:
+    records = [unsure(), sure] if unsure_first else [sure, unsure()]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.exception, run.lease) == ("WorkerLostError: 9", None)
+    assert (run.status, events(run)) == (task.status, events(task))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_main_process_that_writes_while_its_child_does_has_the_last_word() -> None:
+    def tell() -> None:
+        rows.write([lost()])
+        connection.close()
+
+    def waiting() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+            return bool(cursor.fetchone()[0])
+
+    main_process = Thread(target=tell)
+    with transaction.atomic():
+        rows.write([unsure()])
+        main_process.start()
+        assert eventually(waiting)
+    main_process.join(30)
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.exception, run.lease) == ("WorkerLostError: 9", None)
+    assert (run.status, events(run)) == (task.status, events(task))
+
+
+def test_unsure_end_stands_alone() -> None:
+    rows.write([running()])
+    rows.write([unsure()])
+
+    assert (TaskRun.objects.get().exception, SystemTask.objects.get().status) == (
+        "SystemExit: 3",
+        "error",
+    )
+
+
+def test_unsure_end_is_not_reopened_by_its_own_run() -> None:
+    rows.write([unsure()])
+    rows.write([running()])
+    rows.renew(LEASE)
+
+    assert TaskRun.objects.get().state == "failure"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_that_is_sent_waits_for_nobody_who_works_on_its_task() -> None:
+    rows.write([finished("done")])
+    rows._known.clear()
+
+    with (
+        another_connection("UPDATE systemtasks_systemtask SET status = 'error'"),
+        transaction.atomic(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
+        rows.write([queued("sent")])
+    assert TaskRun.objects.count() == 2
+
+
+# Leases.
+
+
+def test_run_whose_worker_is_gone_is_ended_once_with_its_last_sign_of_life() -> None:
+    rows.write([running(worker="celery@host")])
+    let_pass(61)
+    seen = TaskRun.objects.get().seen_timestamp
+    assert rows.reap(60) == 1
+    assert rows.reap(60) == 0
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert seen
+    moment = f"{seen:%Y-%m-%dT%H:%M:%SZ}"
+    event = f"The worker celery@host is gone: its last sign of life was at {moment}"
+    assert (run.state, run.status, run.exception) == ("failure", "error", event)
+    assert events(run) == ["Begun", event]
+    last = run.messages[-1]
+    assert (last["log_level"], last["logger"]) == ("error", "shop.charge")
+    assert last["attributes"] == {"worker": "celery@host", "last_sign_of_life": moment}
+    assert datetime.fromisoformat(last["timestamp"]) <= datetime.now(UTC) + timedelta(minutes=1)
+    assert (task.status, task.messages, task.start_timestamp) == ("error", run.messages, NOON)
+    assert run.finish_timestamp == task.finish_timestamp == max(seen, NOON)
+    assert run.expires == task.expires == run.finish_timestamp + timedelta(days=30)
+
+
+def test_runs_of_living_workers_and_what_has_ended_are_not_reaped() -> None:
+    rows.write([running("alive"), unsure("ended"), queued("waiting"), finished("done")])
+    before = stored()
+    let_pass(59)
+
+    assert rows.reap(60) == 0
+    assert stored() == before
+
+
+def test_reaper_does_not_overwrite_what_a_later_run_says_of_its_task() -> None:
+    rows.write([running("gone"), finished("later", start=LATER)])
+    let_pass(61)
+
+    assert rows.reap(60) == 1
+    assert SystemTask.objects.get().status == "successful"
+
+
+def test_worker_that_is_alive_after_all_has_its_runs_back_as_they_were() -> None:
+    rows.write([running()])
+    before, _ = stored()
+    let_pass(61)
+    rows.reap(60)
+    rows.renew(LEASE)
+    after, _ = stored()
+
+    assert after == before
+    assert rows.reap(60) == 0
+
+
+def test_lease_is_renewed_for_its_own_running_runs_alone() -> None:
+    rows.write([running("mine"), running("theirs", lease=OTHER), unsure("ended"), queued("sent")])
+    let_pass(61)
+    rows.renew(LEASE)
+
+    assert rows.reap(60) == 1
+    assert set(TaskRun.objects.values_list("celery_id", "state")) == {
+        *(("mine", "running"), ("theirs", "failure"), ("ended", "failure"), ("sent", "queued")),
+    }
+
+
+def test_run_that_ends_after_it_was_reaped_is_corrected() -> None:
+    reap_what_began()
+    rows.write([finished()])
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.state, run.exception, events(run)) == ("success", "", ["Begun", "Done"])
+    assert (task.status, events(task)) == ("successful", ["Begun", "Done"])
+    rows.renew(LEASE)
+    assert TaskRun.objects.get().state == "success"
+
+
+def test_run_that_goes_on_after_it_was_reaped_is_running_again() -> None:
+    reap_what_began()
+    rows.write([running(messages=said("Begun", "Still here"))])
+    run = TaskRun.objects.get()
+
+    assert (run.state, run.exception) == ("running", "")
+    assert (run.finish_timestamp, events(run)) == (None, ["Begun", "Still here"])
+
+
+# Tasks that have not run yet.
+
+
+def test_announced_tasks_have_not_run_yet() -> None:
+    rows.announce([KnownTask("shop.charge", "ldap", "Charge."), KnownTask("shop.refund")])
+    task = SystemTask.objects.get(uid="ldap")
+
+    assert (task.full_name, task.description) == ("shop.charge:ldap", "Charge.")
+    assert (task.status, task.expires) == ("unknown", None)
+    assert events(task) == ["Task has not been run yet."]
+    assert SystemTask.objects.count() == 2
+
+
+@pytest.mark.parametrize("uid", ["", "ldap"])
+def test_announcing_overwrites_nothing(uid: str) -> None:
+    rows.write([finished(uid=uid)])
+    before = stored()
+    rows.announce([KnownTask("shop.charge", uid, "Another description.")])
+
+    assert stored() == before
+
+
+def test_task_that_is_known_by_its_uids_is_not_announced_without_one() -> None:
+    rows.write([finished(uid="ldap")])
+    rows.announce([KnownTask("shop.charge"), KnownTask("shop.charge", "saml")])
+
+    assert set(SystemTask.objects.values_list("uid", flat=True)) == {"ldap", "saml"}
+
+
+def test_task_that_never_ran_gives_way_to_any_run_even_one_that_started_before() -> None:
+    rows.announce([KnownTask("shop.charge")])
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    rows.write([finished(start=long_ago)])
+
+    assert SystemTask.objects.get().start_timestamp == long_ago
+
+
+def test_task_that_never_ran_gives_way_to_a_run_that_was_reaped() -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    rows.announce([KnownTask("shop.charge")])
+    rows.write([running(start=long_ago)])
+    let_pass(61)
+    rows.reap(60)
+
+    assert SystemTask.objects.get().status == "error"
+
+
+def test_ignored_run_is_not_taken_for_a_task_that_never_ran() -> None:
+    rows.write([finished(state=State.IGNORED, status=Status.UNKNOWN)])
+    rows.write([finished("older", start=NOON - timedelta(days=1))])
+
+    assert SystemTask.objects.get().status == "unknown"
+
+
+# What a task says of itself.
+
+
+def test_uid_that_a_task_sets_moves_its_run_and_leaves_nothing_behind() -> None:
+    rows.write([queued()])
+    rows.write([running(uid="ldap")])
+    assert TaskRun.objects.get().system_task.uid == "ldap"
+    rows.write([finished(uid="ldap")])
+
+    assert SystemTask.objects.get().uid == TaskRun.objects.get().system_task.uid == "ldap"
+    rows.write([queued("next")])
+    assert set(SystemTask.objects.values_list("uid", flat=True)) == {"", "ldap"}
+
+
+@pytest.mark.parametrize("other", [finished("other"), queued("other")])
+def test_row_that_stands_for_other_runs_stays_when_one_moves(other: RunRecord) -> None:
+    rows.write([other])
+    rows.write([finished(uid="ldap")])
+
+    assert set(SystemTask.objects.values_list("uid", flat=True)) == {"", "ldap"}
+
+
+def test_run_that_is_not_saved_is_told_by_its_task_alone() -> None:
+    rows.write([finished(save_run=False)])
+
+    assert not TaskRun.objects.exists()
+    assert SystemTask.objects.get().status == "successful"
+
+
+def test_task_that_was_deleted_is_made_anew() -> None:
+    rows.write([queued()])
+    SystemTask.objects.all().delete()
+    rows.write([finished(), running("id-2")])
+
+    assert TaskRun.objects.count() == 2
+
+
+# Any order, any batches.
+
+
+def batches(records: Sequence[RunRecord], cuts: set[int]) -> list[Sequence[RunRecord]]:
+    bounds = [0, *sorted(cut for cut in cuts if 0 < cut < len(records)), len(records)]
+    return [records[begin:end] for begin, end in pairwise(bounds)]
+
+
+def write_anew(records: Sequence[RunRecord], cuts: set[int]) -> None:
+    TaskRun.objects.all().delete()
+    SystemTask.objects.all().delete()
+    rows._known.clear()
+    for batch in batches(records, cuts):
+        rows.write(batch)
+
+
+cuts = st.sets(st.integers(1, 12))
+database = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20
+)
+
+
+@database
+@given(st.data(), cuts)
+def test_any_order_and_any_batches_of_one_attempt_end_in_the_same_row(
+    data: st.DataObject, cuts: set[int]
+) -> None:
+    end = [
+        *data.draw(st.sampled_from([[], [running()], [running(), unsure()]])),
+        *data.draw(st.sampled_from([[], [lost()]])),
+        finished(),
+    ]
+    write_anew([*end, queued()], set())
+    expected = stored()
+    order = data.draw(st.permutations([queued(), *end, *data.draw(st.sampled_from([[], end]))]))
+    write_anew(order, cuts)
+
+    assert stored() == expected
+
+
+@database
+@given(st.permutations([queued(), running(), unsure(), lost()]), cuts)
+def test_any_order_of_a_lost_attempt_ends_as_the_main_process_says(
+    order: list[RunRecord], cuts: set[int]
+) -> None:
+    write_anew(order, cuts)
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+
+    assert (run.state, run.exception, run.lease) == ("failure", "WorkerLostError: 9", None)
+    assert events(run)[-1] == "WorkerLostError: 9"
+    assert (task.status, task.messages) == (run.status, run.messages)
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> list[RunRecord]:
+    """Runs of a few tasks, each as its records, and each beginning at a moment of its own."""
+    records = []
+    for number in range(draw(st.integers(1, 5))):
+        name = draw(st.sampled_from(["shop.charge", "shop.refund"]))
+        start = NOON + timedelta(seconds=10 * number)
+        own = [queued(f"id-{number}"), running(f"id-{number}", start=start)]
+        own += draw(
+            st.sampled_from(
+                [
+                    [],
+                    [finished(f"id-{number}", start=start, duration=float(number))],
+                    [unsure(f"id-{number}", start=start, duration=float(number))],
+                    [lost(f"id-{number}", start=start)],
+                ]
+            )
+        )
+        records += [replace(one, name=name) for one in own]
+    return records
+
+
+@database
+@given(st.data(), cuts)
+def test_task_shows_its_latest_finished_run_whatever_the_order_and_the_batches(
+    data: st.DataObject, cuts: set[int]
+) -> None:
+    records = data.draw(attempts())
+    write_anew(data.draw(st.permutations(records)), cuts)
+
+    assert TaskRun.objects.count() == len({(one.celery_id, one.attempt) for one in records})
+    for task in SystemTask.objects.all():
+        ended = task.runs.filter(finish_timestamp__isnull=False)
+        last = ended.order_by("start_timestamp").last()
+        if last is None:
+            assert events(task) == ["Task has not been run yet."]
+        else:
+            assert (task.start_timestamp, task.status) == (last.start_timestamp, last.status)
+            assert task.messages == last.messages

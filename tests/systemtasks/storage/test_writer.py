@@ -1,0 +1,344 @@
+"""Batches of finished runs become rows: whole, once, and never older over newer."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, OperationalError, connection, transaction
+from psycopg.errors import UniqueViolation
+from pytest_django import Settings
+
+from systemtasks.models import SystemTask, TaskRun, system_task_uuid
+from systemtasks.runs.records import KnownTask, RunRecord
+from systemtasks.states import State, Status
+from systemtasks.storage import rows
+from systemtasks.storage.rows import write
+from systemtasks.storage.writer import Writer
+from tests.systemtasks.entries import NOON, entry, record
+from tests.waiting import eventually
+
+
+def queued(celery_id: str) -> RunRecord:
+    return record(
+        celery_id,
+        state=State.QUEUED,
+        status=Status.UNKNOWN,
+        start_timestamp=None,
+        finish_timestamp=None,
+        wait=None,
+        duration=None,
+        messages="[]",
+    )
+
+
+@pytest.fixture(autouse=True)
+def journal_folder(settings: Settings, tmp_path: Path) -> Path:
+    settings.SYSTEMTASKS = {"JOURNAL_DIR": str(tmp_path / "journal")}
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Writer]:
+    """A writer of the test's own, whose thread does nothing more when the test is over."""
+    made = Writer()
+    yield made
+    monkeypatch.undo()
+    if made._thread:
+        put_to_rest(made)
+
+
+def put_to_rest(made: Writer) -> None:
+    """Have its thread, which never ends, hold no connection and read no other test's settings."""
+    resting = threading.Event()
+
+    def rest() -> None:
+        connection.close()
+        resting.set()
+        threading.Event().wait()
+
+    made._keep_house = rest  # type: ignore[method-assign]
+    made._hurry.set()
+    made._work.set()
+    assert resting.wait(10)
+
+
+@pytest.mark.django_db
+def test_every_field_of_a_record_reaches_both_rows() -> None:
+    write([record()])
+
+    run = TaskRun.objects.get()
+    written = record()
+    for name in (
+        *("celery_id", "attempt", "state", "status", "queue", "worker", "sent_timestamp"),
+        *("start_timestamp", "finish_timestamp", "wait", "duration", "arguments_intact"),
+        *("exception", "expires"),
+    ):
+        assert getattr(run, name) == getattr(written, name), name
+    assert (run.args, run.kwargs, run.messages) == ([1, "zwei"], {}, [{"event": "Grüße"}])
+
+    task = SystemTask.objects.get()
+    assert task == run.system_task
+    assert task.uuid == system_task_uuid("shop.charge")
+    assert (task.name, task.uid, task.description) == ("shop.charge", "", "Charge.")
+    assert (task.status, task.duration) == ("successful", 1.5)
+    assert task.start_timestamp == NOON
+    assert task.finish_timestamp == NOON + timedelta(seconds=1.5)
+    assert task.messages == [{"event": "Grüße"}]
+    assert task.expires == written.expires
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_the_latest_run_stands_whatever_the_order(together: bool, newest_first: bool) -> None:
+    old = record("old", status=Status.ERROR, state=State.FAILURE)
+    new = record("new", start=NOON + timedelta(seconds=1))
+    records = [new, old] if newest_first else [old, new]
+    for batch in [records] if together else [[one] for one in records]:
+        write(batch)
+
+    assert SystemTask.objects.get().status == Status.SUCCESSFUL
+    assert TaskRun.objects.count() == 2
+
+
+@pytest.mark.django_db
+def test_the_latest_run_stands_where_its_sending_is_in_the_same_batch() -> None:
+    new = record("new", start=NOON + timedelta(seconds=1))
+    write([queued("new"), record("old", status=Status.ERROR, state=State.FAILURE), new])
+
+    assert SystemTask.objects.get().status == Status.SUCCESSFUL
+    assert TaskRun.objects.get(celery_id="new").state == State.SUCCESS
+
+
+@pytest.mark.django_db
+def test_replaying_changes_nothing() -> None:
+    write([record()])
+    before = list(TaskRun.objects.values()), list(SystemTask.objects.values())
+    write([record(), record()])
+
+    assert (list(TaskRun.objects.values()), list(SystemTask.objects.values())) == before
+
+
+@pytest.mark.django_db
+def test_each_attempt_is_a_row() -> None:
+    write([record(attempt=1), record(attempt=2), record(attempt=3)])
+
+    assert list(TaskRun.objects.order_by("attempt").values_list("attempt", flat=True)) == [1, 2, 3]
+
+
+@pytest.mark.django_db
+def test_uid_makes_another_task() -> None:
+    write([record("a"), record("b", uid="ldap"), record("c", uid="saml")])
+
+    assert sorted(task.full_name for task in SystemTask.objects.all()) == [
+        "shop.charge",
+        "shop.charge:ldap",
+        "shop.charge:saml",
+    ]
+
+
+@pytest.mark.django_db
+def test_a_batch_takes_two_statements(django_assert_num_queries: Any) -> None:
+    # Inside the test's transaction the writer's own is a savepoint: two more statements.
+    with django_assert_num_queries(4):
+        write([record(str(number), name=f"task-{number % 10}") for number in range(100)])
+
+
+def test_submitted_records_are_written_by_another_thread(batch_writer: Writer) -> None:
+    for number in range(50):
+        batch_writer.submit(entry(str(number)))
+
+    assert batch_writer.flush()
+    assert TaskRun.objects.count() == 50
+
+
+def test_records_appear_without_a_flush(batch_writer: Writer) -> None:
+    batch_writer.submit(entry())
+
+    assert eventually(TaskRun.objects.exists)
+
+
+def test_batches_that_wait_are_written_one_after_the_other(
+    batch_writer: Writer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "BATCH_LIMIT": 1}
+    monkeypatch.setattr("systemtasks.storage.writer._housekeeping_interval", lambda: 3600.0)
+    for number in range(5):
+        batch_writer.submit(entry(f"id-{number}"))
+    assert eventually(lambda: TaskRun.objects.count() == 5)
+
+
+def test_bad_record_stands_alone_and_its_neighbours_are_written(
+    batch_writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):
+        changes: dict[str, Any] = {}
+        if number == 7:
+            changes["messages"] = '[{"event": "\\u0000"}]'
+        if number == 13:
+            changes["duration"] = -1.0
+        batch_writer.submit(entry(str(number), **changes))
+    assert batch_writer.flush()
+
+    written = set(TaskRun.objects.values_list("celery_id", flat=True))
+    assert written == {str(number) for number in range(20)} - {"13"}
+    bare = TaskRun.objects.get(celery_id="7")
+    assert (bare.state, bare.args, bare.duration) == ("success", None, 1.5)
+    assert bare.exception == "What this run said cannot be recorded: DataError"
+    assert [message["event"] for message in bare.messages] == [bare.exception]
+    failures = [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
+    assert any("run 7 of shop.charge is recorded in part" in failure for failure in failures)
+    assert any("run 13 of shop.charge is not recorded" in failure for failure in failures)
+
+
+def test_records_wait_while_the_database_is_away(
+    batch_writer: Writer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = threading.Event()
+    tried = threading.Semaphore(0)
+
+    def failing(records: list[RunRecord]) -> None:
+        if not away.is_set():
+            tried.release()
+            raise OperationalError("server closed the connection")
+        write(records)
+
+    monkeypatch.setattr(rows, "write", failing)
+    batch_writer.submit(entry("1"))
+    for _ in range(2):
+        assert tried.acquire(timeout=10)
+    batch_writer.submit(entry("2"))
+    assert not batch_writer.flush(timeout=0.05)
+    assert "2 task runs stay in the journal" in caplog.text
+    away.set()
+
+    assert batch_writer.flush(timeout=10)
+    assert TaskRun.objects.count() == 2
+    said = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert len(said) == 2
+    assert "server closed the connection" in said[0]
+    assert "recorded again" in said[1]
+
+
+def test_what_has_no_room_is_dropped_and_recorded(
+    batch_writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+) -> None:
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 3, "BATCH_LIMIT": 1}
+    taken, back = threading.Event(), threading.Event()
+
+    def waiting(records: list[RunRecord]) -> None:
+        taken.set()
+        assert back.wait(10)
+        write(records)
+
+    monkeypatch.setattr(rows, "write", waiting)
+    batch_writer.submit(entry("in the batch"))
+    assert taken.wait(10)
+    batch_writer.submit(entry("failure", state=State.FAILURE, status=Status.ERROR))
+    for number in range(4):
+        batch_writer.submit(entry(f"success {number}"))
+    back.set()
+    assert batch_writer.flush(timeout=10)
+
+    written = TaskRun.objects.filter(system_task__name="shop.charge")
+    assert set(written.values_list("celery_id", flat=True)) == {
+        *("in the batch", "failure", "success 2", "success 3"),
+    }
+    assert eventually(SystemTask.objects.filter(name="systemtasks.writer").exists)
+    said = SystemTask.objects.get(name="systemtasks.writer")
+    assert said.status == "error"
+    assert said.messages[0]["event"].startswith("2 task runs are not recorded")
+
+
+def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
+    transactional_db: None,
+) -> None:
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for round_ in range(20):
+                names = [f"task-{n}" for n in range(20)]
+                if number % 2:
+                    names.reverse()
+                start = NOON + timedelta(seconds=round_)
+                write([record(f"{number}-{round_}-{n}", name=n, start=start) for n in names])
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert TaskRun.objects.count() == 4 * 20 * 20
+    assert SystemTask.objects.count() == 20
+
+
+def test_run_that_is_sent_does_not_wait_for_the_end_of_another_of_its_task(
+    transactional_db: None,
+) -> None:
+    """It would be a deadlock where the other transaction, too, tells of the run that is sent."""
+    write([record()])
+    written = threading.Event()
+
+    def send() -> None:
+        write([queued("sent")])
+        connection.close()
+        written.set()
+
+    sender = threading.Thread(target=send)
+    with transaction.atomic():
+        write([record(start=NOON + timedelta(seconds=1))])
+        sender.start()
+        waited = not written.wait(10)
+    sender.join()
+
+    assert not waited
+
+
+@pytest.mark.django_db
+def test_new_task_that_another_process_inserts_at_the_same_moment_is_updated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_transaction = rows._write
+    calls = []
+
+    def refused_at_first(records: Any) -> None:
+        calls.append(records)
+        if len(calls) == 1:
+            raise IntegrityError from UniqueViolation("systemtask_name_uid")
+        in_transaction(records)
+
+    monkeypatch.setattr(rows, "_write", refused_at_first)
+    write([record()])
+
+    assert len(calls) == 2
+    assert TaskRun.objects.count() == 1
+
+
+def test_forked_child_begins_with_nothing_pending(batch_writer: Writer) -> None:
+    batch_writer._pending.add(entry("the parent's"))
+    batch_writer.reset()
+
+    assert batch_writer.flush()
+    assert not TaskRun.objects.exists()
+
+
+def test_announced_tasks_have_rows_and_bad_ones_keep_nothing_from_its_work(
+    batch_writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch_writer.announce([KnownTask("")])
+    assert eventually(lambda: "have not run yet are not recorded" in caplog.text)
+    batch_writer.announce([KnownTask("shop.refund")])
+
+    assert eventually(SystemTask.objects.filter(name="shop.refund").exists)
