@@ -37,6 +37,14 @@ def boolean(name: str, *, default: bool) -> bool:
     return bool(_read(_env.bool, name, default, "true or false"))
 
 
+def number(name: str, default: float, *, least: float = 0, most: float) -> float:
+    """A number from `least` to `most`."""
+    value = float(_read(_env.float, name, default, "a number"))
+    if not least <= value <= most:
+        stop(f"{name} must be from {least} to {most}, not {value}.")
+    return value
+
+
 def whole_number(name: str, default: int, *, most: int) -> int:
     """A whole number from 0 to `most`."""
     value = int(_read(_env.int, name, default, "a whole number"))

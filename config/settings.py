@@ -1,11 +1,11 @@
-"""Django's settings, all of them from the environment; README.md has the table."""
+"""Django's settings, all of them from the environment; docs/settings.md has the table."""
 
-from datetime import timedelta
 from pathlib import Path
 
 from django.templatetags.static import static
 
 from config import embedded, environment
+from systemtasks.conf import LONGEST_EXPIRY, Conf
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -152,26 +152,33 @@ CELERY_TIMEZONE = "UTC"
 
 DEMO_TASKS = environment.boolean("DEMO_TASKS", default=False)
 
+# Each setting has the name and the default that it has in systemtasks.conf.
+_DEFAULTS = Conf()
 SYSTEMTASKS = {
-    "EXPIRES_AFTER": timedelta(days=days)
-    if (days := environment.whole_number("EXPIRES_AFTER_DAYS", 30, most=36_500))
-    else None,
-    "WARNING_FROM_LOGS": environment.boolean("WARNING_FROM_LOGS", default=True),
-    "LOG_LEVEL": environment.one_of(
-        "RECORD_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    "EXPIRES_AFTER_DAYS": environment.number(
+        "EXPIRES_AFTER_DAYS", _DEFAULTS.EXPIRES_AFTER_DAYS, most=LONGEST_EXPIRY.days
+    ),
+    "WARNING_FROM_LOGS": environment.boolean(
+        "WARNING_FROM_LOGS", default=_DEFAULTS.WARNING_FROM_LOGS
+    ),
+    "RECORD_LOG_LEVEL": environment.one_of(
+        "RECORD_LOG_LEVEL",
+        _DEFAULTS.RECORD_LOG_LEVEL,
+        ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     ),
     "JOURNAL_DIR": environment.text(
         "JOURNAL_DIR", str(EMBEDDED.data.resolve() / "journal") if ONE_MACHINE else ""
     ),
-    "RECORD_SENDING": environment.boolean("RECORD_SENDING", default=True),
+    "RECORD_SENDING": environment.boolean("RECORD_SENDING", default=_DEFAULTS.RECORD_SENDING),
     "KNOWN_FROM_START": environment.one_of(
-        "KNOWN_FROM_START", "scheduled", ("scheduled", "registered", "none")
+        "KNOWN_FROM_START", _DEFAULTS.KNOWN_FROM_START, ("scheduled", "registered", "none")
     ),
-    "LEASE": environment.whole_number("LEASE_SECONDS", 60, most=86_400),
-    "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=True),
+    "LEASE_SECONDS": environment.number(
+        "LEASE_SECONDS", _DEFAULTS.LEASE_SECONDS, least=1, most=86_400
+    ),
+    "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=_DEFAULTS.RECORD_ARGUMENTS),
+    "MOST_WAITING": environment.whole_number("MOST_WAITING", _DEFAULTS.MOST_WAITING, most=1000),
 }
-
-EVENTS_MOST_WAITING = environment.whole_number("MOST_WAITING", 2, most=1000)
 
 AUTHENTICATION_BACKENDS = ["events.backends.OneQueryModelBackend"]
 REST_KNOX = {"TOKEN_TTL": None}

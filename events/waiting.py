@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from django.conf import settings
 from django.db import connections
 
+from systemtasks.conf import conf
 from systemtasks.models import TaskRun
 from systemtasks.states import UNFINISHED
 
@@ -21,11 +21,6 @@ LONGEST = 60
 
 PATIENCE = 5.0
 """Seconds after which a waiting thread looks for itself, should the connection have been lost."""
-
-
-def most_waiting() -> int:
-    """How many requests may wait in a process; each has one of the server's threads meanwhile."""
-    return int(getattr(settings, "EVENTS_MOST_WAITING", 2))
 
 
 class Ears:
@@ -43,7 +38,7 @@ class Ears:
     def seat(self) -> Iterator[bool]:
         """Whether there is room for one more to wait, which is taken until the block ends."""
         with self._changed:
-            free = self.waiting < most_waiting()
+            free = self.waiting < conf().MOST_WAITING
             self.waiting += free
             if free and self._thread is None:
                 self._thread = threading.Thread(target=self._listen, daemon=True)

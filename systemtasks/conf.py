@@ -2,7 +2,10 @@
 
 A project overrides them in one dictionary in its Django settings::
 
-    SYSTEMTASKS = {"EXPIRES_AFTER": timedelta(days=90)}
+    SYSTEMTASKS = {"EXPIRES_AFTER_DAYS": 90}
+
+This service reads some of them from the environment, under the same names (config/settings.py).
+The first sentence below each of them is its line in docs/settings.md and in .env.example.
 """
 
 import logging
@@ -25,77 +28,97 @@ class Conf:
     """The settings in force."""
 
     ENABLED: bool = True
-    """Whether this process records at all."""
+    """Record what this process sends and runs."""
 
     DATABASE: str = "default"
-    """The alias, in DATABASES, of the database that holds the rows."""
+    """The alias, in `DATABASES`, of the database that holds the rows."""
 
-    EXPIRES_AFTER: timedelta | None = timedelta(days=30)
-    """How long after its last finish a row is kept; None for ever."""
+    EXPIRES_AFTER_DAYS: float = 30
+    """Days for which a finished run is kept, and a task after its last run; 0 for ever."""
 
     WARNING_FROM_LOGS: bool = True
-    """Whether a task that succeeds but logs a WARNING or worse gets the status `warning`."""
+    """Give a run that succeeds but logs a WARNING or worse the status `warning`."""
 
-    LOG_LEVEL: str = "INFO"
-    """The least severe level, by its name in `logging`, that becomes a message."""
+    RECORD_LOG_LEVEL: str = "INFO"
+    """The lowest level of a log record that becomes a message of its run."""
 
     MESSAGE_LIMIT: int = 200
-    """How many messages a run keeps: the first half and the last half of this number."""
+    """Messages that a run keeps: the first half and the last half of this number."""
 
     MESSAGES_LIMIT: int = 262_144
-    """How many bytes of JSON a run's messages may take; the middle ones go first."""
+    """Bytes of JSON that a run's messages may take; the middle ones go first."""
 
     TEXT_LIMIT: int = 8192
-    """How many characters of one text (a message, a value, a traceback) are kept."""
+    """Characters of one text (a message, a value, a traceback) that are kept."""
 
     FOLLOW_THREADS: bool = True
-    """Whether what a thread logs belongs to the run that started it (or gave it its work)."""
+    """Add what a thread logs to the run that started it or gave it its work."""
 
     RECORD_SENDING: bool = True
-    """Whether a task is a run from the moment it is sent, in the state `queued`."""
+    """Record a run from the moment it is sent, in the state `queued`."""
 
     SENDER_CONTEXT: str = ""
-    """The dotted path of a function without arguments, called in the sender whenever a task is
-    sent; what it returns, a small dictionary (user, request, tenant), is kept with the run. It may
-    return None."""
+    """The dotted path of a function, called without arguments in the process that sends a task.
+
+    The small dictionary that it returns (user, request, tenant) is kept with the run. It may return
+    None.
+    """
 
     KNOWN_FROM_START: str = "scheduled"
-    """Which tasks have a row before they have run: `scheduled`, `registered`, or `none`."""
+    """Which tasks have a row before they have run: `scheduled`, `registered` or `none`.
+
+    Scheduled are those of beat's schedule, registered all that a worker knows.
+    """
 
     RECORD_ARGUMENTS: bool = True
-    """Whether a run's arguments are kept."""
+    """Keep the arguments of a run."""
 
     ARGUMENTS_LIMIT: int = 16384
-    """How many bytes of JSON a run's arguments may take; the texts of longer ones are cut, and
-    where that is not enough, all are left out."""
+    """Bytes of JSON that a run's arguments may take.
+
+    The texts of longer ones are cut; where that is not enough, all are left out.
+    """
 
     HIDDEN_KEYS: str = r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|HTTP_COOKIE"
-    """Values under a key that matches are masked (the default is Django's `hidden_settings`)."""
+    """A regular expression; values under a key that matches it are masked.
+
+    The default is that of Django's `SafeExceptionReporterFilter.hidden_settings`.
+    """
 
     BATCH_INTERVAL: float = 0.15
     """Seconds between two batches of rows."""
 
     BATCH_LIMIT: int = 500
-    """How many runs one batch writes at the most."""
+    """Runs that one batch writes at the most."""
 
     RUNNING_INTERVAL: float = 1.0
-    """Seconds between two looks at what the runs in progress have said."""
+    """Seconds between two looks at what the runs in progress have logged."""
 
-    LEASE: float = 60.0
-    """Seconds without a sign of life after which a worker is taken to be gone, and its runs lost.
-    A worker gives one every quarter of this."""
+    LEASE_SECONDS: float = 60
+    """Seconds without a sign of life after which a worker's runs are orphaned, and ended as errors.
+
+    A worker gives a sign of life every quarter of this time.
+    """
 
     PENDING_LIMIT: int = 20_000
-    """How many runs wait in each process while the database is away."""
+    """Runs that wait in each process, at the most, while the database is away."""
 
     PENDING_BYTES: int = 67_108_864
-    """How many bytes the journal of each process takes for them."""
+    """Bytes that the runs which wait in each process may take, in memory and on disk."""
 
     JOURNAL_DIR: str = ""
     """The folder of the journal; empty for one below the system's temporary folder."""
 
     FLUSH_TIMEOUT: float = 5.0
     """Seconds that a process which is shutting down waits for its last rows to be written."""
+
+    MOST_WAITING: int = 2
+    """Requests with `?wait=` that may wait at once in each process of the web server."""
+
+    @property
+    def expires_after(self) -> timedelta | None:
+        """How long rows are kept; None for ever."""
+        return timedelta(days=self.EXPIRES_AFTER_DAYS) if self.EXPIRES_AFTER_DAYS else None
 
 
 LONGEST_EXPIRY = timedelta(days=36_500)
@@ -141,15 +164,17 @@ def conf() -> Conf:
 
 
 def _faults(read: Conf) -> Iterator[tuple[str, str]]:
-    if not is_expiry(read.EXPIRES_AFTER):
-        yield "EXPIRES_AFTER", "from 0 to 36500 days"
+    if not 0 <= read.EXPIRES_AFTER_DAYS <= LONGEST_EXPIRY.days:
+        yield "EXPIRES_AFTER_DAYS", f"from 0 to {LONGEST_EXPIRY.days}"
+    if read.MOST_WAITING < 0:
+        yield "MOST_WAITING", "0 or more"
     if read.DATABASE not in settings.DATABASES:
         yield "DATABASE", "an alias in DATABASES"
-    if read.LOG_LEVEL not in logging.getLevelNamesMapping():
-        yield "LOG_LEVEL", f"a level of logging, not {read.LOG_LEVEL!r}"
+    if read.RECORD_LOG_LEVEL not in logging.getLevelNamesMapping():
+        yield "RECORD_LOG_LEVEL", f"a level of logging, not {read.RECORD_LOG_LEVEL!r}"
     if read.KNOWN_FROM_START not in ("scheduled", "registered", "none"):
         yield "KNOWN_FROM_START", "scheduled, registered or none"
-    for name in ("BATCH_INTERVAL", "RUNNING_INTERVAL", "LEASE"):
+    for name in ("BATCH_INTERVAL", "RUNNING_INTERVAL", "LEASE_SECONDS"):
         if not 0 < getattr(read, name) < float("inf"):
             yield name, "more than 0 seconds"
     for field in fields(Conf):

@@ -62,7 +62,7 @@ def are_captured() -> bool:
 
 @cache
 def _handler() -> RunHandler:
-    return RunHandler(logging.getLevelNamesMapping()[conf().LOG_LEVEL])
+    return RunHandler(logging.getLevelNamesMapping()[conf().RECORD_LOG_LEVEL])
 
 
 @lru_cache

@@ -58,13 +58,13 @@ class Keeper:
     def keep(self) -> None:
         """Do what is due; raises what the database raises."""
         mine, now = to_renew(), time.monotonic()
-        since = now - self._renewed
-        if mine is None or since < conf().LEASE / 4:
+        since, lasts = now - self._renewed, conf().LEASE_SECONDS
+        if mine is None or since < lasts / 4:
             return
         rows.renew(mine)
         self._renewed = now
         # While the database was away nobody could renew: give everybody the time to do so.
-        if since > conf().LEASE / 2:
+        if since > lasts / 2:
             self._steady_since = now
-        if now - self._steady_since >= conf().LEASE and (ended := rows.reap(conf().LEASE)):
+        if now - self._steady_since >= lasts and (ended := rows.reap(lasts)):
             logger.warning("%d task runs have ended with their workers", ended)

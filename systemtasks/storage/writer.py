@@ -182,7 +182,7 @@ class Writer:
         if dropped:
             event = f"{dropped} task runs are not recorded: too many waited for the database"
             logger.error(event)
-            info = TaskInfo(NAME, "Writes the record of task runs.", conf().EXPIRES_AFTER)
+            info = TaskInfo(NAME, "Writes the record of task runs.", conf().expires_after)
             self.submit(recorder.notice(info, f"dropped-{uuid4()}", logging.ERROR, event))
 
     def _write_until_done(self, records: list[RunRecord]) -> None:
@@ -316,7 +316,7 @@ def _hang_up() -> None:
 
 
 def _housekeeping_interval() -> float:
-    return min(HOUSEKEEPING_INTERVAL, conf().LEASE / 4)
+    return min(HOUSEKEEPING_INTERVAL, conf().LEASE_SECONDS / 4)
 
 
 writer = Writer()

@@ -62,6 +62,9 @@ BAD = [
     ("RECORD_LOG_LEVEL", "LOUD"),
     ("EXPIRES_AFTER_DAYS", "soon"),
     ("EXPIRES_AFTER_DAYS", "-1"),
+    ("EXPIRES_AFTER_DAYS", "nan"),
+    ("MOST_WAITING", "1.5"),
+    ("LEASE_SECONDS", "0"),
     ("CSRF_TRUSTED_ORIGINS", "tasks.internal"),
 ]
 

@@ -55,7 +55,7 @@ def connections_that_listen() -> int:
 def test_all_who_wait_are_answered_once_the_run_ends_over_one_connection(
     historian: Client, run: TaskRun, settings: Settings
 ) -> None:
-    settings.EVENTS_MOST_WAITING = 3
+    settings.SYSTEMTASKS = {"MOST_WAITING": 3}
     waiting = [in_a_thread(lambda: historian.get(f"{URL}{run.id}/?wait=60")) for _ in range(3)]
     assert eventually(lambda: ears.waiting == 3 and connections_that_listen() == 1)
     assert not any(answers for _, answers in waiting)
@@ -70,7 +70,7 @@ def test_all_who_wait_are_answered_once_the_run_ends_over_one_connection(
 def test_past_the_bound_the_answer_comes_at_once(
     historian: Client, run: TaskRun, settings: Settings
 ) -> None:
-    settings.EVENTS_MOST_WAITING = 0
+    settings.SYSTEMTASKS = {"MOST_WAITING": 0}
     assert historian.get(f"{URL}{run.id}/?wait=60").json()["state"] == "running"
 
 

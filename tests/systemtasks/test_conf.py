@@ -14,18 +14,20 @@ from systemtasks.conf import conf
     ("given", "said"),
     [
         ({"EXPIRY": 1}, "'EXPIRY'] is not a setting"),
-        ({"EXPIRES_AFTER": 30}, "must be"),
-        ({"EXPIRES_AFTER": timedelta(days=9_999_999)}, "from 0 to 36500 days"),
+        ({"EXPIRES_AFTER_DAYS": timedelta(days=30)}, "must be float"),
+        ({"EXPIRES_AFTER_DAYS": 9_999_999}, "from 0 to 36500"),
+        ({"EXPIRES_AFTER_DAYS": float("nan")}, "from 0 to 36500"),
+        ({"MOST_WAITING": -1}, "0 or more"),
         ({"BATCH_LIMIT": "many"}, "must be int"),
         ({"BATCH_LIMIT": True}, "must be int"),
         ({"WARNING_FROM_LOGS": 1}, "must be bool"),
         ({"DATABASE": "elsewhere"}, "an alias in DATABASES"),
-        ({"LOG_LEVEL": "LOUD"}, "a level of logging, not 'LOUD'"),
+        ({"RECORD_LOG_LEVEL": "LOUD"}, "a level of logging, not 'LOUD'"),
         ({"KNOWN_FROM_START": "all"}, "scheduled, registered or none"),
         ({"RUNNING_INTERVAL": 0}, "more than 0 seconds"),
-        ({"LEASE": -1.0}, "more than 0 seconds"),
-        ({"LEASE": float("nan")}, "more than 0 seconds"),
-        ({"LEASE": float("inf")}, "more than 0 seconds"),
+        ({"LEASE_SECONDS": -1.0}, "more than 0 seconds"),
+        ({"LEASE_SECONDS": float("nan")}, "more than 0 seconds"),
+        ({"LEASE_SECONDS": float("inf")}, "more than 0 seconds"),
         ({"PENDING_BYTES": 0}, "at least 1"),
         ({"TEXT_LIMIT": -1}, "at least 1"),
         ({"HIDDEN_KEYS": "(PASS"}, "a regular expression"),
@@ -47,12 +49,12 @@ def test_wrong_setting_is_an_error_that_names_it(
 
 def test_settings_override_defaults(settings: Settings) -> None:
     settings.SYSTEMTASKS = {
-        "EXPIRES_AFTER": None,
+        "EXPIRES_AFTER_DAYS": 0,
         "BATCH_INTERVAL": 1,
         "SENDER_CONTEXT": "tests.tasks.succeed",
     }
 
     assert check_settings() == []
-    assert conf().EXPIRES_AFTER is None
+    assert conf().expires_after is None
     assert conf().BATCH_INTERVAL == 1
     assert conf().BATCH_LIMIT == 500

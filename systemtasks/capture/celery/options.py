@@ -41,7 +41,7 @@ def task_info(task: AnyTask) -> TaskInfo:
             "expires_after",
             is_expiry,
             "None or a timedelta of up to 36500 days",
-            conf().EXPIRES_AFTER,
+            conf().expires_after,
         ),
         recorded=_option(task, "record", _is_bool, "True or False", True),
         save_on_success=_option(task, "save_on_success", _is_bool, "True or False", True),
@@ -59,7 +59,7 @@ def info_of(app: Celery, name: str) -> TaskInfo:
 
 def default_info(name: str) -> TaskInfo:
     """What is assumed of a task that is not registered in this process."""
-    return TaskInfo(clean_column(name, NAME_LIMIT), expires_after=conf().EXPIRES_AFTER)
+    return TaskInfo(clean_column(name, NAME_LIMIT), expires_after=conf().expires_after)
 
 
 def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str, default: T) -> T:

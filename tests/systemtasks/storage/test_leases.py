@@ -88,7 +88,7 @@ class House:
 @pytest.fixture
 def house(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> House:
     made = House()
-    settings.SYSTEMTASKS = {"LEASE": 60.0}
+    settings.SYSTEMTASKS = {"LEASE_SECONDS": 60.0}
     monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=made.monotonic))
     monkeypatch.setattr(rows, "renew", made.renew)
     monkeypatch.setattr(rows, "reap", made.reap)

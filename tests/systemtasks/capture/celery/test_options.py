@@ -38,7 +38,7 @@ def test_options_of_a_task_without_any_are_the_defaults(make_task: MakeTask) -> 
     info = task_info(make_task(sync, name="tests.sync"))
 
     assert (info.name, info.description) == ("tests.sync", "Sync a source with its users.")
-    assert info.expires_after == conf().EXPIRES_AFTER
+    assert info.expires_after == timedelta(days=conf().EXPIRES_AFTER_DAYS)
     assert (info.recorded, info.save_on_success, info.uid) == (True, True, None)
     assert (info.masked, info.masked_positions) == (frozenset(), (1,))
 
