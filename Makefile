@@ -43,7 +43,7 @@ benchmark-serving: $(VENV)/test
 
 # The sets of pinned packages, from pyproject.toml; the largest first, so that the next two agree.
 requirements: $(VENV)/test
-	$(call compile,test,--extra service --extra embedded --extra benchmark --extra test)
+	$(call compile,test,--extra service --extra embedded --extra benchmark --extra docs --extra test)
 	$(call compile,local,--extra service --extra embedded -c requirements/test.txt)
 	$(call compile,production,--extra service -c requirements/test.txt)
 	$(call compile,oldest,--resolution lowest-direct)

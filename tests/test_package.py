@@ -1,0 +1,201 @@
+"""The wheel, as a stranger gets it: installed by itself, into a project that has nothing else."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+import yaml
+from django.conf import settings
+from packaging.specifiers import SpecifierSet
+from psycopg import sql
+
+from tests.processes import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = ("systemtasks", "events")
+
+RECORD_AND_ASK = """
+import io, json
+from celery import shared_task
+from django.core.management import call_command
+from django.test import Client
+from systemtasks.storage.writer import writer
+
+@shared_task(name="shop.charge")
+def charge():
+    "Charge a card."
+
+charge.apply()
+assert writer.flush()
+printed = io.StringIO()
+call_command("create_token", "admin", "--create-user", stdout=printed)
+token = printed.getvalue().strip()
+answer = Client().get("/api/v3/events/system_tasks/", headers={"authorization": f"Bearer {token}"})
+print(json.dumps(answer.json()["results"]))
+"""
+
+
+def blocks(page: str, file: str) -> str:
+    """The code that a page of the docs has one write into a file of one's project."""
+    text = (ROOT / "docs" / page).read_text()
+    found = re.findall(rf"^```python\n# {re.escape(file)}\n(.*?)^```", text, flags=re.M | re.S)
+    assert found
+    return "\n".join(found)
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    """What a command prints that has to succeed; it knows nothing of this checkout."""
+    ours = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
+    env = {name: value for name, value in os.environ.items() if name not in ours}
+    ended = subprocess.run(
+        command, cwd=cwd, env=env | variables, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("package")
+
+
+@pytest.fixture(scope="module")
+def wheel(folder: Path) -> Path:
+    """The wheel of this checkout, built from a copy without anything that an earlier one left."""
+    source = folder / "source"
+    for name in PACKAGES:
+        shutil.copytree(
+            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index")
+    run(*pip, "--wheel-dir", folder / "wheels", source, cwd=folder)
+    (built,) = (folder / "wheels").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(folder: Path, wheel: Path) -> Path:
+    """The interpreter of an environment that holds the wheel, and what the wheel asks for."""
+    environment = folder / "environment"
+    venv.create(environment)
+    pinned = re.findall(
+        r"^([\w.-]+==[^\s\\]+(?: ;[^\\\n]+)?)",
+        (ROOT / "requirements" / "test.txt").read_text(),
+        re.M,
+    )
+    (folder / "pinned.txt").write_text("\n".join(pinned))
+    made = environment / "bin" / "python"
+    uv = (Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", made)
+    run(*uv, "--constraint", folder / "pinned.txt", wheel, cwd=folder)
+    return made
+
+
+@pytest.fixture
+def database(django_db_setup: None) -> Iterator[dict[str, str]]:
+    """A new database in the Postgres of the tests."""
+    given = settings.DATABASES["default"]
+    server = {key: str(given[key]) for key in ("USER", "PASSWORD", "HOST", "PORT")}
+    name = f"package_{uuid4().hex}"
+    with psycopg.connect(
+        dbname="postgres",
+        user=server["USER"],
+        password=server["PASSWORD"],
+        host=server["HOST"],
+        port=server["PORT"] or None,
+        autocommit=True,
+    ) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield {**server, "NAME": name}
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def write_project(python: Path, folder: Path, database: Mapping[str, str]) -> Path:
+    """An empty project, and what docs/project.md has one add to it."""
+    run(python, "-m", "django", "startproject", "shop", folder, cwd=folder)
+    package = folder / "shop"
+    with (package / "settings.py").open("a") as file:
+        given = {"ENGINE": "django.db.backends.postgresql", **database}
+        file.write(f"\nDATABASES = {{'default': {given!r}}}\nALLOWED_HOSTS = ['*']\n")
+        file.write(blocks("project.md", "settings.py"))
+    with (package / "urls.py").open("a") as file:
+        file.write(blocks("project.md", "urls.py"))
+    for name in ("celery.py", "__init__.py"):
+        (package / name).write_text(blocks("project.md", name))
+    return folder
+
+
+@pytest.mark.slow
+def test_wheel_holds_all_that_is_no_cache_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    files = (path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file())
+    assert held == {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
+    assert {"systemtasks/py.typed", "events/py.typed"} <= held
+
+
+@pytest.mark.slow
+def test_empty_project_with_the_wheel_migrates_records_and_serves(
+    python: Path, tmp_path: Path, database: dict[str, str]
+) -> None:
+    project = write_project(python, tmp_path, database)
+    manage = (python, "-Werror", "manage.py")
+
+    run(*manage, "check", "--fail-level", "WARNING", cwd=project)
+    run(*manage, "migrate", cwd=project)
+    run(*manage, "makemigrations", "--check", cwd=project)
+    (task,) = json.loads(run(*manage, "shell", "-v0", "-c", RECORD_AND_ASK, cwd=project))
+
+    assert (task["name"], task["status"]) == ("shop.charge", "successful")
+    assert task["description"] == "Charge a card."
+    found = run(*manage, "findstatic", "systemtasks/admin.css", cwd=project)
+    assert str(python.parent.parent) in found
+
+
+def test_docs_give_a_project_the_settings_of_this_service() -> None:
+    given: dict[str, object] = {"INSTALLED_APPS": []}
+    exec(blocks("project.md", "settings.py"), given)
+    for name in ("REST_KNOX", "REST_FRAMEWORK", "SPECTACULAR_SETTINGS"):
+        assert given[name] == getattr(settings, name)
+
+
+def test_hooks_before_a_commit_run_what_make_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    lint = re.findall(r"^\t\$\(BIN\)/(.+)$", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        words = hook["entry"].removesuffix(" --force-exclude").removeprefix(".venv/bin/")
+        assert any(command.removesuffix(" .") == words for command in lint)
+
+
+def test_classifiers_name_the_versions_that_the_package_allows() -> None:
+    (django,) = [text for text in PROJECT["dependencies"] if re.match(r"django[<>=]", text)]
+    allowed = {
+        "Python": SpecifierSet(PROJECT["requires-python"]),
+        "Framework :: Django": SpecifierSet(django.removeprefix("django")),
+    }
+    for kind, specifier in allowed.items():
+        named = [
+            text.rpartition(" :: ")[2]
+            for text in PROJECT["classifiers"]
+            if re.search(rf"{kind} :: (3\.\d+|\d\.\d)$", text)
+        ]
+        assert named
+        assert [name for name in named if f"{name}.5" not in specifier] == []
+    assert (
+        f"Framework :: Django :: {'.'.join(version('django').split('.')[:2])}"
+        in (PROJECT["classifiers"])
+    )
