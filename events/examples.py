@@ -82,7 +82,7 @@ UNKNOWN_STATUS = {
 
 
 def _page(row: dict[str, Any], **position: str) -> dict[str, Any]:
-    return {"pagination": {**_ONE_PAGE, **position}, "results": [row]}
+    return {"pagination": {**_ONE_PAGE, **position}, "results": [row], "autocomplete": {}}
 
 
 EVERYWHERE: dict[str, Any] = {

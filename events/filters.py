@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django import forms
-from django.db.models import QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.http import QueryDict
 from django.utils.text import smart_split
 from django_filters.fields import ChoiceField, IsoDateTimeField
@@ -34,13 +34,20 @@ TIME = re.compile(f"{_DAY}([T ]{_CLOCK}({_ZONE})?)?", re.ASCII)
 TERM_LIMIT = 32
 """How many terms a search may have: Postgres took 2 seconds over a thousand, 47 over 5,000."""
 
-STORED_FIELDS = tuple(field.name for field in SystemTask._meta.concrete_fields)
+ORDERING_FIELDS = (
+    *(field.name for field in SystemTask._meta.concrete_fields if field.name != "messages"),
+    "expiring",
+)
+
+IS_EXPIRING = ExpressionWrapper(Q(expires__isnull=False), output_field=BooleanField())
+"""The property `SystemTask.expiring` as Postgres computes it."""
 
 
 class StableOrderingFilter(OrderingFilter):
     """Orders by the fields named, `-` for descending, and by uuid where those are equal."""
 
     def filter(self, qs: QuerySet[SystemTask], value: list[str] | None) -> QuerySet[SystemTask]:
+        qs = qs.alias(expiring=IS_EXPIRING)
         ordered: QuerySet[SystemTask] = super().filter(qs, value)  # type: ignore[no-untyped-call]
         return ordered.order_by(*ordered.query.order_by, "uuid") if value else ordered
 
@@ -80,7 +87,7 @@ class SystemTaskFilter(GivenFilterSet):
         method="filter_search",
         label="Words that the name, description, uid or messages contain, in any case.",
     )
-    ordering = StableOrderingFilter(fields=STORED_FIELDS)  # type: ignore[no-untyped-call]
+    ordering = StableOrderingFilter(fields=ORDERING_FIELDS)  # type: ignore[no-untyped-call]
 
     def filter_search(
         self, queryset: QuerySet[SystemTask], name: str, value: str

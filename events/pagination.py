@@ -80,8 +80,12 @@ class Pagination(BasePagination):
         }
 
     def get_paginated_response(self, data: Any) -> Response:  # noqa: ANN401 - serialized rows
-        """The page, after where it stands."""
-        return Response({"pagination": self.position(), "results": data})
+        """Return the page, where it stands, and an empty `autocomplete`.
+
+        Clients of authentik 2025.6.2 and later require that key. The schema leaves it out, as the
+        wire format of 2024.6 does.
+        """
+        return Response({"pagination": self.position(), "results": data, "autocomplete": {}})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         """The OpenAPI schema of such a page."""

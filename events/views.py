@@ -131,7 +131,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     """Read-only view set that returns all background tasks"""  # noqa: D400, D415 - authentik's
 
     pagination_class = Pagination
-    queryset = TASKS
+    queryset = TASKS.order_by("name", "uid", "status")  # as authentik's
     serializer_class = SystemTaskSerializer
     filterset_class = SystemTaskFilter
     lookup_field = "uuid"

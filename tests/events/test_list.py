@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rest_framework.filters import search_smart_split
 
 from events import filters, pagination
-from events.filters import STORED_FIELDS, SystemTaskFilter
+from events.filters import ORDERING_FIELDS, SystemTaskFilter
 from systemtasks.models import SystemTask
 from tests import factories
 
@@ -66,6 +66,7 @@ def test_no_tasks_are_one_empty_page(reader: Client) -> None:
             "end_index": 0,
         },
         "results": [],
+        "autocomplete": {},
     }
 
 
@@ -116,11 +117,21 @@ def test_what_is_no_positive_number_is_400(reader: Client, field: str, value: st
     assert list(refusal(reader, **{field: value})) == [field]
 
 
-def test_the_last_started_comes_first(reader: Client, many: list[SystemTask]) -> None:
-    assert names(reader, page_size=3) == ["t44", "t43", "t42"]
+def test_tasks_come_by_name_and_uid_where_no_ordering_is_asked_for(reader: Client) -> None:
+    for name, uid in (("b", ""), ("a", "y"), ("c", ""), ("a", "x"), ("a", "")):
+        factories.system_task(name, uid)
+    rows = reader.get(URL).json()["results"]
+    assert [row["full_name"] for row in rows] == ["a", "a:x", "a:y", "b", "c"]
 
 
-@pytest.mark.parametrize("field", STORED_FIELDS)
+def test_those_that_expire_come_last_by_expiring_and_first_by_its_reverse(reader: Client) -> None:
+    factories.system_task("expires", expires=factories.START)
+    factories.system_task("stays", expires=None)
+    assert names(reader, ordering="expiring") == ["stays", "expires"]
+    assert names(reader, ordering="-expiring") == ["expires", "stays"]
+
+
+@pytest.mark.parametrize("field", [name for name in ORDERING_FIELDS if name != "expiring"])
 def test_every_stored_field_orders_both_ways(reader: Client, field: str) -> None:
     early = factories.START
     late = early + timedelta(days=1)
@@ -141,7 +152,7 @@ def test_every_stored_field_orders_both_ways(reader: Client, field: str) -> None
 
 
 def test_an_empty_ordering_is_none(reader: Client, many: list[SystemTask]) -> None:
-    assert names(reader, ordering="", page_size=3) == ["t44", "t43", "t42"]
+    assert names(reader, ordering="", page_size=3) == ["t00", "t01", "t02"]
 
 
 @pytest.mark.usefixtures("many")
@@ -159,7 +170,7 @@ def test_several_fields_order_one_after_the_other(reader: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "ordering", ["nonsense", "-", "--name", "full_name", "runs", "?", "name,x"]
+    "ordering", ["nonsense", "messages", "-", "--name", "full_name", "runs", "?", "name,x"]
 )
 def test_ordering_by_what_is_not_stored_is_400(reader: Client, ordering: str) -> None:
     assert list(refusal(reader, ordering=ordering)) == ["ordering"]
@@ -320,7 +331,7 @@ VALUES = st.one_of(
     st.text(),
     st.binary(),
     st.integers().map(str),
-    st.lists(st.sampled_from([*STORED_FIELDS, "-name", ""])).map(",".join),
+    st.lists(st.sampled_from([*ORDERING_FIELDS, "-name", ""])).map(",".join),
     st.text(st.sampled_from("\"'\\%_, a\x00"), max_size=12),
 )
 
