@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OLDEST := $(VENV)/oldest
 PORT ?= 8000
 
-.PHONY: up test test-oldest chaos lint format benchmark-recording benchmark-serving requirements clean
+.PHONY: up test test-oldest chaos lint format docs diagrams benchmark-recording benchmark-serving requirements clean
 
 up: $(VENV)/local
 	@$(BIN)/python -m config.up --port $(PORT)
@@ -33,6 +33,15 @@ lint: $(VENV)/test
 format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, in docs/_build/html; a warning is an error, so every link and every place in the code is
+# there. `make test` builds it as well.
+docs: $(VENV)/test
+	$(BIN)/python -m sphinx -E -W --keep-going -q docs docs/_build/html
+
+# It needs dot, of Graphviz; what it draws is kept in Git, so that nobody else does.
+diagrams:
+	dot -Tsvg docs/run.dot -o docs/run.svg
 
 benchmark-recording: $(VENV)/test
 	@./benchmarks/run recording

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import psutil
@@ -21,7 +22,26 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
+README = (ROOT / "README.md").read_text()
+ANSWER = re.compile(r"^{\n.*?^}$", flags=re.M | re.S)
+"""The answer that README.md prints."""
 TASK_URL = re.compile(r"curl -H 'Authorization: Bearer (\S+)' (http://\S+)")
+
+
+def without_numbers(value: object) -> object:
+    """Return a JSON value with all numbers alike, those in texts too, and its keys in order."""
+    match value:
+        case dict():
+            return [(key, without_numbers(inner)) for key, inner in value.items()]
+        case list():
+            return [without_numbers(inner) for inner in value]
+        case str():
+            return re.sub(r"\d+", "0", value)
+        case bool():
+            return value
+        case int() | float():
+            return type(value)
+    return value
 
 
 class Up:
@@ -114,6 +134,9 @@ def test_newcomer_sees_a_record_and_ctrl_c_leaves_nothing(data: Path, port: int)
         task = json.load(response)
     assert task["name"] == "demo.clean_sessions"
     assert task["status"] == "successful"
+    assert urlsplit(url).path in README
+    printed_there = json.loads(ANSWER.findall(README)[0])
+    assert without_numbers(task) == without_numbers(printed_there)
 
     assert "already runs here" in refused(data, port)
     assert up.interrupt() == 0, up.said
