@@ -19,3 +19,4 @@ html_title = "System Tasks"
 html_favicon = "../systemtasks/static/systemtasks/icon.svg"
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
