@@ -47,7 +47,7 @@ class StableOrderingFilter(OrderingFilter):
     """Orders by the fields named, `-` for descending, and by uuid where those are equal."""
 
     def filter(self, qs: QuerySet[SystemTask], value: list[str] | None) -> QuerySet[SystemTask]:
-        qs = qs.alias(expiring=IS_EXPIRING)
+        qs = qs.alias(expiring=IS_EXPIRING)  # type: ignore[no-redef]  # it computes that property
         ordered: QuerySet[SystemTask] = super().filter(qs, value)  # type: ignore[no-untyped-call]
         return ordered.order_by(*ordered.query.order_by, "uuid") if value else ordered
 
