@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from django.core.management import get_commands, load_command_class
 
 from events.filters import SystemTaskFilter, TaskRunFilter
 from systemtasks.states import UNFINISHED, State
@@ -139,6 +140,24 @@ def test_every_link_between_files_of_the_checkout_leads_to_one() -> None:
     ]
     assert len(links) > 20
     assert [(page.name, link) for page, link in links if not (page.parent / link).is_file()] == []
+
+
+def test_every_target_of_make_that_the_docs_name_is_there() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"(?:^\$ |`)make\s+([a-z][a-z-]+)", text, flags=re.M))
+    assert len(named) > 5
+    assert named - targets == set()
+
+
+def test_every_command_of_manage_that_the_docs_name_takes_these_options() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = re.findall(r"manage\.py ([a-z_]+)([^\n`]*)", text)
+    assert len(named) > 5
+    for name, words in named:
+        parser = load_command_class(get_commands()[name], name).create_parser("manage.py", name)
+        unknown = set(re.findall(r" (--[a-z-]+)", words)) - parser._option_string_actions.keys()
+        assert unknown == set(), name
 
 
 def test_every_path_that_the_recipes_name_is_there() -> None:
