@@ -7,7 +7,7 @@ all of it does nothing. None of it raises: what makes no sense is logged, and th
 import logging
 
 from systemtasks.capture.guard import never_raising
-from systemtasks.runs.recorder import current
+from systemtasks.runs.recorder import current_run
 from systemtasks.runs.records import NAME_LIMIT
 from systemtasks.runs.values import clean_column
 from systemtasks.states import Status
@@ -19,7 +19,7 @@ def set_uid(uid: object) -> None:
 
     None is none in particular, as it is from `systemtasks_uid`.
     """
-    if run := current.get():
+    if run := current_run():
         run.uid = "" if uid is None else clean_column(str(uid), NAME_LIMIT)
 
 
@@ -29,7 +29,7 @@ def set_status(status: Status | str) -> None:
 
     That is `unknown`, `successful`, `warning` or `error`.
     """
-    if run := current.get():
+    if run := current_run():
         run.chosen_status = Status(status)
 
 
@@ -57,11 +57,11 @@ def progress(done: float, total: float | None = None) -> None:
 
     A total that is no finite number counts as none; a `done` that is none says nothing.
     """
-    if run := current.get():
+    if run := current_run():
         run.progress(done, total)
 
 
 def _say(level: int, event: str, attributes: dict[str, object]) -> None:
-    if run := current.get():
+    if run := current_run():
         run.warned = run.warned or level >= logging.WARNING
         run.log(level, run.task.name, str(event), attributes)

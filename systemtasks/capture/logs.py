@@ -8,7 +8,7 @@ import orjson
 from celery.exceptions import SoftTimeLimitExceeded
 
 from systemtasks.conf import conf
-from systemtasks.runs.recorder import Run, current
+from systemtasks.runs.recorder import Run, current, current_run
 from systemtasks.runs.values import describe
 
 # What a record has without any `extra=`, and what Celery's own formatter adds to it.
@@ -25,11 +25,10 @@ class RunHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Add it without a lock: no thread waits for another one's run."""
-        run = current.get()
-        if run is None or _is_chatter(record.name):
-            return True
         try:
-            _add(run, record)
+            run = current.get() or current_run()  # nearly always the first, which is quicker
+            if run is not None and not _is_chatter(record.name):
+                _add(run, record)
         except SoftTimeLimitExceeded:
             raise  # it is the task's, which happens to be here
         except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed

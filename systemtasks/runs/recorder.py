@@ -1,12 +1,14 @@
 """A run in flight, and the entries that tell of it. Pure: no I/O, no Celery."""
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import lru_cache
 from math import isfinite
 from typing import Any
+from weakref import ref
 
 from systemtasks.conf import conf
 from systemtasks.runs.arguments import Arguments
@@ -27,7 +29,11 @@ STATUS_OF_STATE = {
 }
 
 current: ContextVar["Run | None"] = ContextVar("systemtasks_run", default=None)
-"""The run that the code which asks is part of."""
+"""The run that the code which asks is part of, as far as its context says so."""
+
+_UNSET = object()
+_ATTRIBUTE = "_systemtasks_run"
+"""The attribute of a thread that refers to its run, weakly: a thread may live for long."""
 
 _ended: ContextVar["Run | None"] = ContextVar("systemtasks_ended_run", default=None)
 
@@ -199,9 +205,28 @@ def notice(task: TaskInfo, celery_id: str, level: int, event: str) -> Entry:
     return run.finish(State.FAILURE)
 
 
+def current_run() -> Run | None:
+    """Return the run of this context or, where the context says nothing, of this thread."""
+    run = current.get()
+    if run is None and current.get(_UNSET) is _UNSET:
+        return assigned(threading.current_thread())
+    return run
+
+
+def assign(thread: threading.Thread, run: Run | None) -> None:
+    """Have a thread belong to this run, wherever the context says nothing."""
+    vars(thread)[_ATTRIBUTE] = None if run is None else ref(run)
+
+
+def assigned(thread: threading.Thread) -> Run | None:
+    """Return the run that a thread belongs to, if it still exists."""
+    reference: ref[Run] | None = vars(thread).get(_ATTRIBUTE)
+    return None if reference is None else reference()
+
+
 def start(run: Run, *, nested: bool = False) -> Run:
     """Make this run the current one, inside the one that is current where it is nested."""
-    run.outer = current.get() if nested else None
+    run.outer = current_run() if nested else None
     current.set(run)
     return run
 
