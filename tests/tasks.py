@@ -187,6 +187,12 @@ def start_threads(number: int) -> None:
 _executor = ThreadPoolExecutor(1)
 
 
+@shared_task(name="tests.go_to_thread", soft_time_limit=20)
+def go_to_thread(number: int) -> None:
+    """Log from a thread that a coroutine waits for."""
+    asyncio.run(asyncio.to_thread(logger.info, "Coroutine's thread of %d", number))
+
+
 @shared_task(bind=True, name="tests.retry_later", max_retries=1)
 def retry_later(self: Any) -> None:
     raise self.retry(countdown=3600)

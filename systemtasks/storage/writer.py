@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import replace
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from systemtasks.runs.entries import Entry
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import KnownTask, RunRecord, TaskInfo
+from systemtasks.runs.values import ExceptionText
 from systemtasks.storage import rows
 from systemtasks.storage.leases import Keeper
 from systemtasks.storage.pending import Batch, Pending
@@ -31,6 +33,8 @@ NAME = "systemtasks.writer"
 """The task whose runs report how many runs were dropped. Clients know it by this name."""
 
 LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
+RESTART_INTERVAL = 5.0  # seconds at least between two starts of a thread that dies
+LOOK_INTERVAL = 0.1  # seconds between two looks at the thread of whoever waits for it
 HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two looks for what dead processes left
 
 # Errors that lie in a record, and not in the database or the way to it.
@@ -61,6 +65,8 @@ class Writer:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
+        self._next_start = 0.0  # when the thread may be started, by the monotonic clock
+        self._death = ""  # why the last thread died, or was not started
         self._hurry = threading.Event()
         self._work = threading.Event()
         self._due = 0.0  # when what waits is to be written, by the monotonic clock
@@ -73,14 +79,11 @@ class Writer:
         """
         with self._lock:  # itself, since a Condition takes longer
             self._pending.add(entry)
-            if self._thread is None:
-                self._start()
         self._wake()
 
     def watch(self, run: Run) -> None:
         """Have a row for this run if it is still in progress when the next batch is written."""
         self._in_progress.add(run)
-        self.start()
         self._wake()
 
     def leave(self, run: Run) -> None:
@@ -92,35 +95,35 @@ class Writer:
         with self._changed:
             self._known += tasks
             self._retention.keep(tasks)
-            self._start()
         self._wake()
 
     def start(self) -> None:
         """Have the thread run, which also writes what dead processes left in the journal."""
-        if self._thread is None:
-            with self._changed:
-                self._start()
+        if not self._is_alive():
+            self._start()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all is written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
 
-        Returns whether all is.
+        Returns whether all is. A thread that has died is started again, and not waited for.
         """
-        if self._thread is None:
+        if self._thread is None and not self._pending and self._in_flight is None:
             return True
         self._hurry.set()
         self._work.set()
+        if not self._is_alive():
+            self._start(at_once=True)
         with self._changed:
-            done = self._changed.wait_for(
-                lambda: not self._pending and self._in_flight is None,
-                conf().FLUSH_TIMEOUT if timeout is None else timeout,
-            )
+            done = self._wait(conf().FLUSH_TIMEOUT if timeout is None else timeout)
             self._pending.tidy()
         self._hurry.clear()
         self._given_up = not done
         if not done:
             left = len(self._pending) + len(self._in_flight.entries if self._in_flight else ())
-            logger.error("The database is away: %d task runs stay in the journal", left)
+            event = "The database is away: %d task runs stay in the journal"
+            if not self._is_alive():
+                event = "The writer of task runs is dead: %d task runs stay in the journal"
+            logger.error(event, left)
         return done
 
     def flush_at_exit(self) -> None:
@@ -128,20 +131,68 @@ class Writer:
         if not self._given_up:
             self.flush()
 
+    def _wait(self, timeout: float) -> bool:
+        """Return True once all is written; False after so many seconds, or without a thread."""
+        deadline = time.monotonic() + timeout
+        while self._pending or self._in_flight is not None:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._is_alive():
+                return False
+            self._changed.wait(min(left, LOOK_INTERVAL))
+        return True
+
     def _wake(self) -> None:
+        # Where it is set, a thread that lives will see it. To ask each time would cost more.
         if not self._work.is_set():
             self._due = time.monotonic() + conf().BATCH_INTERVAL
             self._work.set()
+            if not self._is_alive():
+                self._start()
 
-    def _start(self) -> None:
-        if self._thread is None:
+    def _is_alive(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def _start(self, *, at_once: bool = False) -> None:
+        """Start the thread unless it runs, or has been started only just now."""
+        with self._lock:
+            if self._is_alive():
+                return
+            self._work.clear()  # until a thread runs, each entry is to ask for one
+            now = time.monotonic()
+            if now < self._next_start and not at_once:
+                return
+            if self._thread is not None and not self._death:
+                self._death = "it is not known why"
+            self._next_start = now + RESTART_INTERVAL
             self._thread = threading.Thread(
-                target=self._run, name="systemtasks-writer", daemon=True
+                target=self._run, args=(self._death,), name="systemtasks-writer", daemon=True
             )
-            self._thread.start()
+            self._death = ""
+            # It is no part of the run, the trace or whatever else it is started in.
+            context = Context()
+            context.run(recorder.current.set, None)
+            try:
+                context.run(self._thread.start)
+            except Exception as error:
+                self._death = _text(error)
+                logger.exception("The writer of task runs does not start: %s", self._death)
 
-    def _run(self) -> None:
-        recorder.current.set(None)  # it is started in a run, and belongs to none
+    def _run(self, death: str) -> None:
+        """Write until the process ends; `death` is what ended the thread before, if any."""
+        recorder.current.set(None)  # a new thread need not have the context of its start
+        try:
+            self._work.set()
+            if death:
+                logger.error("The writer of task runs had died and is started again: %s", death)
+            self._write_forever()
+        except BaseException as error:
+            with self._lock:
+                self._death, self._thread = _text(error), None
+                self._start()
+            raise
+
+    def _write_forever(self) -> None:
         while True:
             try:
                 if self._work.wait(self._in_progress.patience(_housekeeping_interval())):
@@ -150,24 +201,29 @@ class Writer:
                 with _no_coroutine():
                     self._write_pending()
                     self._keep_house()
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("The writer of task runs goes on after an error of its own")
                 time.sleep(LONGEST_PAUSE)
+                self._work.set()  # for what it was about to write
 
     def _write_pending(self) -> None:
         in_progress = self._in_progress.entries()
         while True:
             with self._changed:
-                batch = self._in_flight = self._pending.take()
+                # A thread that died may have left one.
+                batch = self._in_flight = self._in_flight or self._pending.take()
             if batch is None:
                 break
             # In one transaction, and the ends behind the beginnings.
             self._write_until_done(_records([*in_progress, *batch.entries]))
             in_progress = []
-            self._pending.done(batch)
+            try:
+                self._pending.done(batch)
+            finally:
+                with self._changed:
+                    self._in_flight = None
+                    self._changed.notify_all()
             with self._changed:
-                self._in_flight = None
-                self._changed.notify_all()
                 # What has come meanwhile waits for its own turn: small batches would cost more.
                 if self._work.is_set() and not self._pending.more_than_one_batch:
                     break
@@ -307,6 +363,10 @@ def _no_coroutine() -> Iterator[None]:
 def _is_a_greenlet() -> bool:
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _text(error: BaseException) -> str:
+    return ExceptionText.of(error, conf().TEXT_LIMIT).line
 
 
 def _hang_up() -> None:
