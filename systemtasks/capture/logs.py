@@ -36,6 +36,20 @@ class RunHandler(logging.Handler):
         return True
 
 
+class LastResort(logging.Handler):
+    """Prints what logging would print, were there no handler of this app."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Hand it to `logging.lastResort`, unless the logger has another handler."""
+        printer = logging.lastResort
+        if printer and record.levelno >= printer.level and not _has_handlers(record.name):
+            printer.handle(record)
+        return True
+
+
+_last_resort = LastResort()
+
+
 def install() -> None:
     """Have the handler see what every logger sees that does not pass its records on.
 
@@ -43,14 +57,13 @@ def install() -> None:
     the logging may have been configured anew: it adds nothing twice.
     """
     handler = _handler()
-    if not logging.root.handlers and logging.lastResort is not None:
-        # What a process without any configuration prints of warnings is printed still.
-        logging.root.addHandler(logging.lastResort)
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
         if not isinstance(logger, logging.Logger):
             continue
         passes_on = logger.propagate and logger.parent is not None
         if not passes_on and handler not in logger.handlers:
+            if not logger.handlers:
+                logger.addHandler(_last_resort)
             logger.addHandler(handler)
 
 
@@ -62,6 +75,17 @@ def are_captured() -> bool:
 @cache
 def _handler() -> RunHandler:
     return RunHandler(logging.getLevelNamesMapping()[conf().RECORD_LOG_LEVEL])
+
+
+def _has_handlers(name: str) -> bool:
+    """Return True if what this logger logs comes to a handler that is not of this app."""
+    logger = logging.root.manager.loggerDict.get(name)
+    found: logging.Logger | None = logger if isinstance(logger, logging.Logger) else logging.root
+    while found is not None:
+        if any(not isinstance(each, RunHandler | LastResort) for each in found.handlers):
+            return True
+        found = found.parent if found.propagate else None
+    return False
 
 
 @lru_cache

@@ -139,6 +139,7 @@ def test_nothing_is_recorded_outside_a_run() -> None:
 def test_malformed_call_is_one_message(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("malformed")
     logger.propagate = False  # so that no other handler complains of it
+    logger.handlers = [logging.NullHandler()]
     logs.install()
     logger.warning("Paid %d", "x", extra={"order": 7})
     logger.warning("Paid %(sum)d", {"sum": "x", "password": "hunter2"})
@@ -236,3 +237,28 @@ def test_what_logs_while_a_message_is_added_waits_for_nothing(
     logging.getLogger("shop").info("Hello")
 
     assert sorted(message["event"] for message in said(run)) == ["Hello", "Unclosed"]
+
+
+def test_process_without_configuration_prints_what_it_would_anyway(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def log() -> str:
+        logging.getLogger("shop").warning("Printed")
+        logging.getLogger("shop").info("Too little")
+        library.warning("Not printed")
+        private.error("Printed as well")
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(logging.root, "handlers", [])
+    library, private = logging.getLogger("library"), logging.getLogger("unconfigured")
+    library.addHandler(logging.NullHandler())
+    private.propagate = False
+    before = log()
+    logs.install()
+    logs.install()
+
+    assert before == "Printed\nPrinted as well\n"
+    assert log() == before
+    assert [message["event"] for message in said(run)] == [
+        *("Printed", "Too little", "Not printed", "Printed as well"),
+    ]
