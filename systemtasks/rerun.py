@@ -1,19 +1,26 @@
 """Sends a task anew, as its last run was sent."""
 
-from contextlib import suppress
+from typing import Any
 
 from celery import current_app
 from django.db.models import Q, QuerySet
 from kombu import Connection
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError, OperationalError
 
-from systemtasks.capture.celery.schedule import load_tasks
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State
 
 # One attempt, and an answer within seconds: by default kombu tries for 4 seconds, and waits without
-# end for a Redis that accepts a connection and then says nothing.
-TRANSPORT_OPTIONS = {"max_retries": 0, "socket_connect_timeout": 2, "socket_timeout": 2}
+# end for a broker that accepts a connection and then says nothing. The last two are RabbitMQ's.
+TRANSPORT_OPTIONS = {
+    "max_retries": 0,
+    "socket_connect_timeout": 2,
+    "socket_timeout": 2,
+    "read_timeout": 2,
+    "write_timeout": 2,
+}
+CONNECT_TIMEOUT = 2.0  # seconds
+ANSWER_TIMEOUT = 1.0  # seconds that a worker has for its answer
 
 UNKNOWN = "No worker knows this task (any longer)."
 UNREGISTERED = Q(
@@ -40,6 +47,9 @@ def rerun(task: SystemTask) -> str:
     That is the last run that began or, where none has, the last that was sent; one that no worker
     knew has no arguments, and does not count. Returns the new run's Celery id. Raises
     NotRerunnableError, or BrokerAwayError within seconds.
+
+    Which tasks there are is asked of the workers, and never of this process, which may belong to
+    another project.
     """
     run = _last(task.runs.exclude(UNREGISTERED))
     if run is None:
@@ -49,9 +59,14 @@ def rerun(task: SystemTask) -> str:
             "The arguments of this task's last run are not on record as they were: "
             "they were not recorded, or a part of them was masked or cut."
         )
-    with current_app.connection_for_write(transport_options=TRANSPORT_OPTIONS) as connection:
+    with current_app.connection_for_write(
+        connect_timeout=CONNECT_TIMEOUT, transport_options=TRANSPORT_OPTIONS
+    ) as connection:
         _connect(connection)
-        if not _is_registered(task.name) and _is_unknown_to_workers(task.name, connection):
+        known = _is_known_to_workers(task.name, connection)
+        if known is None:
+            known = not _was_unknown(task.name)
+        if not known:
             raise NotRerunnableError(UNKNOWN)
         return _send(task.name, run, connection)
 
@@ -61,33 +76,46 @@ def _last(runs: "QuerySet[TaskRun]") -> TaskRun | None:
     return runs.filter(start_timestamp__isnull=False).first() or runs.first()
 
 
-def _is_registered(name: str) -> bool:
-    with suppress(ImportError):  # what only a worker can import
-        load_tasks()
-    return name in current_app.tasks
-
-
 def _was_unknown(name: str) -> bool:
-    """Whether no worker knew the task at its last run; such a run has no uid."""
+    """Return True if no worker knew the task at its last run; such a run has no uid."""
     last = _last(TaskRun.objects.filter(system_task__name=name))
     return last is not None and TaskRun.objects.filter(UNREGISTERED, pk=last.pk).exists()
 
 
-def _is_unknown_to_workers(name: str, connection: Connection) -> bool:
-    """Whether none of the workers that answer knows it; of silent ones, what was the last word."""
+class _Known(BaseException):
+    """A worker has answered that it knows the task."""
+
+
+def _is_known_to_workers(name: str, connection: Connection) -> bool | None:
+    """Return True as soon as a worker says that it knows the task, and False if none of them does.
+
+    Returns None where no worker gives an answer that can be read.
+    """
+    answered = False
+
+    def look(replies: Any) -> None:  # noqa: ANN401 - whatever a worker sends
+        nonlocal answered
+        for answer in replies.values() if isinstance(replies, dict) else ():
+            if isinstance(answer, list):  # and not an error
+                answered = True
+                # A worker says `name`, or `name [rate_limit=1/s]`.
+                if any(str(text).partition(" [")[0] == name for text in answer):
+                    raise _Known
+
     lost: tuple[type[BaseException], ...] = (
-        OperationalError,
+        KombuError,
         *connection.recoverable_connection_errors,
     )
+    control: Any = current_app.control
+    mailbox = control.mailbox(connection)
+    mailbox.producer_pool = None  # whose connections may be dead, and have no time-outs
     try:
-        replies = current_app.control.inspect(timeout=1, connection=connection).registered() or {}
+        mailbox.multi_call("registered", {"builtins": True}, timeout=ANSWER_TIMEOUT, callback=look)
+    except _Known:
+        return True
     except lost:
-        return False  # and whether it can be sent is seen at once
-    answers = [reply for reply in replies.values() if isinstance(reply, list)]  # not an error's
-    # A worker says `name`, or `name [rate_limit=1/s]`.
-    if not answers:
-        return _was_unknown(name)
-    return all(text.partition(" [")[0] != name for answer in answers for text in answer)
+        return None  # and whether it can be sent is seen at once
+    return False if answered else None
 
 
 def _connect(connection: Connection) -> None:

@@ -1,9 +1,12 @@
 """POST /api/v3/events/system_tasks/{uuid}/run/: what is sent, and what is said where nothing is."""
 
+import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,18 +15,22 @@ from uuid import uuid4
 import celery
 import pytest
 import redis
-from celery.app.control import Inspect
 from django.conf import settings
 from django.test import Client
 from kombu import Connection
+from kombu.connection import ConnectionPool
+from kombu.pools import ProducerPool
 from kombu.transport.redis import Channel as RedisChannel
 
 from systemtasks.models import SystemTask
-from tests import factories
+from systemtasks.rerun import ANSWER_TIMEOUT
+from tests import factories, processes
+from tests.waiting import eventually
 
 URL = "/api/v3/events/system_tasks"
 pytestmark = pytest.mark.django_db
 QUEUE = "tests-rerun"
+KNOWN = ["app.sync", "tests.clean_up"]
 
 
 def nothing() -> None:
@@ -31,18 +38,58 @@ def nothing() -> None:
 
 
 @pytest.fixture
-def app(db: None) -> Iterator[celery.Celery]:
-    """An app of its own that speaks to the real broker, as the current one."""
+def silent_app(db: None) -> Iterator[celery.Celery]:
+    """An app of its own that speaks to the real broker, as the current one; it has no worker."""
     before = celery.current_app._get_current_object()  # type: ignore[attr-defined]
     settings.EMBEDDED.attach()
     app = celery.Celery("tests", broker=settings.CELERY_BROKER_URL)
-    for name in ("app.sync", "tests.clean_up"):
-        app.task(name=name, shared=False)(nothing)
+    app.conf.control_exchange = "tests"
     app.set_current()
     with Connection(settings.CELERY_BROKER_URL) as connection:
         connection.SimpleQueue(QUEUE).clear()
     yield app
     before.set_current()
+
+
+@pytest.fixture
+def app(silent_app: celery.Celery) -> Iterator[celery.Celery]:
+    """The same, with a worker that knows the tasks in KNOWN."""
+    with answering(silent_app, KNOWN):
+        yield silent_app
+
+
+@contextmanager
+def answering(app: celery.Celery, *answers: Any) -> Iterator[None]:
+    """Have a worker for each of these answers, which it gives when it is asked what it knows."""
+    with ExitStack() as workers:
+        for number, answer in enumerate(answers):
+            workers.enter_context(_answering(app, f"worker-{number}@host", answer))
+        yield
+
+
+@contextmanager
+def _answering(app: Any, name: str, answer: Any) -> Iterator[None]:
+    listening, over = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        with app.connection_for_read() as connection, connection.channel() as channel:
+            handlers = {"registered": lambda _, **__: answer}
+            mailbox = app.control.mailbox(connection)
+            mailbox.producer_pool = None  # the process that asks has one, and this is another
+            mailbox.Node(name, channel=channel, handlers=handlers).listen()
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=0.05)
+                listening.set()
+
+    worker = threading.Thread(target=listen)
+    worker.start()
+    try:
+        assert listening.wait(30)
+        yield
+    finally:
+        over.set()
+        worker.join()
 
 
 def sent() -> list[tuple[str, Any, Any]]:
@@ -149,12 +196,7 @@ UNREGISTERED = {
 NO_WORKER = {"non_field_errors": ["No worker knows this task (any longer)."], "code": "invalid"}
 
 
-def answering(patch: pytest.MonkeyPatch, replies: dict[str, Any] | None) -> None:
-    """Have the workers answer so when they are asked what they know."""
-    patch.setattr(Inspect, "registered", lambda _: replies)
-
-
-@pytest.mark.usefixtures("app")
+@pytest.mark.usefixtures("silent_app")
 @pytest.mark.parametrize("uid", ["", "ldap"])
 def test_a_task_that_no_worker_knew_the_last_time_is_400(runner: Client, uid: str) -> None:
     task = factories.system_task("app.gone", uid)
@@ -169,30 +211,69 @@ def test_a_task_that_no_worker_knew_the_last_time_is_400(runner: Client, uid: st
     assert sent() == []
 
 
-@pytest.mark.usefixtures("app")
 @pytest.mark.parametrize(
-    ("replies", "status"),
+    ("answers", "status"),
     [
-        ({"a": ["app.sync"], "b": ["app.gone_too"]}, 400),
-        ({"a": ["app.sync"], "b": ["app.gone [rate_limit=1/s]"]}, 204),
-        ({"a": ["app.gone"]}, 204),
-        ({"a": {"error": "broken"}}, 204),
+        ([["app.sync"], ["app.gone_too"]], 400),
+        ([["app.sync"], ["app.gone [rate_limit=1/s]"]], 204),
+        ([["app.gone"]], 204),
+        ([[]], 400),
+        ([{"error": "broken"}], 204),
+        ([None], 204),
+        ([{"error": "broken"}, ["app.sync"]], 400),
     ],
 )
-def test_the_workers_are_asked_about_a_task_that_is_not_known_here(
-    runner: Client, monkeypatch: pytest.MonkeyPatch, replies: dict[str, Any], status: int
+def test_the_workers_are_asked_and_not_this_process(
+    runner: Client, silent_app: celery.Celery, answers: list[Any], status: int
 ) -> None:
-    answering(monkeypatch, replies)
+    for name in ("app.gone", "app.sync"):
+        silent_app.task(name=name, shared=False)(nothing)
     task = factories.system_task("app.gone")
     factories.task_run(task, queue=QUEUE)
-    answer = run(runner, task)
+    with answering(silent_app, *answers):
+        answer = run(runner, task)
     assert answer.status_code == status
     assert len(sent()) == (status == 204)
     if status == 400:
         assert answer.json() == NO_WORKER
 
 
-@pytest.mark.usefixtures("app")
+def test_celery_s_own_tasks_are_known_to_a_worker(
+    runner: Client, silent_app: celery.Celery, tmp_path: Path
+) -> None:
+    task = factories.system_task("celery.backend_cleanup")
+    factories.task_run(task, queue=QUEUE)
+    command = ["worker", "--pool", "solo", "--without-mingle", "--without-gossip"]
+    url = settings.CELERY_BROKER_URL
+    program = [sys.executable, "-m", "celery", "--broker", url, *command, "--loglevel", "INFO"]
+    variables = {"CELERY_CONFIG_MODULE": "tests.events.celeryconfig"}
+    log = tmp_path / "worker.log"
+    worker = processes.start(program, log, {**os.environ, **variables})
+    try:
+        assert eventually(lambda: " ready." in log.read_text()), log.read_text()
+        began = time.monotonic()
+        assert run(runner, task).status_code == 204
+        assert time.monotonic() - began < ANSWER_TIMEOUT  # as soon as one knows it
+    finally:
+        processes.stop(worker)
+    assert len(sent()) == 1
+
+
+def test_the_question_goes_by_no_connection_that_may_be_dead(
+    runner: Client, app: celery.Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_pool(*_: Any, **__: Any) -> None:
+        raise AssertionError("A connection of the pool, which has no time-outs")
+
+    monkeypatch.setattr(ConnectionPool, "acquire", no_pool)
+    monkeypatch.setattr(ProducerPool, "acquire", no_pool)
+    task = factories.system_task("app.sync")
+    factories.task_run(task, queue=QUEUE)
+    assert run(runner, task).status_code == 204
+    assert len(sent()) == 1
+
+
+@pytest.mark.usefixtures("silent_app")
 def test_a_task_is_sent_where_no_worker_answers(runner: Client) -> None:
     task = factories.system_task("app.gone")
     factories.task_run(task, queue=QUEUE)
@@ -209,18 +290,18 @@ def test_a_run_that_no_worker_knew_is_passed_over_once_its_task_is_known(runner:
     assert sent() == [("app.sync", ["kept"], {})]
 
 
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
 @pytest.mark.parametrize("broker", ["absent", "silent"])
 def test_a_broker_that_is_away_is_500_within_seconds(
-    runner: Client, app: celery.Celery, tmp_path: Path, broker: str
+    runner: Client, silent_app: celery.Celery, broker: str, scheme: str
 ) -> None:
     task = factories.system_task()
     factories.task_run(task)
-    path = tmp_path / "broker.sock"
-    app.conf.update(broker_url=f"redis+socket://{path}")
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
         if broker == "silent":
-            listener.bind(str(path))
             listener.listen()
+        silent_app.conf.update(broker_url=f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
         began = time.monotonic()
         answer = run(runner, task)
         seconds = time.monotonic() - began
@@ -232,7 +313,7 @@ def test_a_broker_that_is_away_is_500_within_seconds(
     assert seconds < {"absent": 1, "silent": 5}[broker]
 
 
-@pytest.mark.usefixtures("app")
+@pytest.mark.usefixtures("silent_app")
 def test_a_reply_that_is_lost_leaves_open_whether_the_task_was_enqueued(
     runner: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
