@@ -62,6 +62,17 @@ def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
     stop(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
 
 
+def schema(name: str, default: str) -> str:
+    """The name of a schema that needs no quotes and belongs to nobody else."""
+    value = text(name, default)
+    if not re.fullmatch(r"(?!pg_|public$|information_schema$)[a-z_][a-z0-9_]{0,62}", value):
+        stop(
+            f"{name} must name a schema of its own, in small letters, digits and underscores, "
+            f"not {value!r}."
+        )
+    return value
+
+
 def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
     """Texts with commas between them."""
     return [word.strip() for word in text(name).split(",") if word.strip()] or list(default)
@@ -84,7 +95,7 @@ def database(url: str) -> dict[str, Any]:
     if port and not all(part.isdecimal() for part in port.split(",")):  # libpq allows several
         stop(f"DATABASE_URL has the port {port!r}, which is no number.")
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "config.postgres",
         "NAME": options.pop("dbname"),
         "USER": options.pop("user", ""),
         "PASSWORD": options.pop("password", ""),

@@ -92,6 +92,8 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
+SERVICE_SCHEMA = environment.schema("SERVICE_SCHEMA", "systemtasks_service")
+DATABASE_ROUTERS = ["config.postgres.Router"]
 # On each connection, Postgres keeps the plans of the statements that events.statements asks.
 DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -122,7 +122,7 @@ def _prepare(data: Path) -> None:
 
     import django
     from django.conf import settings
-    from django.core.management import call_command
+    from django.core.management import CommandError, call_command
     from django.db import OperationalError
     from kombu import Connection
 
@@ -135,7 +135,7 @@ def _prepare(data: Path) -> None:
         stop(f"the broker cannot be used: {str(error).splitlines()[0]}")
     try:
         call_command("migrate", verbosity=0, interactive=False)
-    except OperationalError as error:
+    except (OperationalError, CommandError) as error:
         stop(f"the database cannot be used: {str(error).splitlines()[0]}")
 
 

@@ -48,6 +48,11 @@ BAD = [
     ("BROKER_URL", "redis://host:port/0"),
     ("BROKER_URL", "redis://host:6379/name"),
     ("BROKER_URL", "redis+socket://"),
+    ("SERVICE_SCHEMA", "public"),
+    ("SERVICE_SCHEMA", "pg_tasks"),
+    ("SERVICE_SCHEMA", "Tasks"),
+    ("SERVICE_SCHEMA", "tasks,public"),
+    ("SERVICE_SCHEMA", "t" * 64),
     ("ALLOWED_HOSTS", "https://tasks.internal"),
     ("EXPIRES_AFTER_DAYS", "9999999"),
     ("CSRF_TRUSTED_ORIGINS", "://"),
@@ -125,7 +130,7 @@ def test_database_url_keeps_every_libpq_option() -> None:
     )
 
     assert database == {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "config.postgres",
         "NAME": "tasks",
         "USER": "user",
         "PASSWORD": "p@ss",

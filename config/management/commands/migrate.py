@@ -1,0 +1,81 @@
+"""`manage.py migrate`, for the two places that the tables are in: see config/postgres/."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+from django.conf import settings
+from django.core.management import CommandError
+from django.core.management.commands import migrate
+from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
+
+from config.postgres import SERVICE, SHARED
+from config.postgres.base import DatabaseWrapper
+
+NO_SCHEMA = (
+    "The database's role {role} may not make the schema {schema}. Let the database's owner do it: "
+    "CREATE SCHEMA {schema} AUTHORIZATION {role}"
+)
+
+
+class Command(migrate.Command):
+    """Django's own, once for each of the two places that tables are in."""
+
+    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
+        """Migrate both places, or what the arguments name.
+
+        The record of migrations in the service's schema has those of `systemtasks` too, which make
+        nothing there: Django's other commands look into that record alone.
+        """
+        if options["database"] != DEFAULT_DB_ALIAS:
+            super().handle(*args, **options)
+            return
+        only_looks = options["plan"] or options["check_unapplied"]
+        try:
+            with _alias(SHARED), _alias(SERVICE):
+                if not only_looks:
+                    _make_schema()
+                if options["app_label"] in (None, "systemtasks"):
+                    shared = {"app_label": "systemtasks", "run_syncdb": False}
+                    super().handle(*args, **{**options, **shared, "database": SHARED})
+                super().handle(*args, **{**options, "database": SERVICE})
+        except ProgrammingError as error:
+            if isinstance(error.__cause__, InsufficientPrivilege):
+                reason, *_ = str(error).splitlines()
+                raise CommandError(f"The database's role may not migrate: {reason}") from error
+            raise
+
+
+@contextmanager
+def _alias(name: str) -> Iterator[None]:
+    """Have another alias of the default database, whichever that is now: a test's, say."""
+    default = connections[DEFAULT_DB_ALIAS].settings_dict
+    connections[name] = DatabaseWrapper(deepcopy(default), name)
+    try:
+        yield
+    finally:
+        connections[name].close()
+        del connections[name]
+
+
+def _make_schema() -> None:
+    """Make the service's schema; raises CommandError where the role may not."""
+    with connections[SHARED].cursor() as cursor:
+        # Not by IF NOT EXISTS, for which the role needs the right to make schemas either way.
+        cursor.execute("SELECT to_regnamespace(%s) IS NULL, current_user", [_name()])
+        missing, role = cursor.fetchone()
+        if not missing:
+            return
+        try:
+            cursor.execute(
+                sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(settings.SERVICE_SCHEMA))
+            )
+        except ProgrammingError as error:
+            raise CommandError(NO_SCHEMA.format(role=role, schema=_name())) from error
+
+
+def _name() -> str:
+    return sql.Identifier(settings.SERVICE_SCHEMA).as_string()

@@ -1,0 +1,45 @@
+"""The settings of the project; DATABASE_URL, BROKER_URL and CUSTOM_USERS say the rest."""
+
+import os
+
+from kombu import Queue
+from psycopg.conninfo import conninfo_to_dict
+
+_database = conninfo_to_dict(os.environ["DATABASE_URL"])
+
+SECRET_KEY = "the-projects-own"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "systemtasks",
+]
+if os.environ.get("CUSTOM_USERS"):
+    INSTALLED_APPS += ["tests.project.accounts"]
+    AUTH_USER_MODEL = "accounts.User"
+SILENCED_SYSTEM_CHECKS = ["admin.E403", "admin.E408", "admin.E409", "admin.E410"]  # it has no pages
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": _database["dbname"],
+        "USER": _database["user"],
+        "PASSWORD": _database["password"],
+        "HOST": _database["host"],
+        "OPTIONS": {"options": _database.get("options", "")},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+CELERY_BROKER_URL = os.environ["BROKER_URL"]
+CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ["KEY_PREFIX"]}
+if os.environ["BROKER_URL"].startswith("amqp:"):
+    # Whoever declares them in another way is refused.
+    CELERY_TASK_QUEUES = [
+        Queue("celery"),
+        Queue("quorum", queue_arguments={"x-queue-type": "quorum"}),
+        Queue("priority", queue_arguments={"x-max-priority": 5}),
+    ]
+SYSTEMTASKS = {"JOURNAL_DIR": os.environ["JOURNAL_DIR"], "LEASE_SECONDS": 600}
