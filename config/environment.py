@@ -1,5 +1,6 @@
 """Reads the environment; what is missing or malformed ends the process with one sentence."""
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -50,6 +51,17 @@ def whole_number(name: str, default: int, *, most: int) -> int:
     value = int(_read(_env.int, name, default, "a whole number"))
     if not 0 <= value <= most:
         stop(f"{name} must be from 0 to {most}, not {value}.")
+    return value
+
+
+def json_object(name: str) -> dict[str, Any]:
+    """A JSON object; an empty one where it is not set."""
+    try:
+        value = json.loads(text(name, "{}"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        stop(f"{name} must be a JSON object.")  # which may hold a password
     return value
 
 
@@ -105,14 +117,19 @@ def database(url: str) -> dict[str, Any]:
     }
 
 
-def broker(url: str) -> str:
-    """The URL of a Redis or Valkey, as kombu takes it."""
-    if not url.startswith(("redis://", "rediss://", "redis+socket://", "sentinel://")):
-        stop("BROKER_URL must begin with redis:// (or rediss://, redis+socket://, sentinel://).")
-    for part in url.split(";"):  # sentinel:// may name several
+def broker(url: str, *, of_project: bool = False) -> str:
+    """The URL of a Redis or Valkey, as kombu takes it; a project's may be that of a RabbitMQ."""
+    schemes = ["redis://", "rediss://", "redis+socket://", "sentinel://"]
+    schemes += ["amqp://", "amqps://"] if of_project else []
+    if not url.startswith(tuple(schemes)):
+        stop(f"BROKER_URL must begin with {schemes[0]} (or {', '.join(schemes[1:])}).")
+    for part in url.split(";"):  # it may name several
         parts = urlsplit(part)
         database = parts.path.strip("/")
-        if parts.scheme == "redis+socket":
+        if parts.scheme in ("amqp", "amqps"):
+            if not _has_valid_port(parts):
+                stop("BROKER_URL must look like amqp://user:password@host:port/vhost.")
+        elif parts.scheme == "redis+socket":
             if not database:
                 stop("BROKER_URL names no socket; it looks like redis+socket:///path/of/the.sock.")
         elif not _has_valid_port(parts) or not (database.isdecimal() or not database):

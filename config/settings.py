@@ -18,6 +18,11 @@ EMBEDDED = embedded.Services(
 )
 ONE_MACHINE = EMBEDDED.postgres
 
+# Beside a project, which has workers of its own: the API and the admin, and nothing else.
+WEB_ONLY = environment.boolean("WEB_ONLY", default=False)
+if WEB_ONLY and (EMBEDDED.postgres or EMBEDDED.valkey):
+    environment.stop("WEB_ONLY needs the DATABASE_URL and the BROKER_URL of a project.")
+
 DEBUG = environment.boolean("DEBUG", default=False)
 SECRET_KEY = environment.secret_key(
     environment.text("SECRET_KEY") or (EMBEDDED.secret_key() if ONE_MACHINE else "")
@@ -144,15 +149,33 @@ LOGGING = {
 }
 
 CELERY_BROKER_URL = environment.broker(
-    environment.text("BROKER_URL") or EMBEDDED.broker_url(),
+    environment.text("BROKER_URL") or EMBEDDED.broker_url(), of_project=WEB_ONLY
 )
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
+CELERY_RESULT_EXPIRES = None  # without results, beat need not send a task that deletes them
 CELERY_WORKER_LOG_FORMAT = LOG_FORMAT
 CELERY_WORKER_TASK_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(task_name)s: %(message)s"
 CELERY_TIMEZONE = "UTC"
 
+# Names of the service's own, since a project may use the same broker by Celery's: then nobody takes
+# a message, answers a command or hears an event of the other's.
+CELERY_TASK_DEFAULT_QUEUE = "systemtasks"
+CELERY_EVENT_EXCHANGE = "systemtasks.events"
+# Whoever reads from a Redis gives messages back to their queues that were taken long ago, by its
+# own VISIBILITY_TIMEOUT; a project may have a longer one.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    **{f"{key}_key": f"systemtasks.{key}" for key in ("unacked", "unacked_index", "unacked_mutex")},
+    **environment.json_object("BROKER_TRANSPORT_OPTIONS"),
+}
+if WEB_ONLY:
+    CELERY_TASK_ROUTES = "config.routing.route_as_recorded"
+else:
+    CELERY_CONTROL_EXCHANGE = "systemtasks"
+
 DEMO_TASKS = environment.boolean("DEMO_TASKS", default=False)
+if WEB_ONLY and DEMO_TASKS:
+    environment.stop("DEMO_TASKS needs a worker, and WEB_ONLY starts none.")
 
 # Each setting has the name and the default that it has in systemtasks.conf.
 _DEFAULTS = Conf()

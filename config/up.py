@@ -1,4 +1,7 @@
-"""`make up`: the whole service on this machine, in one terminal, until Ctrl-C."""
+"""`make up`: the whole service on this machine, in one terminal, until Ctrl-C.
+
+With WEB_ONLY, for a project that has workers of its own, it is the web server alone.
+"""
 
 import argparse
 import os
@@ -111,7 +114,7 @@ def _prepare(data: Path) -> None:
     for name, value in {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "DATA_DIR": str(data.resolve()),
-        "DEMO_TASKS": "true",
+        "DEMO_TASKS": "false" if environment.boolean("WEB_ONLY", default=False) else "true",
         "HTTPS": "false",
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
         "SECRET_KEY": services.secret_key(),
@@ -140,16 +143,25 @@ def _prepare(data: Path) -> None:
 
 
 def _commands(data: Path, port: int) -> dict[str, list[str]]:
+    from django.conf import settings
+
     python = [sys.executable, "-m"]
     celery = [*python, "celery", "--quiet", "--app", "config"]
-    return {
+    web = {
         "web": [
             *python,
             *("granian", "--interface", "wsgi", "--host", HOST, "--port", str(port)),
             *("--blocking-threads", "4", "--no-ws", "--log-level", "warning"),
             "config.wsgi:application",
         ],
-        "worker": [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"],
+    }
+    if settings.WEB_ONLY:
+        return web
+    return web | {
+        "worker": [
+            *(*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"),
+            *("--hostname", "systemtasks@%h"),
+        ],
         "beat": [
             *(*celery, "beat", "--loglevel", "INFO", "--pidfile", ""),
             *("--schedule", str(data / "celerybeat-schedule")),

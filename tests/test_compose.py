@@ -33,11 +33,17 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
-LONG_RUNNING = [name for name in SERVICES if name != "migrate"]
+MIGRATIONS = {"full": "migrate", "web-only": "migrate-web-only"}
+LONG_RUNNING = [name for name in SERVICES if name not in MIGRATIONS.values()]
+OF_PROFILE = {
+    "full": {"postgres", "redis", "migrate", "web", "worker", "beat"},
+    "web-only": {"migrate-web-only", "web-only"},
+}
 REQUIRED = ("POSTGRES_PASSWORD", "SECRET_KEY", "ALLOWED_HOSTS")
 STAGES = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text().replace("\\\n", ""), flags=re.M)[1:]
 
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?:(:[-?])([^}]+))?\}")
+READ_BY_COMPOSE = {"COMPOSE_PROFILES"}  # by Compose itself, not in the file
 SETTINGS_LEFT_OUT = {"DEBUG", "DATA_DIR"}  # of no use in production
 START_TIMEOUT = 90.0  # seconds
 
@@ -77,7 +83,32 @@ def test_long_running_service_restarts_and_has_a_health_check(name: str) -> None
     assert SERVICES[name]["healthcheck"].keys() >= {"test", "interval", "timeout", "retries"}
 
 
-@pytest.mark.parametrize("name", [name for name in OURS if name != "migrate"])
+@pytest.mark.parametrize("profile", OF_PROFILE)
+def test_profile_names_the_services_that_it_starts(profile: str) -> None:
+    named = {name for name, service in SERVICES.items() if profile in service["profiles"]}
+    assert named == OF_PROFILE[profile]
+    for name in named:
+        assert {*SERVICES[name].get("depends_on", {})} <= named
+
+
+def test_beside_a_project_the_pages_alone_are_served_from_its_database_and_broker() -> None:
+    for name in OF_PROFILE["web-only"]:
+        said = SERVICES[name]["environment"]
+        assert said["WEB_ONLY"] == "true"
+        assert said["DATABASE_URL"] is said["BROKER_URL"] is None  # handed on from .env
+    assert {SERVICES[name]["environment"]["WEB_ONLY"] for name in OF_PROFILE["full"] & {*OURS}} == {
+        "false"
+    }
+    same = SERVICES["web"].keys() - {"profiles", "environment", "depends_on"}
+    assert {key: SERVICES["web-only"][key] for key in same} == {
+        key: SERVICES["web"][key] for key in same
+    }
+    assert SERVICES["web-only"]["depends_on"] == {
+        "migrate-web-only": {"condition": "service_completed_successfully"}
+    }
+
+
+@pytest.mark.parametrize("name", ["web", "worker", "beat"])
 def test_service_starts_after_the_migrations_and_what_it_talks_to(name: str) -> None:
     assert {on: wait["condition"] for on, wait in SERVICES[name]["depends_on"].items()} == {
         "postgres": "service_healthy",
@@ -87,7 +118,7 @@ def test_service_starts_after_the_migrations_and_what_it_talks_to(name: str) -> 
 
 
 def test_migrations_run_once_as_soon_as_the_database_answers() -> None:
-    assert SERVICES["migrate"]["restart"] == "no"
+    assert {SERVICES[name]["restart"] for name in MIGRATIONS.values()} == {"no"}
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
@@ -110,8 +141,10 @@ def test_env_example_lists_every_variable_and_its_default() -> None:
     lines = (ROOT / ".env.example").read_text()
     listed = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", lines, flags=re.M))
     defaults = {name: text for name, kind, text in VARIABLE.findall(TEXT) if kind == ":-"}
-    passed_on = {name for name, text in SERVICES["web"]["environment"].items() if text is None}
-    assert listed.keys() == {*REQUIRED, *defaults, *passed_on}
+    said = [SERVICES[name]["environment"].items() for name in ("web", "web-only")]
+    passed_on = {name for variables in said for name, text in variables if text is None}
+    assert listed.keys() == {*REQUIRED, *defaults, *passed_on, *READ_BY_COMPOSE}
+    assert listed["COMPOSE_PROFILES"] in OF_PROFILE
     assert {name: listed[name] for name in defaults} == defaults
     assert {listed[name] for name in REQUIRED} == {""}
 
@@ -134,7 +167,7 @@ def test_containers_get_every_variable_that_the_settings_read() -> None:
 
 def test_password_is_in_no_url() -> None:
     for name in OURS:
-        assert "$" not in SERVICES[name]["environment"]["DATABASE_URL"]
+        assert "$" not in (SERVICES[name]["environment"]["DATABASE_URL"] or "")
 
 
 def test_services_have_the_versions_that_the_tests_run_on() -> None:
@@ -171,7 +204,7 @@ def _compose() -> list[str]:
 def _config(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     """What Compose says of the file where only these variables are set."""
     (folder / "empty.env").touch()
-    read = {name for name, _, _ in VARIABLE.findall(TEXT)}
+    read = {name for name, _, _ in VARIABLE.findall(TEXT)} | {*SERVICES["web"]["environment"]}
     env = {name: text for name, text in os.environ.items() if name not in read} | variables
     words = ["--file", str(ROOT / "docker-compose.yml"), "--env-file", str(folder / "empty.env")]
     return subprocess.run(
@@ -179,12 +212,18 @@ def _config(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]
     )
 
 
-def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
-    accepted = _config(tmp_path, **dict.fromkeys(REQUIRED, "p@$s"), WEB_LISTEN="0.0.0.0:80")
+@pytest.mark.parametrize("profile", OF_PROFILE)
+def test_docker_compose_accepts_the_file(profile: str, tmp_path: Path) -> None:
+    required = dict.fromkeys(REQUIRED, "p@$s")
+    project = {"DATABASE_URL": "postgresql://a@b/c", "BROKER_URL": "redis://b"}
+    accepted = _config(tmp_path, **required, **project, COMPOSE_PROFILES=profile)
     assert accepted.stderr == ""
     services = yaml.safe_load(accepted.stdout)["services"]
-    assert services.keys() == SERVICES.keys()
-    assert services["web"]["environment"]["PGPASSWORD"].replace("$$", "$") == "p@$s"
+    assert services.keys() == OF_PROFILE[profile]
+    said = services[MIGRATIONS[profile]]["environment"]
+    assert said["PGPASSWORD"].replace("$$", "$") == "p@$s"
+    of_project = {name: said[name] for name in project} == project
+    assert of_project == (profile == "web-only")
 
 
 @pytest.mark.parametrize("missing", REQUIRED)

@@ -181,8 +181,8 @@ def test_message_that_cannot_be_decoded_is_on_record(worker: Worker) -> None:
         headers = {"task": "tests.succeed", "id": celery_id, "lang": "py", "retries": 0}
         producer.publish(
             b"{not json",
-            routing_key="celery",
-            exchange="celery",
+            routing_key="systemtasks",
+            exchange="systemtasks",
             content_type="application/json",
             content_encoding="utf-8",
             headers=headers,
@@ -195,7 +195,9 @@ def test_message_that_cannot_be_decoded_is_on_record(worker: Worker) -> None:
 
 def test_message_of_somebody_else_is_on_record(worker: Worker) -> None:
     with app.connection_for_write() as broker:
-        broker.Producer().publish({"hello": "world"}, routing_key="celery", exchange="celery")
+        broker.Producer().publish(
+            {"hello": "world"}, routing_key="systemtasks", exchange="systemtasks"
+        )
 
     assert eventually(TaskRun.objects.filter(state="rejected").exists)
     assert TaskRun.objects.get().system_task.name == "(a message without a task's name)"

@@ -183,7 +183,7 @@ def test_attempts_are_rows_with_queue_worker_and_wait(worker: Worker) -> None:
     runs = list(TaskRun.objects.filter(celery_id=celery_id).order_by("attempt"))
     assert [run.attempt for run in runs] == [1, 2, 3]
     for run in runs:
-        assert run.queue == "celery"
+        assert run.queue == "systemtasks"
         assert run.worker.startswith("celery@")
         assert run.wait is not None
         assert 0 <= run.wait < 10
@@ -276,7 +276,7 @@ def test_child_that_is_gone_is_recorded_as_error(worker: Worker, name: str) -> N
     # Of an exit, Celery 5.6's main process says nothing.
     heard_by_the_child = name == "tests.exit" and worker.is_of_celery_5_6
     assert ("SystemExit: 3" if heard_by_the_child else "WorkerLostError") in run.exception
-    assert (run.queue, run.args, run.kwargs) == ("celery", [], {})
+    assert (run.queue, run.args, run.kwargs) == ("systemtasks", [], {})
     assert run.worker.startswith("celery@")
 
 

@@ -11,13 +11,13 @@ import pytest
 from config import settings as service
 from systemtasks.conf import Conf
 from tests.processes import ROOT
-from tests.test_compose import SERVICES, SETTINGS_LEFT_OUT, TEXT, VARIABLE
+from tests.test_compose import READ_BY_COMPOSE, SERVICES, SETTINGS_LEFT_OUT, TEXT, VARIABLE
 
 A_PATTERN = {"HIDDEN_KEYS"}
 """Settings whose default is too long for a table."""
 OF_MACHINE = {"JOURNAL_DIR"}
 """Settings whose default in this service depends on the machine."""
-OF_CONTAINERS = {"DATABASE_URL", "BROKER_URL", "JOURNAL_DIR"}
+OF_CONTAINERS = {"DATABASE_URL", "BROKER_URL", "JOURNAL_DIR", "WEB_ONLY"}
 """What docker-compose.yml sets itself, since it starts what they name."""
 
 
@@ -138,7 +138,7 @@ def test_example_of_compose_has_the_defaults_of_the_settings() -> None:
 def test_example_of_compose_has_the_defaults_of_the_docs() -> None:
     example = of_example()
     documented = of_docs("The service's own environment") | of_docs("Compose")
-    shared = documented.keys() & example.keys() - {"SECRET_KEY", "ALLOWED_HOSTS"}
+    shared = documented.keys() & example.keys() - {"SECRET_KEY", "ALLOWED_HOSTS", *OF_CONTAINERS}
     assert {name: documented[name].default for name in shared} == {
         name: example[name].default for name in shared
     }
@@ -148,5 +148,5 @@ def test_docs_have_every_variable_that_the_service_and_compose_read() -> None:
     passed_on = {name for name, text in SERVICES["web"]["environment"].items() if text is None}
     read = {name for name, _, _ in VARIABLE.findall(TEXT)} | passed_on
     documented = of_docs("The service's own environment") | of_docs("Compose")
-    expected = (read | OF_CONTAINERS | SETTINGS_LEFT_OUT) - given_by_environment()
+    expected = (read | OF_CONTAINERS | SETTINGS_LEFT_OUT | READ_BY_COMPOSE) - given_by_environment()
     assert documented.keys() == expected

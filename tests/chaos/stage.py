@@ -25,7 +25,10 @@ from tests.waiting import eventually
 from tests.workers import Worker
 
 CHILDREN = 2
-QUEUES = ("celery", "unacked")  # what is sent, and what a worker has taken and not begun
+QUEUES = (
+    "systemtasks",
+    "systemtasks.unacked",
+)  # what is sent, and what a worker has taken and not begun
 
 
 class Server:
@@ -92,6 +95,7 @@ class Stage:
             "HTTPS": "false",
         }
         self.app = Celery("chaos", broker=services.broker_url(), set_as_current=False)
+        self.app.conf.task_default_queue = "systemtasks"
         self.valkey = redis.Redis(unix_socket_path=str(services.valkey_socket))
 
     def __enter__(self) -> "Stage":
@@ -196,7 +200,7 @@ class Scene:
 
     def lose_reserved(self) -> None:
         """Forget the messages of a worker that was killed; Valkey would keep them for an hour."""
-        self.stage.valkey.delete("unacked", "unacked_index")
+        self.stage.valkey.delete("systemtasks.unacked", "systemtasks.unacked_index")
         self.messages_lost = True
 
     def check(self) -> None:

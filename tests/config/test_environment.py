@@ -1,6 +1,7 @@
 """What is missing or malformed stops the start with one sentence that names it."""
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,9 @@ BAD = [
     ("SERVICE_SCHEMA", "Tasks"),
     ("SERVICE_SCHEMA", "tasks,public"),
     ("SERVICE_SCHEMA", "t" * 64),
+    ("WEB_ONLY", "perhaps"),
+    ("BROKER_TRANSPORT_OPTIONS", "master_name"),
+    ("BROKER_TRANSPORT_OPTIONS", '["main"]'),
     ("ALLOWED_HOSTS", "https://tasks.internal"),
     ("EXPIRES_AFTER_DAYS", "9999999"),
     ("CSRF_TRUSTED_ORIGINS", "://"),
@@ -107,6 +111,30 @@ def test_bad_value_stops_the_start_with_one_sentence_that_names_it(
 )
 def test_broker_urls_that_kombu_takes_are_taken(url: str) -> None:
     assert environment.broker(url) == url
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"DATABASE_URL": ""}, {"BROKER_URL": ""}, {"DEMO_TASKS": "true"}],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_web_only_without_a_project_is_one_sentence(variables: dict[str, str]) -> None:
+    loaded = load_settings(**{**PRODUCTION, "WEB_ONLY": "true", **variables})
+
+    assert loaded.returncode == 1
+    assert len(loaded.stderr.splitlines()) == 1
+    assert {"WEB_ONLY", *variables} <= {*re.findall(r"[A-Z_]+", loaded.stderr)}
+
+
+@pytest.mark.parametrize("url", ["amqp://user:word@broker:5672/shop", "amqps://broker//"])
+def test_broker_of_a_project_may_be_a_rabbitmq(url: str) -> None:
+    assert environment.broker(url, of_project=True) == url
+
+
+@pytest.mark.parametrize("url", ["amqp://", "amqp://broker:port//", "sqs://", "memory://"])
+def test_broker_of_a_project_is_one_that_can_be_asked(url: str) -> None:
+    with pytest.raises(SystemExit, match="BROKER_URL must"):
+        environment.broker(url, of_project=True)
 
 
 @pytest.mark.parametrize("hosts", ["*", "tasks.internal", ".internal", "127.0.0.1", "[::1],a-b.c"])

@@ -1,0 +1,100 @@
+"""A project whose broker is a RabbitMQ: run again reaches its queues, however they are declared."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import processes, projects
+from tests.projects import Project, Service, query
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+TASK = "project.greet"
+ENDED = "SELECT count(*) FROM systemtasks_taskrun WHERE state = 'success' AND queue = %s"
+RUN_AGAIN = """
+from systemtasks.models import SystemTask
+from systemtasks.rerun import rerun
+print(rerun(SystemTask(name={name!r}, uuid=SystemTask.objects.get().uuid)))
+"""
+
+
+@contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """Ports on which nothing listens."""
+    with ExitStack() as sockets:
+        probes = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in probes]
+    yield ports
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[str]:
+    """A RabbitMQ of the test's own, by its URL."""
+    # Debian has a script of this name on PATH that starts another account's.
+    server = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin") or shutil.which(
+        "rabbitmq-server"
+    )
+    names = shutil.which("epmd")
+    if server is None or names is None:
+        pytest.skip("There is no rabbitmq-server")
+    with free_ports(3) as (port, epmd_port, distribution_port):
+        variables = {
+            **os.environ,
+            "HOME": str(tmp_path),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(epmd_port),
+            "RABBITMQ_NODENAME": "tests@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_MNESIA_BASE": str(tmp_path / "rabbitmq"),
+            "RABBITMQ_LOG_BASE": str(tmp_path / "log"),
+            "RABBITMQ_PID_FILE": str(tmp_path / "rabbitmq.pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(tmp_path / "plugins"),
+        }
+    log = tmp_path / "rabbitmq.log"
+    # Before the server, which would start one that outlives it.
+    daemon = processes.start([names], tmp_path / "epmd.log", variables)
+    process = processes.start([server], log, variables)
+    try:
+        assert eventually(lambda: "Starting broker... completed" in log.read_text(), 120), (
+            log.read_text()
+        )
+        yield f"amqp://guest:guest@127.0.0.1:{port}//"
+    finally:
+        processes.stop(process)
+        processes.stop(daemon)
+
+
+def test_a_task_is_run_again_from_the_queue_that_the_project_has_declared(
+    tmp_path: Path, broker: str
+) -> None:
+    with projects.database() as database:
+        project = Project(tmp_path, database, broker)
+        project.run("migrate", "--verbosity", "0")
+        ours = Service(tmp_path, database, broker, WEB_ONLY="true")
+        ours.run("migrate", "--verbosity", "0")
+
+        def have_run(queue: str, times: int) -> bool:
+            return query(database, ENDED, queue) == [(times,)]
+
+        def run_again(name: str) -> projects.Ended:
+            code = RUN_AGAIN.format(name=name)
+            return ours.call("shell", "--no-imports", "--command", code)
+
+        with project.worker("--queues", "quorum,priority"):
+            for queue in ("quorum", "priority"):
+                project.app.send_task(TASK, args=["Ada"], queue=queue, declare=[])
+                assert eventually(lambda queue=queue: have_run(queue, 1))  # type: ignore[misc]
+                again = run_again(TASK)
+                assert again.returncode == 0, again.stderr
+                assert eventually(lambda queue=queue: have_run(queue, 2))  # type: ignore[misc]
+            assert "No worker knows this task" in run_again("project.gone").stderr
