@@ -7,9 +7,11 @@ all of it does nothing. None of it raises: what makes no sense is logged, and th
 import logging
 
 from systemtasks.capture.guard import never_raising
+from systemtasks.conf import conf
+from systemtasks.runs.arguments import uid_text
+from systemtasks.runs.exceptions import formatted
+from systemtasks.runs.kinds import is_of
 from systemtasks.runs.recorder import current_run
-from systemtasks.runs.records import NAME_LIMIT
-from systemtasks.runs.values import clean_column
 from systemtasks.states import Status
 
 
@@ -17,10 +19,11 @@ from systemtasks.states import Status
 def set_uid(uid: object) -> None:
     """Say which instance of the task this run is of: a source's slug, say. Each has a row.
 
-    None is none in particular, as it is from `systemtasks_uid`.
+    It is a text, a number, a UUID or the like. None is none in particular, as it is from
+    `systemtasks_uid`.
     """
     if run := current_run():
-        run.uid = "" if uid is None else clean_column(str(uid), NAME_LIMIT)
+        run.uid = uid_text(uid)
 
 
 @never_raising
@@ -30,7 +33,9 @@ def set_status(status: Status | str) -> None:
     That is `unknown`, `successful`, `warning` or `error`.
     """
     if run := current_run():
-        run.chosen_status = Status(status)
+        if not is_of(status, str):
+            raise TypeError("a status is a text")
+        run.chosen_status = Status(str.__str__(status))
 
 
 @never_raising
@@ -64,4 +69,4 @@ def progress(done: float, total: float | None = None) -> None:
 def _say(level: int, event: str, attributes: dict[str, object]) -> None:
     if run := current_run():
         run.warned = run.warned or level >= logging.WARNING
-        run.log(level, run.task.name, str(event), attributes)
+        run.log(level, run.task.name, formatted(event, conf().TEXT_LIMIT), attributes)

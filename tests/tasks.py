@@ -14,8 +14,11 @@ from typing import Any
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
 from celery.utils.log import get_task_logger
+from django.db import transaction
+from django.utils.functional import SimpleLazyObject
 
 from systemtasks import reporting
+from systemtasks.models import SystemTask
 
 task_logger: logging.Logger = get_task_logger(__name__)
 logger = logging.getLogger("shop")
@@ -206,6 +209,18 @@ def report(slug: str) -> None:
     for done in range(5):
         reporting.progress(done, 4)
     reporting.set_status("warning")
+
+
+@shared_task(name="tests.log_lazily")
+def log_lazily() -> int:
+    """Log a queryset whose SQL would fail, within a transaction that goes on."""
+    unusable = SystemTask.objects.extra(where=["no_such_column = 1"])
+    with transaction.atomic():
+        logger.info("Looking", extra={"tasks": unusable, "nested": [{"tasks": unusable}]})
+        reporting.info("Found", tasks=unusable, first=SimpleLazyObject(unusable.first))
+        reporting.info(unusable)  # type: ignore[arg-type]
+        reporting.set_uid(unusable)
+        return SystemTask.objects.filter(name="tests.no_such_task").count()
 
 
 @shared_task(bind=True, name="tests.parent")

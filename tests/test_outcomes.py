@@ -113,6 +113,20 @@ def test_every_outcome_is_recorded(worker: Worker) -> None:
         assert ended(celery_id, *ENDS[name][1]), (name, ends(celery_id))
 
 
+def test_queryset_that_a_task_logs_breaks_no_transaction_of_it(worker: Worker) -> None:
+    celery_id = send("tests.log_lazily")
+    run = outcome(worker, celery_id)
+
+    assert (run.state, run.exception) == ("success", "")
+    said = [(message["event"], message["attributes"]) for message in run.messages]
+    assert said == [
+        ("Looking", {"tasks": "<QuerySet>", "nested": [{"tasks": "<QuerySet>"}]}),
+        ("Found", {"tasks": "<QuerySet>", "first": "<SimpleLazyObject>"}),
+        ("<QuerySet>", {}),
+    ]
+    assert run.system_task.uid == ""
+
+
 def test_expired_and_revoked_tasks_are_recorded(worker: Worker) -> None:
     expired = app.send_task("tests.succeed", expires=-1).id
     assert eventually(lambda: bool(app.control.ping(timeout=1)))

@@ -1,23 +1,41 @@
-"""From `logging` to the messages of the run that logs."""
+"""From `logging` to the messages of the run that logs.
+
+A message is formatted here without code of its arguments' own (see `runs.kinds`). Where that would
+be needed, the text is taken that a handler before this one has made, or else each such argument is
+named by its type.
+"""
 
 import logging
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 
 import orjson
 from celery.exceptions import SoftTimeLimitExceeded
 
 from systemtasks.conf import conf
+from systemtasks.runs.exceptions import ExceptionText, formatted, printable
+from systemtasks.runs.kinds import LARGEST_INTEGER, is_of, is_plain
 from systemtasks.runs.recorder import Run, current, current_run
-from systemtasks.runs.values import describe
+from systemtasks.runs.records import NAME_LIMIT
+from systemtasks.runs.values import ITEM_LIMIT, NOTHING, Printer, describe
 
+logger = logging.getLogger(__name__)
+
+PLAIN_ATTRIBUTES = tuple(vars(logging.makeLogRecord({})))
+"""The attributes that a record is made with; those of `extra=` come behind them."""
+FIRST_ATTRIBUTE, *_, LAST_ATTRIBUTE = PLAIN_ATTRIBUTES
 # What a record has without any `extra=`, and what Celery's own formatter adds to it.
 STANDARD_ATTRIBUTES = {
-    *vars(logging.makeLogRecord({})),
+    *PLAIN_ATTRIBUTES,
     *("message", "asctime", "taskName", "task_id", "task_name", "color_message"),
 }
 # structlog renders these itself, and a LogEvent has keys of its own for them.
 STRUCTLOG_KEYS = {"event", "level", "log_level", "logger", "logger_name", "timestamp"}
+PLAIN_LIMIT = 8192  # characters of an argument of a message that is formatted as it is
+WIDTH_LIMIT = 1000  # characters that an argument of a message may ask for by `%*s`
+UNFORMATTED = (TypeError, ValueError, LookupError, OverflowError)
+"""What a malformed call raises when it is formatted."""
 
 
 class RunHandler(logging.Handler):
@@ -27,12 +45,18 @@ class RunHandler(logging.Handler):
         """Add it without a lock: no thread waits for another one's run."""
         try:
             run = current.get() or current_run()  # nearly always the first, which is quicker
-            if run is not None and not _is_chatter(record.name):
-                _add(run, record)
+            if run is None or run.ended:
+                return True
+            name = record.name
+            if type(name) is not str:
+                name = describe(name, NAME_LIMIT)
+            if not _is_chatter(name):
+                _add(run, name, vars(record))
         except SoftTimeLimitExceeded:
             raise  # it is the task's, which happens to be here
-        except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
-            self.handleError(record)
+        except Exception:
+            # `handleError` would print the record's arguments.
+            logger.exception("What a task has logged is not recorded")
         return True
 
 
@@ -97,46 +121,139 @@ def _is_chatter(name: str) -> bool:
     return root in ("kombu", "amqp", "billiard", "systemtasks")
 
 
-def _add(run: Run, record: logging.LogRecord) -> None:
-    attributes: dict[str, Any] = {}
-    if not STANDARD_ATTRIBUTES.issuperset(vars(record)):
-        attributes = {
-            key: value
-            for key, value in vars(record).items()
-            if key not in STANDARD_ATTRIBUTES and not str(key).startswith("_")
-        }
-    if said := _structured(record):
-        event = str(said["event"])
-        attributes |= {k: v for k, v in said.items() if k not in STRUCTLOG_KEYS}
+def _add(run: Run, name: str, fields: dict[str, Any]) -> None:
+    message, args = fields["msg"], fields["args"]
+    attributes = _extra(fields)
+    if (type(message) is not str or message[:1] == "{") and (event := _structured(message, args)):
+        text = formatted(event["event"], conf().TEXT_LIMIT)
+        attributes |= {k: v for k, v in event.items() if k not in STRUCTLOG_KEYS}
     else:
-        event = _text(record, attributes)
-    error = record.exc_info[1] if record.exc_info else None
-    # Celery logs what a task prints as WARNING, but to print is no reason for a warning.
-    level = logging.INFO if record.name == "celery.redirected" else record.levelno
-    run.log(level, record.name, event, attributes, error, record.created)
+        text = _text(message, args, fields.get("message"), attributes)
+    error = None if fields["exc_info"] is None else _exception(fields)
+    level, created = fields["levelno"], fields["created"]
+    # Celery logs what a task prints as WARNING, but to print is no reason for a warning. And
+    # whoever makes log records himself may make them of anything.
+    if name == "celery.redirected" or type(level) is not int:
+        level = logging.INFO
+    when = created if type(created) is float else None
+    run.log(level, name, text, attributes, error, when)
 
 
-def _text(record: logging.LogRecord, attributes: dict[str, Any]) -> str:
-    """The message; of a malformed call the format, while its arguments become an attribute."""
+def _extra(fields: dict[str, Any]) -> dict[str, Any]:
+    """The attributes that `extra=` has given a record."""
+    added = {}
+    # A project's own class of records may have given it some before.
+    end = LAST_ATTRIBUTE if next(iter(fields)) is FIRST_ATTRIBUTE else None
+    for key, value in reversed(fields.items()):
+        if key is end:
+            break
+        name = key if type(key) is str else describe(key, NAME_LIMIT)
+        if name not in STANDARD_ATTRIBUTES and name[:1] != "_":
+            added[name] = value
+    return added
+
+
+def _text(
+    message: Any,  # noqa: ANN401 - whatever is logged
+    args: Any,  # noqa: ANN401
+    printed: object,
+    attributes: dict[str, Any],
+) -> str:
+    """The message; of a malformed call the format, while its arguments become an attribute.
+
+    `printed` is what a `logging.Formatter` has made of it for a handler before this one.
+    """
+    given = args
+    if type(message) is not str or not _are_plain(args):
+        if type(printed) is str:
+            return printed
+        limit = conf().TEXT_LIMIT
+        message, args = formatted(message, limit), _printable(args, limit)
+    if args is None or args == ():
+        return message  # type: ignore[no-any-return]
     try:
-        return record.getMessage()
-    except SoftTimeLimitExceeded:
-        raise
-    except Exception:  # noqa: BLE001 - a task's own objects may raise anything when printed
+        if "*" in message:
+            _check_widths(args)
+        return message % args  # type: ignore[no-any-return]
+    except UNFORMATTED:
         # To report it to logging would print the call's stack, and Celery logs what is printed.
-        attributes["args"] = record.args
-        said: object = record.msg
-        return said if type(said) is str else describe(said, conf().TEXT_LIMIT)
+        attributes["args"] = given
+        return message  # type: ignore[no-any-return]
 
 
-def _structured(record: logging.LogRecord) -> dict[str, Any] | None:
+def _are_plain(args: object) -> bool:
+    if type(args) is not tuple:
+        return args is None
+    if len(args) > ITEM_LIMIT:
+        return False
+    for one in args:
+        # Nearly all of them are small integers or texts.
+        kind = type(one)
+        if kind is int:
+            if not -LARGEST_INTEGER <= one <= LARGEST_INTEGER:
+                return False
+        elif kind is str:
+            if len(one) > PLAIN_LIMIT:
+                return False
+        elif not is_plain(one, PLAIN_LIMIT):
+            return False
+    return True
+
+
+def _printable(args: object, limit: int) -> Any:  # noqa: ANN401 - what is formatted
+    """These arguments of a message, as they may be formatted."""
+    if args is None:
+        return None
+    if is_of(args, tuple):
+        return tuple(printable(one, limit) for one in islice(tuple.__iter__(args), ITEM_LIMIT))
+    if is_of(args, dict):
+        return _Named(args, limit)
+    return (printable(args, limit),)
+
+
+class _Named(dict[str, object]):
+    """Arguments of a message that are named in it, or printed as one."""
+
+    def __init__(self, args: dict[Any, Any], limit: int) -> None:
+        self._args, self._limit = args, limit
+        for key, value in islice(dict.items(args), ITEM_LIMIT):
+            if type(key) is str:
+                self[key] = printable(value, limit)
+
+    def __repr__(self) -> str:
+        return str(Printer(self._limit, NOTHING).clean(self._args))
+
+
+def _check_widths(args: object) -> None:
+    """Raise ValueError for arguments by which a message would be padded at length."""
+    if type(args) is tuple and any(type(one) is int and abs(one) > WIDTH_LIMIT for one in args):
+        raise ValueError("too wide")
+
+
+def _exception(fields: dict[str, Any]) -> ExceptionText | None:
+    info = fields["exc_info"]
+    if type(info) is not tuple or len(info) != 3 or not is_of(error := info[1], BaseException):
+        return None
+    return ExceptionText.of(error, conf().TEXT_LIMIT, fields.get("exc_text"))
+
+
+def _structured(message: object, args: object) -> dict[str, Any] | None:
     """The event dictionary of structlog, whose JSONRenderer may have made a text of it; or None."""
-    said: object = record.msg
-    if isinstance(said, str):
-        if record.args or not said.startswith("{"):
+    if is_of(message, str):
+        text = str.__str__(message)
+        is_bare = args is None or (type(args) is tuple and not args)
+        if not is_bare or not text.startswith("{") or len(text) > conf().MESSAGES_LIMIT:
             return None
         try:
-            said = orjson.loads(said)
+            message = orjson.loads(text)
         except ValueError:
             return None
-    return said if isinstance(said, dict) and "event" in said else None
+    if not is_of(message, dict):
+        return None
+    event: dict[str, Any] = {}
+    for number, (key, value) in enumerate(dict.items(message)):
+        if number == ITEM_LIMIT:
+            event["…"] = f"({dict.__len__(message) - number} more)"
+            break
+        event[key if type(key) is str else describe(key, NAME_LIMIT)] = value
+    return event if "event" in event else None

@@ -1,19 +1,17 @@
 """A run's arguments as JSON: safe, bounded, and without secrets."""
 
 import logging
-from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from systemtasks.conf import conf
+from systemtasks.runs.kinds import is_of, scalar_text, type_name
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
-from systemtasks.runs.values import MASK, Cleaner, clean_column
+from systemtasks.runs.values import CONTAINERS, MASK, Cleaner, clean_column, describe
 
 logger = logging.getLogger(__name__)
-
-PLAIN = frozenset((str, int, bool, type(None)))
 
 
 class Arguments(NamedTuple):
@@ -33,7 +31,8 @@ def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
     uid = uid_of(task, args, kwargs) if task.uid else ""
     if not rules.RECORD_ARGUMENTS or args is None:
         return Arguments(None, None, uid=uid)
-    if not task.masked_positions and not kwargs and (text := _plain(args, rules.ARGUMENTS_LIMIT)):
+    is_bare = not task.masked_positions and type(kwargs) is dict and not kwargs
+    if is_bare and (text := _plain(args, rules.ARGUMENTS_LIMIT)) is not None:
         return Arguments(text, "{}", True, uid)
     keep = partial(_kept, task, args, kwargs, uid)
     if kept := keep(rules.ARGUMENTS_LIMIT):
@@ -51,8 +50,14 @@ def _kept(
     """The arguments with their texts cut to that many characters; None if they take too much."""
     rules = conf()
     cleaner = Cleaner(text_limit, rules.HIDDEN_KEYS)
-    kept_args = cleaner.clean(args) if args else []
-    kept_kwargs = cleaner.clean(kwargs) if kwargs else {}
+    kept_args, kept_kwargs = cleaner.clean(args), cleaner.clean({} if kwargs is None else kwargs)
+    # Where Celery is given what it calls a task with, but cannot be looked into.
+    if type(kept_args) is not list:
+        kept_args = [kept_args]
+        cleaner.intact = False
+    if type(kept_kwargs) is not dict:
+        kept_kwargs = {"…": kept_kwargs}
+        cleaner.intact = False
     intact = not _mask(task, kept_args, kept_kwargs) and cleaner.intact
     args_text, kwargs_text = orjson.dumps(kept_args), orjson.dumps(kept_kwargs)
     if len(args_text) + len(kwargs_text) > rules.ARGUMENTS_LIMIT:
@@ -62,7 +67,18 @@ def _kept(
 
 def _plain(args: object, limit: int) -> str | None:
     """The JSON of a few texts and numbers, as most arguments are; None for any others."""
-    if type(args) not in (list, tuple) or not PLAIN.issuperset(map(type, args)):  # type: ignore[call-overload]
+    kind = type(args)
+    # Each takes two bytes or more.
+    if (kind is not tuple and kind is not list) or len(args) > limit // 2:  # type: ignore[arg-type]
+        return None
+    size = 0
+    for one in args:  # type: ignore[attr-defined]
+        kind = type(one)
+        if kind is str:
+            size += len(one)
+        elif kind is not int and one is not None and kind is not bool:
+            return None
+    if size > limit:
         return None
     try:
         text = orjson.dumps(args, option=orjson.OPT_STRICT_INTEGER)
@@ -71,29 +87,39 @@ def _plain(args: object, limit: int) -> str | None:
     return None if len(text) > limit or b"\\u0000" in text else text.decode()
 
 
-def _mask(task: TaskInfo, args: object, kwargs: object) -> bool:
+def _mask(task: TaskInfo, args: list[Any], kwargs: dict[str, Any]) -> bool:
     """Mask what the task wants masked; the values under telling names are masked already."""
     masked = False
-    if isinstance(args, list):
-        for index in task.masked_positions:
-            if index < len(args):
-                args[index] = MASK
-                masked = True
-    if task.masked and isinstance(kwargs, dict):
-        for name in task.masked & kwargs.keys():
-            kwargs[name] = MASK
+    for index in task.masked_positions:
+        if index < len(args):
+            args[index] = MASK
             masked = True
+    for name in task.masked & kwargs.keys():
+        kwargs[name] = MASK
+        masked = True
     return masked
 
 
 def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
     """The uid that these arguments make; "" where the task's function for it makes none."""
-    if task.uid is None or not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
+    if task.uid is None or not (is_of(args, list) or is_of(args, tuple)) or not is_of(kwargs, dict):
         return ""
+    # This is the project's own code. What it raises to leave its process, or what a signal raises
+    # meanwhile, ends the task as it would within it.
     try:
-        made = task.uid(*args, **kwargs)
-        uid = "" if made is None else str(made)
+        return uid_text(task.uid(*args, **kwargs))
     except Exception:
         logger.exception("systemtasks_uid of %s raised", task.name)
         return ""
-    return clean_column(uid, NAME_LIMIT)
+
+
+def uid_text(uid: object) -> str:
+    """Return what a project names as the uid as its column holds it; None is none.
+
+    Raises TypeError for an object that only code of its own could print.
+    """
+    if uid is None:
+        return ""
+    if not any(is_of(uid, base) for base in CONTAINERS) and scalar_text(uid, NAME_LIMIT) is None:
+        raise TypeError(f"a uid is a text, a number or the like, but not <{type_name(type(uid))}>")
+    return clean_column(describe(uid, NAME_LIMIT), NAME_LIMIT)

@@ -6,15 +6,17 @@ writer's thread makes sense of it later, in batches, at a fraction of that time 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 
 from systemtasks.runs.arguments import Arguments
+from systemtasks.runs.kinds import is_of, is_plain
 from systemtasks.runs.messages import dumped
 from systemtasks.runs.reading import read
 from systemtasks.runs.records import RunRecord, TaskInfo
-from systemtasks.runs.values import Cleaner
+from systemtasks.runs.values import NOTHING, Cleaner
 from systemtasks.states import State
 
 SENT_HEADER = "systemtasks_sent"
@@ -24,7 +26,6 @@ CONTEXT_HEADER = "systemtasks_context"
 BEAT_HEADER = "celery_beat_task"
 """The message header that says that beat sent it; Celery's own."""
 
-NOTHING = r"(?!)"  # matches no key
 TEXT_LIMIT = 4097
 """How many characters of a foreign value are kept at the least: one more than are of any use."""
 LARGE = 32_768  # bytes of a line, from which on it is worth a look why
@@ -89,23 +90,28 @@ def _cut(value: object) -> object:
 def fields_of(request: Mapping[str, Any]) -> tuple[object, ...]:
     """What `reading.Request` names, in that order, of Celery's message or request.
 
-    They may hold anything, and be changed by the task later.
+    They may hold anything. What is no text or number becomes JSON here and now.
     """
     # Not the attributes of Celery's Context, which cost more.
     get = request.get
     own, where = get, get("delivery_info")
-    if SENT_HEADER not in request and isinstance(headers := get("headers"), Mapping):
-        own = headers.get  # in message protocol 1 they are beside the request's own fields
-    return (
+    if SENT_HEADER not in request and is_of(headers := get("headers"), dict):
+        own = partial(dict.get, headers)  # in message protocol 1 they are apart from the fields
+    of_beat = get(BEAT_HEADER)
+    fields = (
         get("id"),
         get("retries"),
         get("eta"),
-        where.get("routing_key") if isinstance(where, dict) else None,
+        dict.get(where, "routing_key") if is_of(where, dict) else None,
         get("hostname"),
         get("origin"),
         get("parent_id"),
         get("root_id"),
-        get(BEAT_HEADER) or own(BEAT_HEADER),
+        own(BEAT_HEADER) if of_beat is None else of_beat,
         own(SENT_HEADER),
         own(CONTEXT_HEADER),
     )
+    for field in fields:
+        if field is not None and type(field) is not str and not is_plain(field, 0):
+            return tuple(map(Cleaner(TEXT_LIMIT, NOTHING).clean, fields))
+    return fields

@@ -8,14 +8,17 @@ from contextvars import ContextVar
 from functools import lru_cache
 from math import isfinite
 from typing import Any
+from uuid import UUID
 from weakref import ref
 
 from systemtasks.conf import conf
 from systemtasks.runs.arguments import Arguments
 from systemtasks.runs.entries import Entry, entry, fields_of
+from systemtasks.runs.exceptions import ExceptionText
+from systemtasks.runs.kinds import number
 from systemtasks.runs.messages import Messages
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
-from systemtasks.runs.values import Cleaner, ExceptionText, clean_column, clean_text
+from systemtasks.runs.values import Cleaner, clean_column, clean_text
 from systemtasks.states import State, Status
 
 STATUS_OF_STATE = {
@@ -96,7 +99,7 @@ class Run:
         logger: str,
         event: str,
         attributes: Mapping[str, object],
-        error: BaseException | None = None,
+        error: ExceptionText | None = None,
         when: float | None = None,
     ) -> None:
         """Add a message, made safe and bounded; it is of now, or of then (seconds since 1970)."""
@@ -110,7 +113,8 @@ class Run:
         self.messages.append((when or time.time(), level, _name(logger), text, attributes))
 
     def progress(self, done: float, total: float | None) -> None:
-        """Say how far the run is, in finite numbers."""
+        """Say how far the run is, in finite numbers; raises TypeError for what is no number."""
+        done, total = number(done), None if total is None else number(total)
         if self.ended or not isfinite(done):
             return
         if total is not None and not isfinite(total):
@@ -121,20 +125,31 @@ class Run:
         attributes = {"done": done, "total": total}
         self.messages.progress((time.time(), logging.INFO, self.task.name, event, attributes))
 
-    def fail(self, error: BaseException) -> None:
-        """Note the exception that ends this attempt; it becomes the last message."""
-        self.ended = False  # Celery itself may fail once the task is done
-        self.exception = ExceptionText.of(error, conf().TEXT_LIMIT).line
-        self.log(logging.ERROR, self.task.name, self.exception, {}, error)
+    def fail(self, error: BaseException, printed: object = None) -> None:
+        """Note the exception that ends this attempt; it becomes the last message.
 
-    def retry(self, reason: BaseException | None, countdown: float | None) -> None:
-        """Note why this attempt is tried again, and in how many seconds."""
+        `printed` is its traceback, where Celery has printed it.
+        """
+        self.ended = False  # Celery itself may fail once the task is done
+        text = ExceptionText.of(error, conf().TEXT_LIMIT, printed)
+        self.exception = text.line
+        self.log(logging.ERROR, self.task.name, self.exception, {}, text)
+
+    def retry(
+        self, reason: BaseException | None, countdown: float | None, printed: object = None
+    ) -> None:
+        """Note why this attempt is tried again, and in how many seconds.
+
+        `printed` is a traceback with the reason in it, where Celery has printed one.
+        """
         event = "Retry" if countdown is None else f"Retry in {countdown:g} s"
+        text = None
         if reason is not None:
-            self.exception = ExceptionText.of(reason, conf().TEXT_LIMIT).line
+            text = ExceptionText.of(reason, conf().TEXT_LIMIT, printed)
+            self.exception = text.line
             event = f"{event}: {self.exception}"
         attributes = {} if countdown is None else {"countdown": countdown}
-        self.log(logging.WARNING, self.task.name, event, attributes, reason)
+        self.log(logging.WARNING, self.task.name, event, attributes, text)
 
     def revoke(self, reason: str, *, terminated: bool) -> None:
         """Note why this attempt does not run, or does not run on."""
@@ -249,8 +264,13 @@ def end(celery_id: str) -> Run | None:
     return run
 
 
-def _if_it_is(celery_id: str, run: Run | None) -> Run | None:
-    return run if run is None or celery_id == run.celery_id else None
+def _if_it_is(celery_id: object, run: Run | None) -> Run | None:
+    if run is None or celery_id is run.celery_id:
+        return run
+    # Celery takes anything for an id.
+    kind = type(celery_id)
+    is_comparable = kind is type(run.celery_id) and (kind is str or kind is UUID)
+    return run if is_comparable and celery_id == run.celery_id else None
 
 
 @lru_cache
@@ -259,17 +279,16 @@ def _name(name: str) -> str:
     return clean_column(name, NAME_LIMIT)
 
 
-def _attributes(given: Mapping[str, object], error: BaseException | None) -> dict[str, Any]:
+def _attributes(given: Mapping[str, object], error: ExceptionText | None) -> dict[str, Any]:
     """These attributes in JSON's own types, with what is to be said of an exception."""
     rules = conf()
     cleaned: dict[str, Any] = {}
     if given:
-        cleaned = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean(dict(given))
+        cleaned = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean(given)
     if error is not None:
-        text = ExceptionText.of(error, rules.TEXT_LIMIT)
         cleaned["exception"] = {
-            "type": text.type,
-            "message": text.message,
-            "traceback": text.traceback,
+            "type": error.type,
+            "message": error.message,
+            "traceback": error.traceback,
         }
     return cleaned

@@ -4,27 +4,32 @@ Postgres refuses NUL, lone surrogates and NaN in jsonb. What is too large is cut
 """
 
 import re
-import traceback
-from collections.abc import Callable, Mapping
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import isfinite
-from types import TracebackType
 from typing import Any
 
-from billiard.exceptions import SoftTimeLimitExceeded
+from systemtasks.runs.kinds import (
+    LARGEST_INTEGER,
+    built_in_number,
+    is_enum,
+    is_of,
+    scalar_text,
+    type_name,
+)
 
 MASK = "********"
+NOTHING = r"(?!)"  # matches no key
 DEPTH_LIMIT = 8
 ITEM_LIMIT = 200
 BUDGET = 5000
 """How much of one value is looked at: items, and hundreds of characters."""
 KEY_LIMIT = 8192
 """How many characters of a key are kept, and looked at for whether it hides its value."""
-SEQUENCES = (list, tuple, set, frozenset)
-CONTAINERS = (dict, *SEQUENCES, Mapping)
-LARGEST_INTEGER = 2**63 - 1
+CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple, set, frozenset, deque)
+"""What is looked into; what extends them is read by their own methods, and not by its."""
 LARGEST_EXACT_FLOAT = 2**53
 
 
@@ -56,7 +61,14 @@ def moment(value: object) -> datetime | None:
 
 
 def clean_text(text: str, limit: int) -> str:
-    """The text without NUL and lone surrogates, of at most about `limit` characters."""
+    """The text without NUL and lone surrogates, of at most about `limit` characters.
+
+    It may be of a type that extends Python's.
+    """
+    if type(text) is not str:
+        length, text = str.__len__(text), str.__getitem__(text, slice(limit))
+        more = f"… ({length - limit} more characters)" if length > limit else ""
+        return _storable(text + more)
     if len(text) > limit:
         text = f"{text[:limit]}… ({len(text) - limit} more characters)"
     return _storable(text)
@@ -84,26 +96,29 @@ def _storable(text: str) -> str:
     return text
 
 
-def describe(value: object, limit: int) -> str:
-    """The value's repr, or where that fails, its type."""
-    return clean_text(
-        _text_of(partial(repr, value), f"{type(value).__qualname__} whose repr"), limit
-    )
+class Rendering:
+    """Stands where a value is formatted, and prints as this text."""
+
+    __slots__ = ("_representation", "_text")
+
+    def __init__(self, text: str, representation: str | None = None) -> None:
+        self._text = text
+        self._representation = text if representation is None else representation
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._representation
 
 
-def _text_of(make: Callable[[], str], what: str) -> str:
-    """The text that this makes of a task's own object; where it raises, that `what` does."""
-    try:
-        return make()
-    except SoftTimeLimitExceeded:
-        raise  # it is the task's, which happens to be here
-    except Exception as error:  # noqa: BLE001 - a task's own objects may raise anything
-        return f"<{what} raises {type(error).__qualname__}>"
-
-
-@dataclass(slots=True)
+@dataclass
 class Cleaner:
-    """Turns values into JSON; `intact` says whether each came through as it was."""
+    """Turns values into JSON; `intact` says whether each came through as it was.
+
+    This is the only place where values are walked. It runs no code of theirs (see `kinds`), and
+    looks at no more of them than the bounds above allow.
+    """
 
     text_limit: int
     hidden_keys: str
@@ -112,121 +127,143 @@ class Cleaner:
     _open: set[int] = field(default_factory=set)
 
     def clean(self, value: object, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON value
-        """The value in JSON's own types, whatever its own methods raise."""
-        try:
-            return self._clean(value, depth)
-        except SoftTimeLimitExceeded:
-            raise  # it is the task's, which happens to be here
-        except Exception as error:  # noqa: BLE001 - or another thread may change it meanwhile
-            self.intact = False
-            return f"<{type(value).__qualname__} that raises {type(error).__qualname__}>"
-
-    def _clean(self, value: object, depth: int) -> Any:  # noqa: ANN401
+        """Return the value in JSON's own types."""
         self._budget -= 1
         kind = type(value)
-        if value is None or kind is bool:
-            return value
         if kind is str:
             return self._text(value, self.text_limit)  # type: ignore[arg-type]
-        if kind is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER:  # type: ignore[operator]
+        if value is None or kind is bool:
             return value
-        if kind is float and isfinite(value):  # type: ignore[arg-type]
-            # Postgres prints a large one as an integer, with other digits.
-            self.intact = self.intact and abs(value) < LARGEST_EXACT_FLOAT  # type: ignore[arg-type]
-            return value
-        if kind in CONTAINERS or isinstance(value, CONTAINERS):
-            return self._container(value, depth)
+        if kind is int or kind is float:
+            return self._number(value)  # type: ignore[arg-type]
+        for base in CONTAINERS:
+            if issubclass(kind, base):
+                return self._container(value, base, depth)
         self.intact = False
-        if isinstance(value, str):
-            return self._text(str.__str__(value), self.text_limit)
-        return describe(value, self.text_limit)
+        return self._other(value, depth)
 
     def _text(self, text: str, limit: int) -> str:
         cleaned = clean_text(text, limit)
         self._budget -= len(cleaned) // 100
-        if cleaned != text:
+        if type(text) is not str or cleaned != text:
             self.intact = False
         return cleaned
 
-    def _container(self, value: Any, depth: int) -> Any:  # noqa: ANN401
+    def _number(self, number: float) -> Any:  # noqa: ANN401
+        if type(number) is float and isfinite(number):
+            # Postgres prints a large one as an integer, with other digits.
+            self.intact = self.intact and abs(number) < LARGEST_EXACT_FLOAT
+            return number
+        if type(number) is int and -LARGEST_INTEGER <= number <= LARGEST_INTEGER:
+            return number
+        self.intact = False
+        return self._named(scalar_text(number, self.text_limit) or "")
+
+    def _named(self, text: str) -> Any:  # noqa: ANN401
+        return self._text(text, self.text_limit)
+
+    def _other(self, value: object, depth: int) -> Any:  # noqa: ANN401
+        """What JSON has no type for, as a text; of most things that is their type's name."""
+        if is_of(value, str):
+            return self._text(value, self.text_limit)
+        if is_of(value, BaseException):
+            return self._named(self._call(value, depth))
+        if not is_enum(value) and (number := built_in_number(value)) is not None:
+            return number if type(number) is bool else self._number(number)
+        text = scalar_text(value, self.text_limit)
+        return self._named(f"<{type_name(type(value))}>" if text is None else text)
+
+    def _call(self, error: BaseException, depth: int) -> str:
+        """The exception as the call that makes it, which is how Python prints one."""
+        given = self._printed(BaseException.args.__get__(error), depth + 1)  # type: ignore[attr-defined]
+        listed = ", ".join(map(repr, given)) if type(given) is tuple else str(given)
+        return f"{type_name(type(error))}({listed})"
+
+    def _printed(self, value: object, depth: int) -> Any:  # noqa: ANN401
+        printer = Printer(self.text_limit, self.hidden_keys, True, self._budget, self._open)
+        printed = printer.clean(value, depth)
+        self._budget = printer._budget
+        return printed
+
+    def _container(self, value: object, base: type, depth: int) -> Any:  # noqa: ANN401
         if depth >= DEPTH_LIMIT or id(value) in self._open:
             self.intact = False
             reason = "nested too deeply" if depth >= DEPTH_LIMIT else "contains itself"
-            return f"<{type(value).__qualname__}: {reason}>"
+            return self._named(f"<{type_name(type(value))}: {reason}>")
         self._open.add(id(value))
         try:
-            if type(value) not in SEQUENCES and isinstance(value, Mapping):
+            if base is dict:
                 return self._mapping(value, depth)
-            return self._sequence(value, depth)
+            return self._sequence(value, base, depth)
+        except RuntimeError:  # another thread changes it meanwhile
+            self.intact = False
+            return self._named(f"<{type_name(type(value))}: changed while it was read>")
         finally:
             self._open.discard(id(value))
 
-    def _mapping(self, value: Mapping[object, object], depth: int) -> dict[str, Any]:
+    def _mapping(self, value: Any, depth: int) -> dict[Any, Any]:  # noqa: ANN401
         if type(value) is not dict:
             self.intact = False
-        cleaned: dict[str, Any] = {}
-        for number, (key, item) in enumerate(value.items()):
+        cleaned: dict[Any, Any] = {}
+        for number, (key, item) in enumerate(dict.items(value)):
             if number == ITEM_LIMIT or self._budget <= 0:
                 self.intact = False
-                cleaned["…"] = f"({len(value) - number} more)"
+                cleaned["…"] = self._named(f"({dict.__len__(value) - number} more)")
                 break
-            if type(key) is not str:
+            if is_of(key, str):
+                name = self._text(key, KEY_LIMIT)
+            else:
                 self.intact = False
-                key = str.__str__(key) if isinstance(key, str) else describe(key, KEY_LIMIT)
-            name = self._text(key, KEY_LIMIT)
+                name = clean_text(str(self._printed(key, depth + 1)), KEY_LIMIT)
             if hides(self.hidden_keys, name):
                 self.intact = False
-                cleaned[name] = MASK
+                cleaned[self._key(key, name, cleaned)] = MASK
             else:
-                cleaned[name] = self.clean(item, depth + 1)
+                cleaned[self._key(key, name, cleaned)] = self.clean(item, depth + 1)
         return cleaned
 
-    def _sequence(self, value: Any, depth: int) -> list[Any]:  # noqa: ANN401
+    def _key(self, key: object, name: str, others: dict[Any, Any]) -> Any:  # noqa: ANN401
+        # Keys that differ may have one name.
+        return name if name not in others else f"{name} ({len(others)})"
+
+    def _sequence(self, value: Any, base: Any, depth: int) -> Any:  # noqa: ANN401
         # Celery hands a task its positional arguments as a tuple or a list; JSON knows only lists.
         if type(value) is not list and not (type(value) is tuple and depth == 0):
             self.intact = False
         cleaned = []
-        for number, item in enumerate(value):
+        for number, item in enumerate(base.__iter__(value)):
             if number == ITEM_LIMIT or self._budget <= 0:
                 self.intact = False
-                cleaned.append(f"… ({len(value) - number} more)")
+                cleaned.append(self._named(f"… ({base.__len__(value) - number} more)"))
                 break
             cleaned.append(self.clean(item, depth + 1))
-        return cleaned
+        return self._gathered(cleaned, base)
+
+    def _gathered(self, items: list[Any], base: type) -> Any:  # noqa: ANN401
+        return items
 
 
-@dataclass(frozen=True, slots=True)
-class ExceptionText:
-    """An exception as texts, with those it was raised from in the traceback."""
+class Printer(Cleaner):
+    """Turns values into what prints as they do, as far as no code of theirs is needed for it."""
 
-    type: str
-    message: str
-    traceback: str
+    def _named(self, text: str) -> Any:  # noqa: ANN401
+        return Rendering(self._text(text, self.text_limit))
 
-    @property
-    def line(self) -> str:
-        """The last line of a traceback: type and message."""
-        return f"{self.type}: {self.message}" if self.message else self.type
+    def _key(self, key: object, name: str, others: dict[Any, Any]) -> Any:  # noqa: ANN401
+        return Rendering(name, name if type(key) is not str else repr(name))
 
-    @classmethod
-    def of(cls, error: BaseException, limit: int) -> "ExceptionText":
-        """These texts of any exception, whatever its own methods raise."""
-        kind = type(error)
-        name = kind.__qualname__
-        if kind.__module__ not in ("builtins", "__main__"):
-            name = f"{kind.__module__}.{name}"
-        message = _text_of(partial(str, error), "its str()")
-        text = _text_of(partial(_traceback, error), "its traceback")
-        return cls(clean_text(name, 255), clean_text(message, limit), clean_end(text, limit))
+    def _gathered(self, items: list[Any], base: type) -> Any:  # noqa: ANN401
+        if base is list:
+            return items
+        if base is tuple:
+            return tuple(items)
+        return Rendering(f"{base.__name__}({items!r})")
 
 
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, _own_frames(error.__traceback__)))
-
-
-def _own_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback without Celery's own first frames, which call the task."""
-    own = frames
-    while own and own.tb_frame.f_code.co_filename.endswith("celery/app/trace.py"):
-        own = own.tb_next
-    return own or frames
+def describe(value: object, limit: int) -> str:
+    """Return the value's text, or its type's name where only code of its own could make one."""
+    printed = Printer(limit, NOTHING).clean(value)
+    if type(printed) is str:
+        return printed
+    text = str(printed)
+    return text if type(printed) is Rendering else clean_text(text, limit)

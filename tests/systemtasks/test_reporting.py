@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from math import inf, nan
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -17,6 +20,7 @@ from systemtasks.states import State, Status
 from tests.systemtasks.capture.celery.test_signals import events
 from tests.systemtasks.conftest import MakeTask
 from tests.systemtasks.runs.test_recorder import begin
+from tests.systemtasks.traps import Colour, Word
 
 
 class Hostile:
@@ -180,11 +184,13 @@ def test_outside_a_run_nothing_is_said_to_the_run_before(
     [
         lambda: reporting.set_uid(Hostile()),
         lambda: reporting.set_status("splendid"),
-        lambda: reporting.info(Hostile()),  # type: ignore[arg-type]
         lambda: reporting.info("Said", event="again"),  # type: ignore[misc]
         lambda: reporting.progress("half"),  # type: ignore[arg-type]
         lambda: reporting.progress(10**400, 1),
         lambda: reporting.progress(Hostile()),  # type: ignore[arg-type]
+        lambda: reporting.progress(1, Hostile()),  # type: ignore[arg-type]
+        lambda: reporting.progress(1, "ten"),  # type: ignore[arg-type]
+        lambda: reporting.set_status(Hostile()),  # type: ignore[arg-type]
     ],
 )
 def test_what_makes_no_sense_is_logged_and_the_task_goes_on(
@@ -205,7 +211,51 @@ def test_hostile_attributes_are_described(records: list[RunRecord], make_task: M
     make_task(lambda: reporting.info("Said", thing=Hostile())).apply()
     (message,) = json.loads(records[0].messages)
 
-    assert message["attributes"] == {"thing": "<Hostile whose repr raises RuntimeError>"}
+    assert message["attributes"] == {"thing": "<Hostile>"}
+
+
+def test_event_that_is_no_text_is_printed_or_named(
+    records: list[RunRecord], make_task: MakeTask
+) -> None:
+    def task() -> None:
+        for event in (Hostile(), 7, ValueError("wrong"), ["text", Hostile()]):
+            reporting.info(event)  # type: ignore[arg-type]
+
+    make_task(task).apply()
+
+    assert events(records[0]) == ["<Hostile>", "7", "wrong", "['text', <Hostile>]"]
+
+
+@pytest.mark.parametrize(
+    ("uid", "kept"),
+    [
+        (7, "7"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Word.KEY, "word"),
+        (Colour.RED, "Colour.RED"),
+        (Decimal("1.50"), "1.50"),
+        (date(2026, 1, 1), "2026-01-01"),
+        (("ldap", 7), "('ldap', 7)"),
+        (np.int64(7), "7"),
+    ],
+)
+def test_uid_is_a_text_or_the_like(uid: object, kept: str) -> None:
+    run = begin()
+    reporting.set_uid(uid)
+    recorder.current.set(None)
+
+    assert run.finish(State.SUCCESS).record().uid == kept
+
+
+@pytest.mark.parametrize("number", [3, 3.0, True + 2, Decimal(3), np.int64(3), np.float32(3)])
+def test_progress_is_in_any_numbers(number: Any) -> None:
+    run = begin()
+    reporting.progress(number, number)
+    recorder.current.set(None)
+    (message,) = json.loads(run.finish(State.SUCCESS).record().messages)
+
+    assert message["event"] == "3 of 3 done (100%)"
+    assert message["attributes"] == {"done": 3, "total": 3}
 
 
 def test_soft_time_limit_that_comes_while_a_task_reports_reaches_the_task(

@@ -5,13 +5,15 @@ They are options of its decorator, `@shared_task(systemtasks_uid=…)`, or attri
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from celery import Celery, Task
 
 from systemtasks.conf import conf, is_expiry
+from systemtasks.runs.exceptions import printable
+from systemtasks.runs.kinds import is_of
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.values import clean_column, clean_text, hides
 
@@ -29,13 +31,13 @@ def task_info(task: AnyTask) -> TaskInfo:
 
     An option that makes no sense gives way to its default, and is logged.
     """
-    description = _option(task, "description", _is_text, "a string", "") or _paragraph(task)
-    masked: frozenset[str] = frozenset(
-        _option(task, "masked", _are_texts, "a list of parameter names", ())
+    description = str.__str__(_option(task, "description", _is_text, "a string", ""))
+    masked = frozenset(
+        map(str.__str__, _option(task, "masked", _are_texts, "a list of parameter names", ()))
     )
     return TaskInfo(
-        name=clean_column(task.name, NAME_LIMIT),
-        description=clean_text(description, conf().TEXT_LIMIT),
+        name=_name(task.name),
+        description=clean_text(description or _paragraph(task), conf().TEXT_LIMIT),
         expires_after=_option(
             task,
             "expires_after",
@@ -59,7 +61,11 @@ def info_of(app: Celery, name: str) -> TaskInfo:
 
 def default_info(name: str) -> TaskInfo:
     """What is assumed of a task that is not registered in this process."""
-    return TaskInfo(clean_column(name, NAME_LIMIT), expires_after=conf().expires_after)
+    return TaskInfo(_name(name), expires_after=conf().expires_after)
+
+
+def _name(name: str) -> str:
+    return clean_column(str.__str__(name), NAME_LIMIT)
 
 
 def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str, default: T) -> T:
@@ -68,27 +74,32 @@ def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str,
     if value is default or fits(value):
         own: T = value
         return own
+    limit = conf().TEXT_LIMIT
     logger.warning(
         "systemtasks_%s of %s must be %s, not %r; it is taken as %r",
-        *(name, task.name, what, value, default),
+        *(name, task.name, what, printable(value, limit), printable(default, limit)),
     )
     return default
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return is_of(value, str)
 
 
 def _are_texts(value: object) -> bool:
-    return isinstance(value, list | tuple | set | frozenset) and all(map(_is_text, value))
+    kinds: tuple[type[Iterable[object]], ...] = (list, tuple, set, frozenset)
+    return any(type(value) is kind and all(map(_is_text, value)) for kind in kinds)
 
 
 def _is_bool(value: object) -> bool:
-    return isinstance(value, bool)
+    return type(value) is bool
 
 
 def _paragraph(task: AnyTask) -> str:
-    docstring = inspect.cleandoc(task.__doc__ or "").strip()
+    docstring = task.__doc__
+    if not is_of(docstring, str):
+        return ""
+    docstring = inspect.cleandoc(str.__str__(docstring)).strip()
     return " ".join(docstring.split("\n\n")[0].split())
 
 

@@ -19,10 +19,11 @@ from systemtasks.conf import conf, sender_context
 from systemtasks.runs import recorder
 from systemtasks.runs.arguments import arguments
 from systemtasks.runs.entries import SENT_HEADER, Entry
+from systemtasks.runs.kinds import is_of
 from systemtasks.runs.reading import CONTEXT_LIMIT
 from systemtasks.runs.recorder import Run
-from systemtasks.runs.records import TaskInfo
-from systemtasks.runs.values import Cleaner
+from systemtasks.runs.records import NAME_LIMIT, TaskInfo
+from systemtasks.runs.values import Cleaner, describe
 from systemtasks.storage import leases
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str
     info = info_of(current_app, name)
     if not info.recorded or not info.save_on_success:
         return None
-    if isinstance(body, tuple):  # Celery's message protocol 2
+    if is_of(body, tuple):  # Celery's message protocol 2
         values, (args, kwargs, *_) = dict(headers), body
     else:
-        values = {**body, **headers} if isinstance(body, dict) else dict(headers)
+        values = {**body, **headers} if is_of(body, dict) else dict(headers)
         args, kwargs = values.get("args"), values.get("kwargs")
     values["delivery_info"] = {"routing_key": routing_key}
     return recorder.queued(info, values, arguments(info, args, kwargs))
@@ -91,7 +92,7 @@ def broken_attempt(
     info = task_info(task)
     if not info.recorded:
         return None
-    values = dict(request) if isinstance(request, Mapping) else {}
+    values = dict(request) if is_of(request, dict) else {}
     return attempt(info, {**values, "id": celery_id}, args, kwargs)
 
 
@@ -109,17 +110,21 @@ def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
 def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
     """The attempt of a task that this worker does not know."""
     said = {**(message.headers or {}), "id": celery_id, "delivery_info": message.delivery_info}
-    return attempt(default_info(str(name)), said, None, None)
+    return attempt(default_info(describe(name, NAME_LIMIT)), said, None, None)
 
 
 def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
     """The attempt of which nothing but a message's envelope can be read."""
-    headers = message.headers if isinstance(message.headers, dict) else {}
+    headers = message.headers if is_of(message.headers, dict) else {}
     celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
     known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
-    said = {**known, "id": str(celery_id), "delivery_info": message.delivery_info}
+    said = {
+        **known,
+        "id": describe(celery_id, NAME_LIMIT),
+        "delivery_info": message.delivery_info,
+    }
     name = headers.get("task")
-    info = default_info(name if isinstance(name, str) and name else UNNAMED)
+    info = default_info(name if type(name) is str and name else UNNAMED)
     return attempt(info, said, None, None)
 
 

@@ -7,6 +7,7 @@ docs/celery-signals.md has which signals come when, and in which process.
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from systemtasks.capture.guard import never_raising
 from systemtasks.conf import conf
 from systemtasks.runs import recorder
 from systemtasks.runs.entries import CONTEXT_HEADER, SENT_HEADER
+from systemtasks.runs.kinds import is_of, knows_its_offset, number
 from systemtasks.runs.recorder import Run
 from systemtasks.states import UNFINISHED, State
 from systemtasks.storage import leases
@@ -106,26 +108,34 @@ def note_failure(
     sender: AnyTask,
     task_id: str,
     exception: BaseException,
+    einfo: Any = None,  # noqa: ANN401
     **_: Any,  # noqa: ANN401
 ) -> None:
+    printed = getattr(einfo, "traceback", None)
     if run := recorder.running(task_id):
-        run.fail(_original(exception))
-    elif isinstance(exception, Reject | Ignore):
+        run.fail(_original(exception), printed)
+    elif is_of(exception, Reject) or is_of(exception, Ignore):
         return  # it has ended as such
     elif run := recorder.ended(task_id) or received.lost_attempt(task_id, sender.request.retries):
         # Celery failed after the task's own end, or a child is gone.
-        _end(run, State.FAILURE, exception)
+        _end(run, State.FAILURE, exception, printed)
 
 
-def note_retry(request: Any, reason: BaseException | None = None, **_: Any) -> None:  # noqa: ANN401
-    cause, when = (reason.exc, reason.when) if isinstance(reason, Retry) else (reason, None)
+def note_retry(
+    request: Any,  # noqa: ANN401
+    reason: BaseException | None = None,
+    einfo: Any = None,  # noqa: ANN401
+    **_: Any,  # noqa: ANN401
+) -> None:
+    cause, when = (reason.exc, reason.when) if is_of(reason, Retry) else (reason, None)
+    printed = getattr(einfo, "traceback", None)
     if run := recorder.running(request.id):
-        run.retry(cause, _seconds_until(when))
+        run.retry(cause, _seconds_until(when), printed)
     elif run := received.lost_attempt(request.id, request.retries):
         if reason is None:  # a cold shutdown, after which nothing is sent again
             _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
         else:
-            run.retry(cause, _seconds_until(when))
+            run.retry(cause, _seconds_until(when), printed)
             _end(run, State.RETRY)
 
 
@@ -136,12 +146,13 @@ def note_internal_error(
     kwargs: object,
     request: object,
     exception: BaseException,
+    einfo: Any = None,  # noqa: ANN401
     **_: Any,  # noqa: ANN401
 ) -> None:
     if recorder.running(task_id) or recorder.ended(task_id):
         return  # task_postrun, or the task_failure that follows, tells of it
     if run := received.broken_attempt(sender, task_id, request, args, kwargs):
-        _end(run, State.FAILURE, exception)
+        _end(run, State.FAILURE, exception, getattr(einfo, "traceback", None))
 
 
 def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
@@ -153,7 +164,7 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     error = sys.exc_info()[1]
     if state in STATES:
         _end(run, STATES[state])
-    elif isinstance(error, Retry):  # which goes to an eager caller, without a signal of its own
+    elif is_of(error, Retry):  # which goes to an eager caller, without a signal of its own
         run.retry(error.exc, _seconds_until(error.when))
         _end(run, State.RETRY)
     else:
@@ -219,9 +230,16 @@ def flush(**_: Any) -> None:  # noqa: ANN401
     writer.flush()
 
 
-def _end(run: Run, state: State, error: BaseException | None = None, *, sure: bool = True) -> None:
+def _end(
+    run: Run,
+    state: State,
+    error: BaseException | None = None,
+    printed: object = None,
+    *,
+    sure: bool = True,
+) -> None:
     if error is not None:
-        run.fail(error)
+        run.fail(error, printed)
     writer.leave(run)
     writer.submit(run.finish(state, sure=sure))
 
@@ -244,10 +262,15 @@ def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
 def _original(error: BaseException) -> BaseException:
     """The exception as raised, where Celery hands over a stand-in that pickle can take."""
     raised = sys.exc_info()[1]
-    return raised if raised and isinstance(error, UnpickleableExceptionWrapper) else error
+    if raised is not None and is_of(error, UnpickleableExceptionWrapper):
+        return raised
+    return error
 
 
 def _seconds_until(when: object) -> float | None:
-    if isinstance(when, datetime):
-        return max((when - datetime.now(when.tzinfo)).total_seconds(), 0.0)
-    return float(when) if isinstance(when, int | float) else None
+    """Return the seconds until a retry; None where only code of a project's own could tell."""
+    with suppress(TypeError, ValueError, OverflowError):
+        if type(when) is datetime and knows_its_offset(when.tzinfo):
+            return max(when.timestamp() - time.time(), 0.0)
+        return float(number(when))
+    return None

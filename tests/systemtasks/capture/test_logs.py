@@ -1,14 +1,21 @@
 """What a task logs becomes its messages; what others log does not."""
 
+import io
 import json
 import logging
+from collections import deque, namedtuple
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
+from django.utils.safestring import mark_safe
+from django.utils.translation import gettext_lazy
 
 from systemtasks.capture import logs
 from systemtasks.runs import messages, recorder
@@ -16,6 +23,7 @@ from systemtasks.runs.messages import Messages
 from systemtasks.runs.recorder import Run
 from systemtasks.states import State
 from tests.systemtasks.runs.test_recorder import begin
+from tests.systemtasks.traps import Size, Word
 
 
 @pytest.fixture
@@ -151,25 +159,256 @@ def test_malformed_call_is_one_message(run: Run, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
 
 
-class Hostile:
+class Counting:
+    """Counts how often it is printed."""
+
+    printed = 0
+
     def __str__(self) -> str:
-        raise RuntimeError("no str")
+        self.printed += 1
+        return f"order {self.printed}"
 
     __repr__ = __str__
 
 
-def test_objects_that_cannot_be_printed_are_described(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    logging.getLogger("shop").warning(Hostile())
-    logging.getLogger("shop").warning("Paid %s", Hostile())
-    described = "<Hostile whose repr raises RuntimeError>"
+class CountingError(Exception):
+    printed = 0
 
-    assert [(message["event"], message["attributes"]) for message in said(run)] == [
-        (described, {"args": []}),
-        ("Paid %s", {"args": [described]}),
-    ]
+    def __str__(self) -> str:
+        self.printed += 1
+        return f"no order {self.printed}"
+
+
+@pytest.fixture
+def logger() -> logging.Logger:
+    """A logger whose records only our handler has, so that no other one prints them."""
+    # Pytest would hear any that has a name among the others.
+    made = logging.Logger("alone", logging.INFO)  # noqa: LOG001
+    made.addHandler(logs._handler())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("call", "event"),
+    [
+        (("Paid %s", Counting()), "Paid <Counting>"),
+        (("Paid %r by %.4s", Counting(), Counting()), "Paid <Counting> by <Cou"),
+        (("Paid %(order)s", {"order": Counting()}), "Paid <Counting>"),
+        (("Paid %s", {"order": Counting()}), "Paid {'order': <Counting>}"),
+        (("Paid %s", [7, Counting()]), "Paid [7, <Counting>]"),
+        (("Paid %s", (Counting(),)), "Paid (<Counting>,)"),
+        ((Counting(),), "<Counting>"),
+        (({"order": Counting()},), "{'order': <Counting>}"),
+        (("Failed: %s", CountingError(7)), "Failed: 7"),
+        (("Failed: %r", CountingError(7)), "Failed: CountingError(7)"),
+        ((CountingError(7),), "7"),
+        (("Said %s", gettext_lazy("text")), "Said <__proxy__>"),
+        ((gettext_lazy("text"),), "<__proxy__>"),
+    ],
+)
+def test_object_that_nobody_prints_is_named(
+    run: Run, logger: logging.Logger, call: tuple[Any, ...], event: str
+) -> None:
+    logger.warning(*call)
+
+    assert [(message["event"], message["attributes"]) for message in said(run)] == [(event, {})]
+
+
+def test_object_that_is_logged_as_a_number_is_an_attribute(
+    run: Run, logger: logging.Logger
+) -> None:
+    logger.warning("Paid %d", Counting(), extra={"order": 7})
+
+    (message,) = said(run)
+    assert message["event"] == "Paid %d"
+    assert message["attributes"] == {"order": 7, "args": ["<Counting>"]}
+
+
+@pytest.mark.parametrize("form", ["Paid %s", "Paid %r", "Paid %(order)s", Counting])
+def test_object_that_a_handler_prints_is_printed_once(
+    run: Run, logger: logging.Logger, form: Any
+) -> None:
+    printer = logging.StreamHandler(io.StringIO())
+    logger.handlers.insert(0, printer)
+    order = Counting()
+    if form is Counting:
+        logger.warning(order)
+    else:
+        logger.warning(form, {"order": order} if "order" in form else order)
+    (message,) = said(run)
+
+    assert order.printed == 1
+    assert message["event"] == printer.stream.getvalue().strip()
+    assert message["event"].endswith("order 1")
+
+
+def test_object_that_no_handler_prints_at_that_level_is_named(
+    run: Run, logger: logging.Logger
+) -> None:
+    printer = logging.StreamHandler(io.StringIO())
+    printer.setLevel(logging.ERROR)
+    logger.handlers.insert(0, printer)
+    order = Counting()
+    logger.info("Paid %s", order)
+
+    assert [message["event"] for message in said(run)] == ["Paid <Counting>"]
+    assert order.printed == 0
+
+
+def test_exception_that_a_handler_prints_is_printed_once(run: Run, logger: logging.Logger) -> None:
+    logger.handlers.insert(0, logging.StreamHandler(io.StringIO()))
+    error = CountingError(7)
+    logger.error("Caught", exc_info=error)
+    (message,) = said(run)
+
+    assert error.printed == 1
+    assert message["attributes"]["exception"]["message"] == "no order 1"
+    assert message["attributes"]["exception"]["traceback"].endswith("CountingError: no order 1\n")
+
+
+Point = namedtuple("Point", "x y")
+
+
+@pytest.mark.parametrize(
+    ("form", "args"),
+    [
+        ("%s %s %s %s", (None, True, 1.5, b"bytes")),
+        ("%5.1f%% %-3d| %x %c %e", (99.5, 7, 255, 65, 1e9)),
+        ("%(a)s %(b)d %(a)r", ({"a": "text", "b": 7},)),
+        ("%s %.2f %d %r", (Decimal("1.50"), Decimal("1.50"), Decimal(7), Decimal(7))),
+        (
+            "%s %r",
+            (
+                datetime(2026, 1, 1, 12),  # noqa: DTZ001
+                datetime(2026, 1, 1, tzinfo=UTC),
+            ),
+        ),
+        ("%s %s %s", (date(2026, 1, 1), time(12), timedelta(1))),
+        ("%s %s", (UUID(int=1), Path("/tmp/file"))),
+        ("%d %s %.2f %s", (np.int64(7), np.float64(1.5), np.float32(0.5), np.bool_(True))),
+        ("%d %s", (Size.LARGE, Size.LARGE)),
+        ("%s %d", (2**63, -(2**64))),
+        ("%s %s %r", (mark_safe("text"), Word.KEY, mark_safe("text"))),
+        ("%s %s %s", ([1, "two", None], (1, (2.5,)), {"a": {1: [True]}})),
+        ("%s", ({"a": [1]},)),
+        ("%s", ([{"a": (1,)}],)),
+        ("%s %r", (ValueError("wrong"), ValueError("wrong", 7))),
+        ("%s", (OSError(2, "No such file", "name"),)),
+        ("%*d|%-*s|", (5, 7, 3, "x")),
+    ],
+)
+def test_arguments_are_formatted_as_python_does(
+    run: Run, logger: logging.Logger, form: str, args: Any
+) -> None:
+    logger.warning(form, *args)
+    (message,) = said(run)
+
+    assert message["event"] == form % (args[0] if "%(" in form else args)
+    assert message["attributes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "attributes"),
+    [
+        (("%*d", 10**9, 7), {"args": [10**9, 7]}),
+        (("%.*f", 10**9, 1.5), {"args": [10**9, 1.5]}),
+        (("%s" * 300, *range(300)), {"args": [*range(200), "… (100 more)"]}),
+    ],
+)
+def test_message_that_would_be_large_is_not_formatted(
+    run: Run, logger: logging.Logger, call: tuple[Any, ...], attributes: dict[str, Any]
+) -> None:
+    logger.warning(*call)
+    (message,) = said(run)
+
+    assert (message["event"], message["attributes"]) == (call[0], attributes)
+
+
+@pytest.mark.parametrize(
+    ("call", "event"),
+    [
+        (("x" * 20_000,), "x" * 8192 + "… (11808 more characters)"),
+        (("%s", "x" * 20_000), "x" * 8192 + "… (25 more characters)"),
+        (
+            ("%s", deque(range(10_000))),
+            f"deque([{', '.join(map(str, range(200)))}, … (9800 more)])",
+        ),
+        (("%s", b"x" * 10_000), f"b'{'x' * 2048}'… (7952 more bytes)"),
+        (("%s", 1 << 100_000), "<int of 100001 bits>"),
+        (("%.5s", "x" * 20_000), "xxxxx"),
+    ],
+)
+def test_large_argument_is_cut(
+    run: Run, logger: logging.Logger, call: tuple[Any, ...], event: str
+) -> None:
+    logger.warning(*call)
+
+    assert [message["event"] for message in said(run)] == [event]
+
+
+class OwnRecord(logging.LogRecord):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.request = "request-1"
+        super().__init__(*args, **kwargs)
+        self.tenant = 7
+
+
+def test_attributes_of_a_record_of_a_projects_own_are_kept(run: Run) -> None:
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(OwnRecord)
+    try:
+        logging.getLogger("shop").info("Said", extra={"order": 7})
+    finally:
+        logging.setLogRecordFactory(before)
+
+    assert said(run)[0]["attributes"] == {"request": "request-1", "tenant": 7, "order": 7}
+
+
+@pytest.mark.parametrize("name", logs.PLAIN_ATTRIBUTES[:-1])
+def test_attributes_are_kept_whatever_a_filter_sets_anew(
+    run: Run, logger: logging.Logger, name: str
+) -> None:
+    record = logger.makeRecord("shop", 20, "x.py", 1, "Said", (), None, extra={"order": 7})
+    record.__dict__[name] = record.__dict__.pop(name)
+    record.tenant = 7
+    logger.handle(record)
+
+    attributes = said(run)[0]["attributes"]
+    assert attributes["tenant"] == 7
+    assert attributes.get("order") == 7
+
+
+def test_large_structured_event_is_bounded(run: Run, logger: logging.Logger) -> None:
+    logger.warning({"event": "paid", **{f"key {number}": number for number in range(1000)}})
+    (message,) = said(run)
+
+    assert message["event"] == "paid"
+    assert message["attributes"]["…"] == "(801 more)"
+    assert len(message["attributes"]) == 200
+
+
+def test_large_text_is_not_read_as_an_event(
+    run: Run, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '{"event": "' + "x" * 300_000 + '"}'
+    monkeypatch.setattr(logs, "orjson", None)
+    logger.warning(text)
+
+    assert said(run)[0]["event"].startswith('{"event": "xxx')
+
+
+def test_failure_of_our_own_is_logged_and_prints_no_argument(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Run, "log", broken)
+    order = Counting()
+    logging.getLogger("shop").warning("Paid", extra={"order": order})
+
+    assert "What a task has logged is not recorded" in caplog.text
+    assert order.printed == 0
 
 
 def test_soft_time_limit_that_comes_while_a_task_logs_reaches_the_task(

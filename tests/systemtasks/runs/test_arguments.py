@@ -1,11 +1,13 @@
 """A run's arguments are kept as JSON, and it is known whether they are the very ones."""
 
 import json
+from collections import OrderedDict, UserDict, deque
 from datetime import timedelta
 from enum import IntEnum
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from pytest_django import Settings
 
@@ -61,6 +63,41 @@ def test_argument_that_json_or_postgres_does_not_take_is_kept_but_not_intact(val
     assert len(json.loads(found.args or "")) == 1
     assert "\\u0000" not in (found.args or "")
     assert not found.intact
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "kept"),
+    [
+        (iter([1]), {}, ('["<list_iterator>"]', "{}")),
+        (deque([1, 2]), {}, ("[1,2]", "{}")),
+        ((), UserDict(a=1), ("[]", '{"…":"<UserDict>"}')),
+        ((), OrderedDict(a=1), ("[]", '{"a":1}')),
+        ((), None, ("[]", "{}")),
+    ],
+)
+def test_arguments_are_an_array_and_an_object_whatever_they_are(
+    args: Any, kwargs: Any, kept: tuple[str, str]
+) -> None:
+    found = arguments(INFO, args, kwargs)
+
+    assert (found.args, found.kwargs) == kept
+    assert found.intact == (kwargs is None)
+
+
+@pytest.mark.parametrize("number", [1000, 8193, 1_000_000])
+def test_only_arguments_that_may_fit_are_read(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumped: list[int] = []
+    dumps = orjson.dumps
+
+    def count(value: Any, **options: Any) -> bytes:
+        dumped.append(len(value))
+        return dumps(value, **options)
+
+    monkeypatch.setattr(orjson, "dumps", count)
+    found = arguments(INFO, [7] * number, {})
+
+    assert found.intact == (number == 1000)
+    assert max(dumped) <= 1000
 
 
 def test_secret_arguments_are_masked_and_not_intact() -> None:

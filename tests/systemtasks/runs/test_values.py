@@ -1,28 +1,41 @@
 """Any Python value becomes JSON that Postgres stores and every client reads."""
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
+import sys
+import tracemalloc
+from collections import OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import numpy as np
 import orjson
 import pytest
-from billiard.exceptions import SoftTimeLimitExceeded
 from django.db import connection
+from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import mark_safe
+from django.utils.translation import gettext_lazy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from systemtasks.conf import Conf
+from systemtasks.models import TaskRun
+from systemtasks.runs.exceptions import printable
 from systemtasks.runs.values import (
     MASK,
     Cleaner,
-    ExceptionText,
     clean_column,
     clean_end,
     clean_text,
     describe,
 )
+from tests.systemtasks.traps import Colour, Size, Word, armed, trap
 
 HIDDEN = Conf().HIDDEN_KEYS
 
@@ -48,14 +61,6 @@ anything = st.recursive(
     ),
     max_leaves=30,
 )
-
-
-class Hostile:
-    def __repr__(self) -> str:
-        raise RuntimeError("no repr")
-
-    def __str__(self) -> str:
-        raise RuntimeError("no str")
 
 
 def clean(value: object, limit: int = 100) -> tuple[Any, bool]:
@@ -147,73 +152,249 @@ def test_a_wide_and_deep_value_is_cut_before_it_costs_much() -> None:
     assert len(orjson.dumps(clean(wide)[0])) < 1_000_000
 
 
-def test_hostile_objects_are_described_by_their_type() -> None:
-    assert clean(Hostile())[0] == "<Hostile whose repr raises RuntimeError>"
+Point = namedtuple("Point", "x y")
+
+
+class Meta(type):
+    """A metaclass that has other names for its classes."""
+
+    __name__ = property(lambda _: "Other")
+
+    def __getattribute__(cls, name: str) -> Any:
+        return "Other" if name == "__qualname__" else super().__getattribute__(name)
+
+
+class Named(metaclass=Meta):
+    pass
+
+
+def local() -> object:
+    class Local:
+        pass
+
+    return Local()
+
+
+@pytest.mark.parametrize(
+    ("value", "cleaned"),
+    [
+        # What JSON has no type for, as text.
+        (datetime(2026, 1, 1, 12, 30), "2026-01-01T12:30:00"),  # noqa: DTZ001
+        (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00+00:00"),
+        (datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")), "2026-07-01T00:00:00+02:00"),
+        (time(12, 30), "12:30:00"),
+        (time(12, 30, tzinfo=timezone(timedelta(hours=1))), "12:30:00+01:00"),
+        (date(2026, 1, 1), "2026-01-01"),
+        (timedelta(days=1, seconds=1), "1 day, 0:00:01"),
+        (Decimal("1.50"), "1.50"),
+        (Decimal("-1E+999999"), "-1E+999999"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Path("/tmp/file"), "/tmp/file"),
+        (PureWindowsPath("c:/file"), "c:\\file"),
+        (b"abc", "b'abc'"),
+        (b"x" * 300, f"b'{'x' * 25}'… (275 more bytes)"),
+        (bytearray(b"abc"), "bytearray(b'abc')"),
+        (memoryview(b"abc"), "<memoryview of b'abc'>"),
+        (memoryview(b"x" * 300), f"<memoryview of b'{'x' * 25}'… (275 more bytes)>"),
+        (memoryview(b"x" * 6).cast("B", [2, 3]), "<memoryview of 6 bytes>"),
+        (range(3), "range(0, 3)"),
+        (range(3, 0, -1), "range(3, 0, -1)"),
+        (2**64, "18446744073709551616"),
+        (float("-inf"), "-inf"),
+        (1 + 2j, "(1+2j)"),
+        (..., "Ellipsis"),
+        (Named, "<class Named>"),
+        # Enumerations, whose values may be computed.
+        (Colour.RED, "Colour.RED"),
+        (Size.LARGE, "Size.LARGE"),
+        (Word.KEY, "word"),
+        # What extends Python's own types, and what has others in it.
+        (mark_safe("text"), "text"),
+        (np.float64(1.5), 1.5),
+        (Point(1, 2), [1, 2]),
+        (deque([1, 2]), [1, 2]),
+        (frozenset([1]), [1]),
+        (OrderedDict(a=1), {"a": 1}),
+        (defaultdict(int, a=1), {"a": 1}),
+        (KeyError("key"), "KeyError('key')"),
+        (ValueError(), "ValueError()"),
+        (ValueError("text", [Colour.RED]), "ValueError('text', [Colour.RED])"),
+        # NumPy's numbers, which are none of Python's own.
+        (np.int64(7), 7),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        # Of anything else the name of its type, whatever that calls itself.
+        (local(), "<Local>"),
+        (Named(), "<Named>"),
+        (Fraction(1, 2), "<Fraction>"),
+        (iter([1]), "<list_iterator>"),
+        ((n for n in [1]), "<generator>"),
+        (np.array([1]), "<ndarray>"),
+        (gettext_lazy("text"), "<__proxy__>"),
+        (SimpleLazyObject(lambda: 1), "<SimpleLazyObject>"),
+        (TaskRun.objects.all(), "<QuerySet>"),
+        (TaskRun(), "<TaskRun>"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_value_is_read_by_pythons_own_means(value: object, cleaned: object) -> None:
+    found, _ = clean(value)
+
+    assert (found, type(found)) == (cleaned, type(cleaned))
+
+
+def test_exception_that_has_itself_in_it_is_described() -> None:
+    error = ValueError("text")
+    error.args = (error,)
+
+    assert clean(error)[0] == "ValueError(ValueError(<tuple: contains itself>))"
+
+
+def test_key_that_extends_pythons_text_is_not_cut_before_it_is_known_to_be_secret() -> None:
+    key = mark_safe("x" * 200 + "_password")
+
+    assert clean({key: "hunter2"})[0] == {str(key): MASK}
+
+
+def test_keys_of_one_name_are_kept_apart() -> None:
+    things = {local(): 1, local(): 2, 7: 3, "7": 4, (1, Colour): 5}
+
+    assert clean(things)[0] == {
+        "<Local>": 1,
+        "<Local> (1)": 2,
+        "7": 3,
+        "7 (3)": 4,
+        "(1, <class Colour>)": 5,
+    }
+
+
+def test_container_that_changes_meanwhile_is_described() -> None:
+    class Changing(dict[str, object]):
+        pass
+
+    things = Changing(a=1, b=2)
+    cleaner = Cleaner(100, HIDDEN)
+    clean_item = cleaner.clean
+
+    def change(value: object, depth: int = 0) -> object:
+        if depth == 2:
+            things["c"] = 3  # as another thread may
+        return clean_item(value, depth)
+
+    cleaner.clean = change  # type: ignore[method-assign]
+
+    assert cleaner.clean([things]) == ["<Changing: changed while it was read>"]
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[], tuple[int, int]]]:
+    """How many functions were called within this, and how many bytes it took at once."""
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    tracemalloc.start()
+    sys.setprofile(count)
+    try:
+        yield lambda: (calls, tracemalloc.get_traced_memory()[1])
+    finally:
+        sys.setprofile(None)
+        tracemalloc.stop()
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def wide(depth: int) -> Any:
+    return ["x" * 50] * 200 if depth == 0 else [wide(depth - 1)] * 200
+
+
+LARGE: dict[str, Callable[[], object]] = {
+    "text": lambda: "x" * 50_000_000,
+    "text that extends Python's": lambda: mark_safe("x" * 50_000_000),
+    "bytes": lambda: bytes(50_000_000),
+    "bytearray": lambda: bytearray(50_000_000),
+    "memoryview": lambda: memoryview(bytes(50_000_000)),
+    "list": lambda: [0] * 1_000_000,
+    "tuple": lambda: (0,) * 1_000_000,
+    "deque": lambda: deque(range(1_000_000)),
+    "dict": lambda: dict.fromkeys(range(300_000)),
+    "set": lambda: set(range(300_000)),
+    "keys": lambda: {("x" * 1000,) * 300: 1, ("y" * 1000,) * 300: 2},
+    "integer": lambda: 1 << 40_000_000,
+    "range of integers": lambda: range(1 << 40_000_000),
+    "decimal": lambda: Decimal("9" * 1_000_000),
+    "path": lambda: PurePosixPath("x" * 10_000_000),
+    "nested": lambda: nested(100_000),
+    "wide": lambda: wide(5),
+    "exception": lambda: ValueError(deque(range(1_000_000))),
+    "name": lambda: type("x" * 1_000_000, (), {})(),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_large_value_takes_no_longer_than_a_small_one(kind: str) -> None:
+    value = LARGE[kind]()
+    most_digits = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)  # as a project may
+    try:
+        with counted() as count:
+            clean(value, 8192)
+            describe(value, 8192)
+            text = f"{printable(value, 8192)} {printable(value, 8192)!r}"
+            calls, size = count()
+    finally:
+        sys.set_int_max_str_digits(most_digits)
+
+    assert calls < 400_000
+    assert size < 10_000_000
+    assert len(text) < 2_000_000
+
+
+OF_HOSTILE_KINDS = {
+    base: type(trap(base)) for base in (str, int, float, list, tuple, dict, OrderedDict)
+}
+
+
+def hostile(value: Any) -> Any:
+    """The same in types that extend Python's own, and override what they can."""
+    kind = OF_HOSTILE_KINDS.get(type(value))
+    if kind is None:
+        return value
+    if isinstance(value, dict):
+        return kind((hostile(key), hostile(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return kind(map(hostile, value))
+    return kind(value)
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        scalars,
+        lambda children: (
+            st.lists(children)
+            | st.tuples(children, children)
+            | st.dictionaries(st.text(), children).map(OrderedDict)
+            | st.dictionaries(st.integers() | st.text(), children)
+        ),
+        max_leaves=30,
+    )
+)
+def test_what_extends_pythons_own_types_is_read_as_they_are(value: object) -> None:
+    given_value = hostile(value)
+    with armed():
+        cleaned, intact = clean(given_value)
+
+    assert cleaned == clean(value)[0]
+    assert not intact or given_value is value
 
 
 def test_column_text_fits_its_column_and_is_storable() -> None:
     assert clean_column("\ud800\0" + "x" * 300, 255) == "��" + "x" * 253
-
-
-class StrRaisesError(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no str")
-
-
-def raised(raise_it: Callable[[], None]) -> BaseException:
-    try:
-        raise_it()
-    except BaseException as error:  # noqa: BLE001
-        return error
-    raise AssertionError
-
-
-def test_exception_text_has_type_message_and_chained_traceback() -> None:
-    def chained() -> None:
-        try:
-            raise KeyError("inner")
-        except KeyError as inner:
-            raise ValueError("outer") from inner
-
-    text = ExceptionText.of(raised(chained), 5000)
-
-    assert (text.type, text.message) == ("ValueError", "outer")
-    assert text.line == "ValueError: outer"
-    assert "KeyError: 'inner'" in text.traceback
-    assert "direct cause" in text.traceback
-    assert text.traceback.endswith("ValueError: outer\n")
-
-
-def test_exception_without_a_message_is_its_type() -> None:
-    assert ExceptionText.of(ValueError(), 100).line == "ValueError"
-
-
-def test_exception_whose_str_raises_is_described() -> None:
-    text = ExceptionText.of(StrRaisesError(), 1000)
-
-    assert text.message == "<its str() raises RuntimeError>"
-
-
-@settings(deadline=None)
-@given(st.text(st.characters(exclude_categories=())))
-def test_any_exception_message_is_storable(message: str) -> None:
-    text = ExceptionText.of(ValueError(message), 50)
-
-    assert "\0" not in text.message + text.traceback
-    (text.message + text.traceback).encode()
-
-
-def test_soft_time_limit_that_comes_meanwhile_reaches_the_task() -> None:
-    class SlowError(Exception):
-        def __repr__(self) -> str:
-            raise SoftTimeLimitExceeded
-
-        __str__ = __repr__
-
-    for look in (
-        lambda: Cleaner(100, HIDDEN).clean({"thing": SlowError()}),
-        lambda: describe(SlowError(), 100),
-        lambda: ExceptionText.of(SlowError(), 100),
-    ):
-        with pytest.raises(SoftTimeLimitExceeded):
-            look()

@@ -1,19 +1,28 @@
 """In eager mode every run is recorded, and no end leaves its run behind."""
 
+import json
 import logging
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import Retry
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from pytest_django import DjangoAssertNumQueries
 
 from config.celery import app
+from systemtasks.capture import logs
+from systemtasks.capture.celery import received
+from systemtasks.models import SystemTask
 from systemtasks.runs.records import RunRecord
 from systemtasks.states import State
 from tests import tasks
 from tests.systemtasks.capture.celery.test_signals import events
 from tests.systemtasks.conftest import MakeTask
+from tests.systemtasks.runs.test_recorder import INFO
 
 logger = logging.getLogger("shop")
 
@@ -37,6 +46,69 @@ def add(make_task: MakeTask) -> Any:
         return sum(number if isinstance(number, int) else sum(number) for number in numbers)
 
     return make_task(add, name="tests.add")
+
+
+@pytest.mark.django_db
+def test_queryset_is_named_and_asks_the_database_for_nothing(
+    records: list[RunRecord], make_task: MakeTask
+) -> None:
+    unusable = SystemTask.objects.extra(where=["no_such_column = 1"])
+    alone = logging.Logger("alone", logging.INFO)  # noqa: LOG001 - no other handler prints it
+    alone.addHandler(logs._handler())
+    usable: list[bool] = []
+
+    def task() -> None:
+        with transaction.atomic():
+            alone.info("Looking at %s", unusable, extra={"tasks": unusable})
+            try:
+                raise LookupError(unusable)
+            except LookupError as error:
+                alone.info("Lost %r", error, exc_info=True)
+            usable.append(not SystemTask.objects.exists())
+
+    made = make_task(task, systemtasks_uid=lambda: unusable)
+    with CaptureQueriesContext(connection) as queries:
+        made.apply()
+
+    assert usable == [True]
+    assert not any("no_such_column" in query["sql"] for query in queries)
+    (record,) = records
+    assert (record.state, record.uid) == (State.SUCCESS, "")
+    looking, lost = json.loads(record.messages)
+    assert (looking["event"], looking["attributes"]) == (
+        "Looking at <QuerySet>",
+        {"tasks": "<QuerySet>"},
+    )
+    assert lost["event"] == "Lost LookupError(<QuerySet>)"
+    assert lost["attributes"]["exception"]["message"] == "<QuerySet>"
+
+
+@pytest.mark.django_db
+def test_queryset_that_is_an_argument_asks_the_database_for_nothing(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    unusable = SystemTask.objects.extra(where=["no_such_column = 1"])
+    # Celery itself prints the arguments of a task that it runs.
+    with django_assert_num_queries(0):
+        given = (unusable,), {"tasks": unusable}
+        running = received.attempt(INFO, {"id": "id-1"}, *given).in_progress()
+        queued = received.queued("tests.succeed", {"id": "id-2"}, (*given, {}), "celery")
+
+    assert queued
+    for record in (running.record(), queued.record()):
+        assert (record.args, record.kwargs) == ('["<QuerySet>"]', '{"tasks":"<QuerySet>"}')
+
+
+def test_message_of_an_exception_is_the_one_that_celery_prints(
+    records: list[RunRecord], make_task: MakeTask
+) -> None:
+    def task() -> None:
+        subprocess.run(["false"], check=True)
+
+    make_task(task).apply()
+
+    message = "Command '['false']' returned non-zero exit status 1."
+    assert records[0].exception == f"subprocess.CalledProcessError: {message}"
 
 
 def test_delay_is_recorded_with_its_id(records: list[RunRecord], add: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Task
@@ -87,6 +88,9 @@ def test_uid_is_made_of_the_arguments(records: list[RunRecord], make_task: MakeT
     [
         (lambda source: None, ""),
         (lambda source: 7, "7"),
+        (lambda source: UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (lambda source: (source, 7), "('ldap', 7)"),
+        (lambda source: object(), ""),
         (lambda source: f"{source}\0" + "x" * 300, "ldap\N{REPLACEMENT CHARACTER}" + "x" * 250),
         (lambda: "too few parameters", ""),
     ],
