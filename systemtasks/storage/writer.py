@@ -17,10 +17,10 @@ from django.db import DataError, IntegrityError, connections
 from systemtasks.conf import conf
 from systemtasks.runs import recorder
 from systemtasks.runs.entries import Entry
+from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import KnownTask, RunRecord, TaskInfo
-from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.storage import rows
 from systemtasks.storage.leases import Keeper
 from systemtasks.storage.pending import Batch, Pending
