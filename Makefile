@@ -1,10 +1,18 @@
 # `make up` runs the whole service on this machine, `make test` every check, and `make chaos` kills
-# things for longer. Python 3.11 is all they need.
+# things for longer. Python 3.11 is all they need; with 3.12 or 3.13 as well, `make test` also runs on
+# the newest Django, which does not support 3.11.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first of these interpreters that runs: pyenv has a `python3.13` in the PATH that does not where
+# another version is chosen.
+first_that_runs = $(shell for python in $(1); do \
+    "$$python" -c 'import ensurepip, venv' 2>/dev/null && { echo "$$python"; break; }; done)
+versions_of = python$(1) $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/$(1).*/bin/python)
+PYTHON ?= $(or $(call first_that_runs,$(call versions_of,3.11) python3),python3)
+NEWER_PYTHON ?= $(call first_that_runs,$(foreach version,3.13 3.12 3.14,$(call versions_of,$(version))))
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := $(VENV)/oldest
+NEWEST := $(VENV)/newest
 PORT ?= 8000
 
 .PHONY: up test test-oldest chaos lint format docs diagrams benchmark-recording benchmark-serving requirements clean
@@ -12,7 +20,7 @@ PORT ?= 8000
 up: $(VENV)/local
 	@$(BIN)/python -m config.up --port $(PORT)
 
-test: $(OLDEST)/whole lint
+test: $(OLDEST)/whole $(if $(NEWER_PYTHON),$(NEWEST)/whole) lint
 	@./tests/run
 
 # The tests with the oldest packages that the two apps allow; the image for Compose has its own.
@@ -74,6 +82,14 @@ $(OLDEST)/whole: requirements/oldest.txt | $(VENV)/test
 	@rm -rf $(OLDEST)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		--target $(OLDEST) -r requirements/oldest.txt
+	@touch $@
+
+# An environment of another interpreter.
+$(NEWEST)/whole: requirements/test.txt | $(VENV)/test
+	@$(NEWER_PYTHON) -m venv --clear $(NEWEST)
+	@echo "Installing requirements/test.txt for $$($(NEWEST)/bin/python -V) …"
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/test.txt
 	@touch $@
 
 define install

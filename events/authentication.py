@@ -57,6 +57,7 @@ def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
     held = names.filter(user=OuterRef("user")).union(
         names.filter(group__user=OuterRef("user")), all=True
     )
+    held = held.order_by()  # since Django 6.1 a union has the model's ordering
     _, columns = _users()
     user = [f"user__{name}" for name in columns]
     grant = ("grant__read_only", "grant__rate")

@@ -18,6 +18,7 @@ class OneQueryModelBackend(ModelBackend):
         if not hasattr(user_obj, "_perm_cache"):
             names = Permission.objects.order_by().values_list("content_type__app_label", "codename")
             held = names.filter(user=user_obj).union(names.filter(group__user=user_obj))
+            held = held.order_by()  # since Django 6.1 a union has the model's ordering
             user_obj._perm_cache = {f"{app}.{codename}" for app, codename in held}
         cached: set[str] = user_obj._perm_cache
         return cached

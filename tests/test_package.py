@@ -199,3 +199,10 @@ def test_classifiers_name_the_versions_that_the_package_allows() -> None:
         f"Framework :: Django :: {'.'.join(version('django').split('.')[:2])}"
         in (PROJECT["classifiers"])
     )
+
+
+@pytest.mark.parametrize("name", ["test", "local", "production"])
+def test_pinned_packages_have_the_newest_django_that_each_python_may_have(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    found = re.findall(r"^django==(\d+\.\d+)\.\S+ ; python_full_version (\S+ '\S+')", text, re.M)
+    assert found == [("5.2", "< '3.12'"), ("6.1", ">= '3.12'")]
