@@ -95,7 +95,11 @@ def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:
     os.waitpid(parent, 0)
     found: list[RunRecord] = []
 
-    assert eventually(lambda: bool(found.extend(adopted(journal)) or found))
+    def adopt() -> bool:
+        found.extend(adopted(journal))
+        return bool(found)
+
+    assert eventually(adopt)
     assert found == [entry().record()]
     os.close(child_may_leave)
     os.close(parent_wrote)
