@@ -21,16 +21,6 @@ from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.values import Cleaner, clean_column, clean_text
 from systemtasks.states import State, Status
 
-STATUS_OF_STATE = {
-    State.QUEUED: Status.UNKNOWN,
-    State.RUNNING: Status.UNKNOWN,
-    State.FAILURE: Status.ERROR,
-    State.RETRY: Status.WARNING,
-    State.REVOKED: Status.WARNING,
-    State.REJECTED: Status.WARNING,
-    State.IGNORED: Status.UNKNOWN,
-}
-
 current: ContextVar["Run | None"] = ContextVar("systemtasks_run", default=None)
 """The run that the code which asks is part of, as far as its context says so."""
 
@@ -203,12 +193,12 @@ class Run:
             return Status.WARNING if logged or self.warned else Status.SUCCESSFUL
         if state == State.REVOKED and self.worst_level >= logging.ERROR:
             return Status.ERROR  # it was terminated while it ran
-        return STATUS_OF_STATE[state]
+        return state.outcome.status
 
 
 def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> Entry:
     """The entry of an attempt that has been sent and not begun."""
-    told = {"uid": arguments.uid, "status": STATUS_OF_STATE[State.QUEUED]}
+    told = {"uid": arguments.uid, "status": State.QUEUED.outcome.status}
     return entry(task, fields_of(request), arguments, State.QUEUED, told)
 
 

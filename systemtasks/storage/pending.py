@@ -5,11 +5,7 @@ from dataclasses import dataclass, field
 
 from systemtasks.conf import conf
 from systemtasks.runs.entries import Entry
-from systemtasks.states import State
 from systemtasks.storage.journal import Journal, Segment
-
-EXPENDABLE = (State.SUCCESS, State.QUEUED)
-"""What goes first where there is no room."""
 
 
 @dataclass(slots=True)
@@ -96,10 +92,10 @@ class Pending:
             self._batches[-1].segment = self._batches[-1].segment or segment
 
     def _make_room(self) -> None:
-        """Drop the oldest batch's successes or, where there are none at all, the oldest batch."""
+        """Drop the oldest runs that may be dropped first, or else the oldest batch."""
         self._close_last()
         for batch in self._batches:
-            kept = [entry for entry in batch.entries if entry.state not in EXPENDABLE]
+            kept = [entry for entry in batch.entries if not entry.state.outcome.dropped_first]
             if len(kept) < len(batch.entries):
                 break
         else:

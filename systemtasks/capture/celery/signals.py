@@ -24,13 +24,11 @@ from systemtasks.runs import recorder
 from systemtasks.runs.entries import CONTEXT_HEADER, SENT_HEADER
 from systemtasks.runs.kinds import is_of, knows_its_offset, number
 from systemtasks.runs.recorder import Run
-from systemtasks.states import UNFINISHED, State
+from systemtasks.states import STATE_BY_CELERY_NAME, State
 from systemtasks.storage import leases
 from systemtasks.storage.writer import writer
 
-STATES = {state.name: state for state in State if state not in UNFINISHED}
-"""The states in which a run ends, by Celery's names for them."""
-SUCCESS = State.SUCCESS.name
+SUCCESS = State.SUCCESS.outcome.celery_name
 
 
 def connect() -> None:
@@ -162,8 +160,8 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
         writer.leave(run)
         return
     error = sys.exc_info()[1]
-    if state in STATES:
-        _end(run, STATES[state])
+    if state in STATE_BY_CELERY_NAME:
+        _end(run, STATE_BY_CELERY_NAME[state])
     elif is_of(error, Retry):  # which goes to an eager caller, without a signal of its own
         run.retry(error.exc, _seconds_until(error.when))
         _end(run, State.RETRY)

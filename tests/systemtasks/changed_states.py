@@ -1,0 +1,78 @@
+"""Prints, as JSON, what each place makes of the outcomes once their table has changed.
+
+The arguments are pairs of texts: in the source of `systemtasks/states.py`, the second of each
+replaces the first.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import resources
+from types import ModuleType
+from typing import Any
+
+import django
+
+
+def change(texts: Sequence[str]) -> None:
+    """Have whoever imports `systemtasks.states` from now on get it with these changes."""
+    path = resources.files("systemtasks") / "states.py"
+    source = path.read_text()
+    for old, new in zip(texts[::2], texts[1::2], strict=True):
+        if old not in source:
+            raise ValueError(f"{path} has no {old!r}")
+        source = source.replace(old, new)
+    module = ModuleType("systemtasks.states")
+    sys.modules[module.__name__] = module
+    exec(compile(source, str(path), "exec"), vars(module))
+
+
+def places() -> dict[str, Any]:
+    """Return what follows from the table of outcomes, by where it is used."""
+    from django.apps import apps
+    from django.contrib.admin import ModelAdmin, site
+    from django.db.migrations.autodetector import MigrationAutodetector
+    from django.db.migrations.loader import MigrationLoader
+    from django.db.migrations.state import ProjectState
+    from django.test import RequestFactory
+    from rest_framework.serializers import ChoiceField
+
+    from events.filters import TaskRunFilter
+    from events.serializers import TaskRunSerializer
+    from systemtasks.admin_parts.filters import StateFilter
+    from systemtasks.models import TaskRun
+    from systemtasks.states import State
+
+    admin = ModelAdmin(TaskRun, site)
+    lookups = StateFilter(RequestFactory().get("/"), {}, TaskRun, admin).lookup_choices
+
+    def where_in_admin(state: State) -> str:
+        request = RequestFactory().get("/", {"state": state})
+        chosen = StateFilter(request, {"state": [state]}, TaskRun, admin)
+        return str(chosen.queryset(request, TaskRun.objects.values("id")).query)
+
+    column: Any = TaskRun._meta.get_field("state")
+    serializer = TaskRunSerializer().fields["state"]
+    assert isinstance(serializer, ChoiceField)
+    constraints = {constraint.name: constraint for constraint in TaskRun._meta.constraints}
+    loader = MigrationLoader(None)
+    detector = MigrationAutodetector(loader.project_state(), ProjectState.from_apps(apps))
+    migrations = detector.changes(loader.graph).get("systemtasks", [])
+    return {
+        "model": dict(column.flatchoices),
+        "known": str(constraints["taskrun_state_known"]),
+        "finished": str(constraints["taskrun_finished_has_finish"]),
+        "migrations": [str(operation) for made in migrations for operation in made.operations],
+        "filter": dict(TaskRunFilter.base_filters["state"].extra["choices"]),
+        "serializer": dict(serializer.choices),
+        "admin": dict(lookups),
+        "admin_where": {state: where_in_admin(state) for state in State},
+    }
+
+
+if __name__ == "__main__":
+    change(sys.argv[1:])
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
+    print(json.dumps(places()))  # noqa: T201 - it is what this module is for
