@@ -225,7 +225,8 @@ def _welcome(children: list[Child], port: int) -> str:
     from django.db import connection, transaction
     from knox.models import get_token_model
 
-    from systemtasks.models import TaskRun, system_task_uuid
+    from systemtasks.ids import system_task_uuid
+    from systemtasks.models import TaskRun
     from systemtasks.states import State
 
     url = f"http://{HOST}:{port}"

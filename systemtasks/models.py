@@ -1,30 +1,15 @@
 """The two tables: what a task's last run came to, and each attempt of each run."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
-from uuid import UUID, uuid5
 
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import F, Func, Q, Value
 from django.db.models.functions import Upper
 
+from systemtasks.ids import full_name
 from systemtasks.states import UNFINISHED, State, Status
-
-NAMESPACE = UUID("0fa4e439-1c75-4ae2-84df-7ac76d4e3817")
-"""The namespace of every SystemTask's uuid. It never changes: the uuids are in clients' hands."""
-
-
-def full_name(name: str, uid: str) -> str:
-    """`name`, and `name:uid` where there is a uid."""
-    return f"{name}:{uid}" if uid else name
-
-
-@lru_cache(maxsize=10_000)  # the writer asks three times a run
-def system_task_uuid(name: str, uid: str = "") -> UUID:
-    """The uuid of a SystemTask: the same in every environment, known without a query."""
-    return uuid5(NAMESPACE, full_name(name, uid))
 
 
 def search_document() -> Func:

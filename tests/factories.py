@@ -8,7 +8,8 @@ from django.contrib.auth.models import Permission, User
 from knox.models import AuthToken
 
 from events.models import TokenGrant
-from systemtasks.models import SystemTask, TaskRun, system_task_uuid
+from systemtasks.ids import system_task_uuid
+from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State, Status
 
 START = datetime(2024, 6, 1, 12, tzinfo=UTC)

@@ -16,7 +16,8 @@ from django.contrib.auth import get_user_model
 from knox.models import AuthToken
 
 from config.celery import app
-from systemtasks.models import TaskRun, system_task_uuid
+from systemtasks.ids import system_task_uuid
+from systemtasks.models import TaskRun
 from tests.tasks import succeed
 from tests.waiting import eventually
 from tests.workers import OLDEST, POOLS, Worker, outcome, send

@@ -6,7 +6,8 @@ from typing import Any
 from celery import signals
 
 from systemtasks.capture.celery.options import AnyTask
-from systemtasks.models import SystemTask, system_task_uuid
+from systemtasks.ids import system_task_uuid
+from systemtasks.models import SystemTask
 from systemtasks.states import Status
 
 _starts: dict[str, datetime] = {}

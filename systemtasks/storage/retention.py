@@ -15,7 +15,8 @@ from django.db.models import Exists, Model, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from systemtasks.conf import conf
-from systemtasks.models import SystemTask, TaskRun, system_task_uuid
+from systemtasks.ids import system_task_uuid
+from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask
 from systemtasks.states import State
 

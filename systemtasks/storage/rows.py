@@ -15,7 +15,7 @@ from django.db import IntegrityError, connections, transaction
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
 from systemtasks.conf import conf
-from systemtasks.models import system_task_uuid
+from systemtasks.ids import system_task_uuid
 from systemtasks.runs.messages import not_run_yet
 from systemtasks.runs.records import KnownTask, RunRecord
 

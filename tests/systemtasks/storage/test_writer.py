@@ -11,7 +11,8 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from psycopg.errors import UniqueViolation
 from pytest_django import Settings
 
-from systemtasks.models import SystemTask, TaskRun, system_task_uuid
+from systemtasks.ids import system_task_uuid
+from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import rows
