@@ -61,6 +61,9 @@ class State(TextChoices):
 UNFINISHED = tuple(state for state in State if not state.outcome.finished)
 """The states of a run that has not ended."""
 
+ORPHANED = State.FAILURE
+"""The state in which a run ends whose worker gave no sign of life."""
+
 STATE_BY_CELERY_NAME = {
     state.outcome.celery_name: state for state in State if state.outcome.celery_name
 }

@@ -37,21 +37,21 @@ class Entry:
 
     line: bytes
     state: State
-    _is_sure: bool = False
+    _is_final: bool = False
     _is_read: bool = False
 
-    def confirm(self) -> bool:
-        """Have an end that the line calls unsure be sure; whether it was not too late for that."""
+    def make_final(self) -> bool:
+        """Make a provisional end final. Return False if the line has been read already."""
         # In this order, here and below, no lock is needed.
-        self._is_sure = True
+        self._is_final = True
         return not self._is_read
 
     def record(self) -> RunRecord:
-        """The record of its attempt; raises what `read` raises."""
+        """Return the record of its attempt. Raises what `read` raises."""
         self._is_read = True
         record = read(self.line)
-        if self._is_sure:
-            record.lease = None
+        if self._is_final:
+            record.provisional, record.lease = False, None
         return record
 
 

@@ -82,7 +82,8 @@ def read(line: bytes) -> RunRecord:
         # Of a run in progress as well, which may be left to the reaper.
         expires=_expiry(task["expires_after"], finish or start or eta or sent),
         lease=told.get("lease"),
-        lost=told.get("lost"),
+        provisional=told.get("provisional", False),
+        from_main_process=told.get("from_main_process", False),
         save_run=task["save_on_success"] or state is not State.SUCCESS,
     )
 

@@ -35,7 +35,7 @@ class Run:
     """An attempt in flight: it gathers messages until it is finished."""
 
     # What few runs need is in the class, since a task waits while its run is made.
-    lost = False
+    from_main_process = False
     """Whether this is what the worker's main process knows of a run that a child had taken."""
     outer: "Run | None" = None
     worst_level: int = logging.NOTSET
@@ -43,10 +43,10 @@ class Run:
     chosen_status: Status | None = None
     exception = ""
     ended = False
-    _noted: Entry | None = None
-    """What was told when the task had succeeded, and its `after_return` was still to come."""
-    _noted_as: tuple[int, str, Status | None]
-    """How much it had said by then, and what of itself."""
+    _success: Entry | None = None
+    """The provisional end that was submitted when the task had succeeded."""
+    _success_facts: tuple[int, str, Status | None]
+    """What that end was made of and the task's `after_return` may still change."""
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class Run:
         self.clock = time.monotonic()
         """When it started, by the monotonic clock."""
 
-    def take_from(self, started: float | None) -> None:
+    def belongs_to_child(self, started: float | None) -> None:
         """Be what the main process knows of this run, which a child had taken.
 
         It started then, in seconds since 1970, unless it never did.
         """
-        self.lost = True
+        self.from_main_process = True
         if started is not None:
             self.clock -= max(self.start - started, 0.0)
             self.start = started
@@ -145,33 +145,40 @@ class Run:
         """Note why this attempt does not run, or does not run on."""
         self.log(logging.ERROR if terminated else logging.WARNING, self.task.name, reason, {})
 
-    def finish(self, state: State, *, sure: bool = True) -> Entry:
-        """The entry of this attempt, which ends now in this state.
+    def finish(self, state: State, *, provisional: bool = False) -> Entry:
+        """End this attempt in this state, and return the entry of it.
 
-        An end that is not sure gives way to what the worker's main process says of it.
+        A provisional end gives way to what the worker's main process knows of it.
         """
         self.ended = True
-        return self._entry(state, self.age, None if sure else self.lease)
+        return self._entry(state, self.age, provisional=provisional)
 
     def succeed(self) -> Entry:
-        """The entry of this attempt, should its process not live to tell of its end."""
-        self._noted_as = self.messages.said, self.uid, self.chosen_status
-        self._noted = self._entry(State.SUCCESS, self.age, self.lease)
-        return self._noted
+        """Return the entry of a provisional success, in case the process is killed before its end.
 
-    def is_as_noted(self) -> bool:
-        """Whether it has ended, and what was told of its success stands."""
-        noted = self._noted
-        if noted is None or self._noted_as != (self.messages.said, self.uid, self.chosen_status):
+        The task's `after_return` is still to come.
+        """
+        self._success_facts = self.messages.said, self.uid, self.chosen_status
+        self._success = self._entry(State.SUCCESS, self.age, provisional=True)
+        return self._success
+
+    def end_as_succeeded(self) -> bool:
+        """End this attempt by making its provisional success final.
+
+        Return False, and do nothing, if there is none or the task has added to it since, and if it
+        is too late because its record has been read.
+        """
+        facts = self.messages.said, self.uid, self.chosen_status
+        if self._success is None or self._success_facts != facts:
             return False
-        self.ended = noted.confirm()
+        self.ended = self._success.make_final()
         return self.ended
 
     def in_progress(self) -> Entry:
-        """The entry of this attempt as it stands."""
-        return self._entry(State.RUNNING, None, self.lease)
+        """Return the entry of this attempt as it stands."""
+        return self._entry(State.RUNNING, None)
 
-    def _entry(self, state: State, duration: float | None, lease: str | None) -> Entry:
+    def _entry(self, state: State, duration: float | None, *, provisional: bool = False) -> Entry:
         told = {
             "uid": self.uid,
             "status": self._status(state),
@@ -179,10 +186,14 @@ class Run:
             "duration": duration,
             "exception": self.exception,
             "messages": self.messages.told(),
-            "lease": lease,
+            "lease": None,
         }
-        if self.lost:
-            told["lost"] = self.lease
+        if provisional:
+            told["provisional"] = True
+        if self.from_main_process:
+            told["from_main_process"] = True
+        if provisional or self.from_main_process or duration is None:
+            told["lease"] = self.lease
         return entry(self.task, self.request, self.arguments, state, told)
 
     def _status(self, state: State) -> Status:

@@ -79,9 +79,14 @@ class RunRecord:
     messages: str = "[]"
     expires: datetime | None = None
     lease: str | None = None
-    """The process that answers for the run, while it is running or its end is not sure."""
-    lost: str | None = None
-    """For an end that only the worker's main process knows: the lease of the run that ended."""
+    """The lease of the worker that ran it, unless its end is final as it stands here."""
+    provisional: bool = False
+    """Whether it is an end that another process may know better: a final one replaces it."""
+    from_main_process: bool = False
+    """Whether it is an end of which only the worker's main process heard.
+
+    It closes the row of the run with this lease, and keeps what the child wrote of it.
+    """
     save_run: bool = True
     """Whether it becomes a TaskRun."""
 

@@ -22,7 +22,7 @@ from systemtasks.runs.records import RunRecord
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".2.journal"
+SUFFIX = ".3.journal"
 """With the number of the lines' format: another release's files wait for a process of that."""
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
 SPARE_LIMIT = 2  # empty files that a process keeps: one is written to, one is being committed

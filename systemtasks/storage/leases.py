@@ -61,10 +61,10 @@ class Keeper:
         since, lasts = now - self._renewed, conf().LEASE_SECONDS
         if mine is None or since < lasts / 4:
             return
-        rows.renew(mine)
+        rows.renew_lease(mine)
         self._renewed = now
         # While the database was away nobody could renew: give everybody the time to do so.
         if since > lasts / 2:
             self._steady_since = now
-        if now - self._steady_since >= lasts and (ended := rows.reap(lasts)):
+        if now - self._steady_since >= lasts and (ended := rows.end_orphaned_runs(lasts)):
             logger.warning("%d task runs have ended with their workers", ended)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from systemtasks.models import system_task_uuid
+from systemtasks.ids import system_task_uuid
 from tests import projects
 from tests.config.roles import role
 from tests.projects import Project, Service, everything, query

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 
-from systemtasks.models import system_task_uuid
+from systemtasks.ids import system_task_uuid
 from tests import projects
 from tests.projects import Project, Service, everything, query
 from tests.waiting import eventually

@@ -43,6 +43,7 @@ def places() -> dict[str, Any]:
     from systemtasks.admin_parts.filters import StateFilter
     from systemtasks.models import TaskRun
     from systemtasks.states import State
+    from systemtasks.storage import sql
 
     admin = ModelAdmin(TaskRun, site)
     lookups = StateFilter(RequestFactory().get("/"), {}, TaskRun, admin).lookup_choices
@@ -67,6 +68,11 @@ def places() -> dict[str, Any]:
         "filter": dict(TaskRunFilter.base_filters["state"].extra["choices"]),
         "serializer": dict(serializer.choices),
         "admin": dict(lookups),
+        "sql": {
+            name: value.text
+            for name, value in vars(sql).items()
+            if isinstance(value, sql.Statement)
+        },
         "admin_where": {state: where_in_admin(state) for state in State},
     }
 

@@ -36,7 +36,8 @@ class Collector:
     def leave(self, run: Run) -> None:
         self.watched = [other for other in self.watched if other is not run]
         for entry, record in self.submitted:
-            record.lease = copy(entry).record().lease  # which may be confirmed by now
+            end = copy(entry).record()  # which may be final by now
+            record.lease, record.provisional = end.lease, end.provisional
 
     def submit(self, entry: Entry) -> None:
         record = copy(entry).record()

@@ -83,7 +83,8 @@ def entry_of(of: RunRecord) -> Entry:
         "exception": of.exception,
         "messages": [_message(event) for event in orjson.loads(of.messages)],
         "lease": of.lease,
-        "lost": of.lost,
+        "provisional": of.provisional,
+        "from_main_process": of.from_main_process,
     }
     return Entry(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE), of.state)
 

@@ -34,7 +34,7 @@ from systemtasks.conf import conf
         ({"SENDER_CONTEXT": "nowhere"}, "the dotted path of a function"),
         ({"SENDER_CONTEXT": "tests.nowhere.context"}, "No module named 'tests.nowhere'"),
         ({"SENDER_CONTEXT": "tests.tasks.nothing"}, "the dotted path of a function"),
-        ({"SENDER_CONTEXT": "systemtasks.storage.rows.NEVER_RAN"}, "which can be called"),
+        ({"SENDER_CONTEXT": "systemtasks.storage.rows.TRIES"}, "which can be called"),
     ],
 )
 def test_wrong_setting_is_an_error_that_names_it(

@@ -1,6 +1,7 @@
 """Whatever depends on an outcome follows one table: adding one is a line there and a migration."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from systemtasks.capture.celery import signals
 from systemtasks.models import TaskRun
 from systemtasks.runs import recorder
 from systemtasks.runs.records import RunRecord
-from systemtasks.states import STATE_BY_CELERY_NAME, State
+from systemtasks.states import STATE_BY_CELERY_NAME, State, Status
 from systemtasks.storage.pending import Pending
 from tests import factories
 from tests.systemtasks.entries import entry
@@ -58,6 +59,20 @@ def test_outcome_that_is_added_as_successful_is_found_in_the_admin() -> None:
         "success",
         "adopted",
     ]
+
+
+def test_sql_takes_its_words_from_the_table() -> None:
+    renamed = {"running": "active", "failure": "broken", "error": "bad", "unknown": "none"}
+    texts = [f'"{word}"' for pair in renamed.items() for word in pair]
+    statements = places_after(*texts)["sql"]
+
+    assert len(statements) >= 10
+    for name, text in statements.items():
+        literals = set(re.findall(r"'(\w+)'", text.replace("'log_level', 'error'", "")))
+        assert not literals & {*State.values, *Status.values}, name
+    assert {"active", "broken", "bad"} <= set(
+        re.findall(r"'(\w+)'", statements["END_ORPHANED_RUNS"])
+    )
 
 
 @pytest.mark.django_db

@@ -68,8 +68,12 @@ def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: ob
     return Run(info, request, arguments(info, args, kwargs), leases.lease().id)
 
 
-def lost_attempt(celery_id: str, retries: int | None) -> Run | None:
-    """The attempt that a child of this process took and cannot record itself; known once."""
+def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:
+    """Return the attempt that a child of this process took and cannot end itself.
+
+    Return None if the message is not known, if the attempt has been taken from here before, and if
+    its task is not recorded.
+    """
     if (request := _requests.pop((celery_id, retries or 0), None)) is None:
         return None
     info = task_info(request.task)
@@ -81,7 +85,7 @@ def lost_attempt(celery_id: str, retries: int | None) -> Run | None:
         "hostname": request.hostname,
     }
     run = attempt(info, said, request.args, request.kwargs)
-    run.take_from(request.time_start)
+    run.belongs_to_child(request.time_start)
     return run
 
 
@@ -103,7 +107,7 @@ def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
         return None
     request = _requests.get((str(context.id), context.retries or 0))
     run = attempt(info, vars(context), context.args, context.kwargs)
-    run.take_from(request.time_start if request else None)
+    run.belongs_to_child(request.time_start if request else None)
     return run
 
 

@@ -114,7 +114,9 @@ def note_failure(
         run.fail(_original(exception), printed)
     elif is_of(exception, Reject) or is_of(exception, Ignore):
         return  # it has ended as such
-    elif run := recorder.ended(task_id) or received.lost_attempt(task_id, sender.request.retries):
+    elif run := recorder.ended(task_id) or received.take_attempt_of_child(
+        task_id, sender.request.retries
+    ):
         # Celery failed after the task's own end, or a child is gone.
         _end(run, State.FAILURE, exception, printed)
 
@@ -129,7 +131,7 @@ def note_retry(
     printed = getattr(einfo, "traceback", None)
     if run := recorder.running(request.id):
         run.retry(cause, _seconds_until(when), printed)
-    elif run := received.lost_attempt(request.id, request.retries):
+    elif run := received.take_attempt_of_child(request.id, request.retries):
         if reason is None:  # a cold shutdown, after which nothing is sent again
             _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
         else:
@@ -156,7 +158,7 @@ def note_internal_error(
 def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     if (run := recorder.end(task_id)) is None:
         return
-    if state == SUCCESS and run.is_as_noted():
+    if state == SUCCESS and run.end_as_succeeded():
         writer.leave(run)
         return
     error = sys.exc_info()[1]
@@ -167,7 +169,7 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
         _end(run, State.RETRY)
     else:
         # It ends by what no task catches. If a signal was the cause, the main process says more.
-        _end(run, State.FAILURE, error, sure=False)
+        _end(run, State.FAILURE, error, provisional=True)
 
 
 # In the worker's main process.
@@ -234,12 +236,12 @@ def _end(
     error: BaseException | None = None,
     printed: object = None,
     *,
-    sure: bool = True,
+    provisional: bool = False,
 ) -> None:
     if error is not None:
         run.fail(error, printed)
     writer.leave(run)
-    writer.submit(run.finish(state, sure=sure))
+    writer.submit(run.finish(state, provisional=provisional))
 
 
 def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401

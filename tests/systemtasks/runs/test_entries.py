@@ -26,7 +26,8 @@ FIELDS = (
 
 
 def test_record_is_read_as_it_was_told() -> None:
-    told: dict[str, Any] = {"uid": "ldap", "attempt": 3, "lease": LEASE, "lost": LEASE}
+    told: dict[str, Any] = {"uid": "ldap", "attempt": 3, "lease": LEASE}
+    told |= {"provisional": True, "from_main_process": True}
     logged = '[{"timestamp":"2026-11-24T12:00:00Z","log_level":"info","logger":"shop",'
     logged += '"event":"Grüße","attributes":{"number":7}}]'
     for written in (
@@ -41,23 +42,25 @@ def entry_of_record_of(written: RunRecord) -> RunRecord:
 
 
 def test_end_is_confirmed_until_it_is_read() -> None:
-    early, late = entry_of_record(lease=LEASE), entry_of_record(lease=LEASE)
+    early, late = (entry_of_record(lease=LEASE, provisional=True) for _ in range(2))
     assert late.record().lease == LEASE
+    assert late.record().provisional
 
-    assert early.confirm()
+    assert early.make_final()
     assert early.record().lease is None
-    assert not late.confirm()
+    assert not early.record().provisional
+    assert not late.make_final()
 
 
 def test_success_stands_as_it_was_noted_unless_there_is_more_to_say() -> None:
     run = begin()
     run.succeed()
-    assert run.is_as_noted()
+    assert run.end_as_succeeded()
 
     run = begin()
     run.succeed()
     run.log(20, "shop", "Afterwards", {})
-    assert not run.is_as_noted()
+    assert not run.end_as_succeeded()
     recorder.current.set(None)
 
 

@@ -35,7 +35,7 @@ def begin(info: TaskInfo = INFO, **changes: Any) -> Run:
     request = {"id": "id-1", "delivery_info": WHERE, "hostname": "celery@host", **changes}
     run = Run(info, request, Arguments(None, None))
     if started is not None:
-        run.take_from(started)
+        run.belongs_to_child(started)
     return recorder.start(run, nested=nested)
 
 

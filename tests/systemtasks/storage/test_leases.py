@@ -90,8 +90,8 @@ def house(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> House:
     made = House()
     settings.SYSTEMTASKS = {"LEASE_SECONDS": 60.0}
     monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=made.monotonic))
-    monkeypatch.setattr(rows, "renew", made.renew)
-    monkeypatch.setattr(rows, "reap", made.reap)
+    monkeypatch.setattr(rows, "renew_lease", made.renew)
+    monkeypatch.setattr(rows, "end_orphaned_runs", made.reap)
     return made
 
 

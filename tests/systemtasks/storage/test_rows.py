@@ -1,9 +1,10 @@
 """An attempt's row goes from queued to running to finished, whoever writes first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise, permutations
+from functools import partial
+from itertools import pairwise, permutations, zip_longest
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _no_task_is_known() -> None:
-    rows._known.clear()
+    rows._tasks_with_row.clear()
 
 
 def said(*events: str) -> str:
@@ -77,6 +78,7 @@ def unsure(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -
         "exception": "SystemExit: 3",
         "messages": said("Begun", "SystemExit: 3"),
         "lease": LEASE,
+        "provisional": True,
     }
     return record(celery_id, start=start, **{**values, **changes})
 
@@ -89,7 +91,8 @@ def lost(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> 
         "status": Status.ERROR,
         "exception": "WorkerLostError: 9",
         "messages": said("WorkerLostError: 9"),
-        "lost": LEASE,
+        "lease": LEASE,
+        "from_main_process": True,
         "finish_timestamp": start + timedelta(seconds=2),
     }
     return record(celery_id, start=taken, **{**values, **changes})
@@ -120,7 +123,7 @@ def let_pass(seconds: float) -> None:
 def reap_what_began() -> None:
     rows.write([running()])
     let_pass(61)
-    assert rows.reap(60) == 1
+    assert rows.end_orphaned_runs(60) == 1
 
 
 # From queued to running to finished.
@@ -249,6 +252,14 @@ def test_main_process_closes_no_run_of_another_worker() -> None:
     assert TaskRun.objects.get().state == "running"
 
 
+def test_main_process_closes_no_run_that_began_after_that_end() -> None:
+    """A redelivered task may run in the same worker before the main process has written the end."""
+    rows.write([running(start=LATER)])
+    rows.write([lost()])
+
+    assert TaskRun.objects.get().state == "running"
+
+
 def test_main_process_alone_makes_the_row_where_the_child_wrote_none() -> None:
     rows.write([queued()])
     rows.write([lost()])
@@ -266,7 +277,7 @@ def test_success_that_is_not_saved_has_a_row_only_while_it_is_in_progress() -> N
 
 
 def test_unsaved_success_of_a_killed_child_counts_for_its_task() -> None:
-    rows.write([finished(save_run=False, lease=LEASE)])
+    rows.write([finished(save_run=False, lease=LEASE, provisional=True)])
 
     assert not TaskRun.objects.exists()
     assert SystemTask.objects.get().status == "successful"
@@ -342,7 +353,7 @@ def test_unsure_end_stands_alone() -> None:
 def test_unsure_end_is_not_reopened_by_its_own_run() -> None:
     rows.write([unsure()])
     rows.write([running()])
-    rows.renew(LEASE)
+    rows.renew_lease(LEASE)
 
     assert TaskRun.objects.get().state == "failure"
 
@@ -350,7 +361,7 @@ def test_unsure_end_is_not_reopened_by_its_own_run() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_run_that_is_sent_waits_for_nobody_who_works_on_its_task() -> None:
     rows.write([finished("done")])
-    rows._known.clear()
+    rows._tasks_with_row.clear()
 
     with (
         another_connection("UPDATE systemtasks_systemtask SET status = 'error'"),
@@ -369,8 +380,8 @@ def test_run_whose_worker_is_gone_is_ended_once_with_its_last_sign_of_life() -> 
     rows.write([running(worker="celery@host")])
     let_pass(61)
     seen = TaskRun.objects.get().seen_timestamp
-    assert rows.reap(60) == 1
-    assert rows.reap(60) == 0
+    assert rows.end_orphaned_runs(60) == 1
+    assert rows.end_orphaned_runs(60) == 0
     run, task = TaskRun.objects.get(), SystemTask.objects.get()
 
     assert seen
@@ -392,7 +403,7 @@ def test_runs_of_living_workers_and_what_has_ended_are_not_reaped() -> None:
     before = stored()
     let_pass(59)
 
-    assert rows.reap(60) == 0
+    assert rows.end_orphaned_runs(60) == 0
     assert stored() == before
 
 
@@ -400,7 +411,7 @@ def test_reaper_does_not_overwrite_what_a_later_run_says_of_its_task() -> None:
     rows.write([running("gone"), finished("later", start=LATER)])
     let_pass(61)
 
-    assert rows.reap(60) == 1
+    assert rows.end_orphaned_runs(60) == 1
     assert SystemTask.objects.get().status == "successful"
 
 
@@ -408,20 +419,20 @@ def test_worker_that_is_alive_after_all_has_its_runs_back_as_they_were() -> None
     rows.write([running()])
     before, _ = stored()
     let_pass(61)
-    rows.reap(60)
-    rows.renew(LEASE)
+    rows.end_orphaned_runs(60)
+    rows.renew_lease(LEASE)
     after, _ = stored()
 
     assert after == before
-    assert rows.reap(60) == 0
+    assert rows.end_orphaned_runs(60) == 0
 
 
 def test_lease_is_renewed_for_its_own_running_runs_alone() -> None:
     rows.write([running("mine"), running("theirs", lease=OTHER), unsure("ended"), queued("sent")])
     let_pass(61)
-    rows.renew(LEASE)
+    rows.renew_lease(LEASE)
 
-    assert rows.reap(60) == 1
+    assert rows.end_orphaned_runs(60) == 1
     assert set(TaskRun.objects.values_list("celery_id", "state")) == {
         *(("mine", "running"), ("theirs", "failure"), ("ended", "failure"), ("sent", "queued")),
     }
@@ -434,7 +445,7 @@ def test_run_that_ends_after_it_was_reaped_is_corrected() -> None:
 
     assert (run.state, run.exception, events(run)) == ("success", "", ["Begun", "Done"])
     assert (task.status, events(task)) == ("successful", ["Begun", "Done"])
-    rows.renew(LEASE)
+    rows.renew_lease(LEASE)
     assert TaskRun.objects.get().state == "success"
 
 
@@ -489,7 +500,7 @@ def test_task_that_never_ran_gives_way_to_a_run_that_was_reaped() -> None:
     rows.announce([KnownTask("shop.charge")])
     rows.write([running(start=long_ago)])
     let_pass(61)
-    rows.reap(60)
+    rows.end_orphaned_runs(60)
 
     assert SystemTask.objects.get().status == "error"
 
@@ -541,22 +552,39 @@ def test_task_that_was_deleted_is_made_anew() -> None:
 # Any order, any batches.
 
 
-def batches(records: Sequence[RunRecord], cuts: set[int]) -> list[Sequence[RunRecord]]:
+def batches(records: Sequence[RunRecord], cuts: Collection[int]) -> list[Sequence[RunRecord]]:
     bounds = [0, *sorted(cut for cut in cuts if 0 < cut < len(records)), len(records)]
     return [records[begin:end] for begin, end in pairwise(bounds)]
 
 
-def write_anew(records: Sequence[RunRecord], cuts: set[int]) -> None:
+def write_anew(
+    records: Sequence[RunRecord],
+    cuts: Collection[int] = (),
+    between: Iterable[Callable[[], object] | None] = (),
+) -> None:
+    """Write these records alone, in batches; after each batch, something may happen to leases."""
     TaskRun.objects.all().delete()
     SystemTask.objects.all().delete()
-    rows._known.clear()
-    for batch in batches(records, cuts):
-        rows.write(batch)
+    rows._tasks_with_row.clear()
+    for batch, happens in zip_longest(batches(records, cuts), between):
+        if batch:
+            rows.write(batch)
+        if happens:
+            happens()
 
 
+def lease_lapses() -> None:
+    let_pass(61)
+    rows.end_orphaned_runs(60)
+
+
+MOMENT = timedelta(milliseconds=10)
+leases_between = st.sampled_from(
+    [None, lease_lapses, partial(rows.renew_lease, LEASE), partial(rows.renew_lease, OTHER)]
+)
 cuts = st.sets(st.integers(1, 12))
 database = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30
 )
 
 
@@ -570,12 +598,87 @@ def test_any_order_and_any_batches_of_one_attempt_end_in_the_same_row(
         *data.draw(st.sampled_from([[], [lost()]])),
         finished(),
     ]
-    write_anew([*end, queued()], set())
+    write_anew([*end, queued()])
     expected = stored()
     order = data.draw(st.permutations([queued(), *end, *data.draw(st.sampled_from([[], end]))]))
     write_anew(order, cuts)
 
     assert stored() == expected
+
+
+KINDS = running, unsure, lost, finished
+
+
+@st.composite
+def executions(
+    draw: st.DrawFn, *makers: Callable[..., RunRecord], overlapping: bool
+) -> list[RunRecord]:
+    """The records of one attempt that is delivered, and so runs, again and again.
+
+    Each run begins after the last one's end or, if they overlap, at any time after its start. Its
+    worker may be the one that ran it before. Which of its records there are is left to chance.
+    """
+    records, start = [], NOON
+    for number in range(draw(st.integers(1, 3))):
+        lease = draw(st.sampled_from([LEASE, OTHER]))
+        lasts = draw(st.integers(0, 3))
+        finish = start + timedelta(seconds=lasts)
+        for make in draw(st.lists(st.sampled_from(makers), min_size=1, unique=True)):
+            one = make(start=start, messages=said(f"{make.__name__} {number}"))
+            if one.finish_timestamp:
+                one = replace(one, finish_timestamp=finish, duration=float(lasts))
+            records.append(replace(one, lease=lease) if one.lease else one)
+        pause = draw(st.integers(-lasts if overlapping else 0, 2))
+        start = finish + timedelta(seconds=pause) + MOMENT
+    return records
+
+
+@database
+@given(st.data(), cuts, executions(*KINDS, overlapping=True), st.lists(leases_between, max_size=12))
+def test_any_order_and_any_batches_of_a_redelivered_attempt_end_in_its_last_end(
+    data: st.DataObject,
+    cuts: set[int],
+    before: list[RunRecord],
+    between: list[Callable[[], object] | None],
+) -> None:
+    start = max(one.start_timestamp or NOON for one in [finished(), *before]) + MOMENT
+    end = finished(start=start, messages=said("The last end"))
+    others = data.draw(st.sampled_from([[], [running(start=start)], [lost(start=start)]]))
+    write_anew([end])
+    expected = stored()
+    records = [queued(), *before, *others, end]
+    replayed = data.draw(st.lists(st.sampled_from(records), max_size=3))
+    write_anew(data.draw(st.permutations([*records, *replayed])), cuts, between)
+
+    assert stored() == expected
+
+
+@database
+@given(st.data(), cuts, executions(*KINDS, overlapping=False))
+def test_any_order_and_any_batches_of_a_redelivered_attempt_end_in_its_last_run(
+    data: st.DataObject, cuts: set[int], before: list[RunRecord]
+) -> None:
+    ends = [one.finish_timestamp or one.start_timestamp or NOON for one in [queued(), *before]]
+    start = max(ends) + MOMENT
+    last = [running(start=start), *data.draw(st.sampled_from([[], [unsure(start=start)]]))]
+    write_anew(last)
+    expected, _ = stored()
+    write_anew(data.draw(st.permutations([queued(), *before, *last])), cuts)
+
+    assert stored()[0] == expected
+
+
+@settings(database, max_examples=200)
+@given(st.data(), cuts, executions(running, finished, overlapping=True))
+def test_batch_ends_in_the_same_runs_as_its_records_one_by_one(
+    data: st.DataObject, cuts: set[int], records: list[RunRecord]
+) -> None:
+    order = data.draw(st.permutations(records))
+    write_anew(order, range(1, len(order)))
+    expected, _ = stored()
+    write_anew(order, cuts)
+
+    assert stored()[0] == expected
 
 
 @database

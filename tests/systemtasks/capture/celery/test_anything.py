@@ -167,7 +167,7 @@ class Hidden:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(logging, "raiseExceptions", False)
-    rows._known.clear()
+    rows._tasks_with_row.clear()
     yield
     recorder.current.set(None)
 

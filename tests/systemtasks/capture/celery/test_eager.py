@@ -232,7 +232,7 @@ def test_retry_that_reaches_the_caller_is_a_retry(records: list[RunRecord]) -> N
 
 
 @pytest.mark.parametrize("ending", [SystemExit(3), KeyboardInterrupt()])
-def test_what_no_task_catches_is_recorded_as_an_error_that_is_not_sure(
+def test_what_no_task_catches_is_recorded_as_a_provisional_error(
     records: list[RunRecord], make_task: MakeTask, ending: BaseException
 ) -> None:
     def leave() -> None:
@@ -245,6 +245,7 @@ def test_what_no_task_catches_is_recorded_as_an_error_that_is_not_sure(
     assert (record.state, record.status) == (State.FAILURE, "error")
     assert record.exception.startswith(type(ending).__name__)
     assert record.lease is not None
+    assert record.provisional
 
 
 def test_task_after_one_that_left_is_a_run_of_its_own(records: list[RunRecord], add: Any) -> None:

@@ -168,12 +168,13 @@ def test_success_is_on_record_before_the_task_has_returned(
 
     class Observing(Task):  # type: ignore[type-arg]  # Celery 5.6 has none
         def after_return(self, *_: Any) -> None:
-            noted.extend((record.state, record.lease is not None) for record in records)
+            noted.extend((record.state, record.provisional) for record in records)
 
     make_task(lambda: None, base=Observing).apply()
 
     assert noted == [(State.SUCCESS, True)]
     assert [(record.state, record.lease) for record in records] == [(State.SUCCESS, None)]
+    assert not records[0].provisional
 
 
 def test_what_a_task_says_after_its_success_is_recorded_as_well(
@@ -187,6 +188,7 @@ def test_what_a_task_says_after_its_success_is_recorded_as_well(
 
     last = records[-1]
     assert (last.state, last.status, last.lease) == (State.SUCCESS, Status.WARNING, None)
+    assert not last.provisional
     assert events(last) == ["Afterwards"]
 
 

@@ -1,0 +1,367 @@
+"""The statements that write rows: what each is for, and when it does nothing.
+
+Each takes one parameter. Most take rows, as one JSON array of objects, which costs least to send.
+`rows.py` executes them.
+
+In the texts, `old` is a row of the table that is written to, `given` is a row of the parameter, and
+`run` and `task` are rows of TaskRun and SystemTask.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from systemtasks.runs.messages import level_name
+from systemtasks.states import ORPHANED, State, Status
+from systemtasks.storage.precedence import (
+    facts_of_run_row,
+    facts_of_task_row,
+    run_replaces,
+    task_replaces,
+)
+
+TYPES = {
+    "args": "jsonb",
+    "arguments_intact": "bool",
+    "attempt": "int4",
+    "celery_id": "text",
+    "context": "jsonb",
+    "description": "text",
+    "duration": "float8",
+    "ended_lease": "uuid",
+    "eta_timestamp": "timestamptz",
+    "exception": "text",
+    "expires": "timestamptz",
+    "finish_timestamp": "timestamptz",
+    "kwargs": "jsonb",
+    "lease": "uuid",
+    "messages": "jsonb",
+    "name": "text",
+    "parent_id": "text",
+    "queue": "text",
+    "root_id": "text",
+    "sender": "text",
+    "sent_timestamp": "timestamptz",
+    "start_timestamp": "timestamptz",
+    "state": "text",
+    "status": "text",
+    "system_task_id": "uuid",
+    "uid": "text",
+    "uuid": "uuid",
+    "wait": "float8",
+    "worker": "text",
+}
+"""Postgres's types of all columns of the rows that statements are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement, and the columns of the rows that it is given; without any, it takes a value."""
+
+    text: str
+    columns: tuple[str, ...] = ()
+
+
+def _given(columns: Iterable[str]) -> str:
+    types = ", ".join(f"{column} {TYPES[column]}" for column in columns)
+    return f"json_to_recordset(%s::json) AS given ({types})"
+
+
+def _literal(value: str) -> str:
+    return f"'{value}'"
+
+
+def _upsert(
+    table: str,
+    columns: tuple[str, ...],
+    key: tuple[str, ...],
+    replaces: object,
+    *,
+    computed: Mapping[str, str] | None = None,
+    unchanged: tuple[str, ...] = (),
+    returning: tuple[str, ...] = (),
+) -> Statement:
+    """Return the statement that inserts rows, or updates old ones if `replaces` is true.
+
+    `computed` are columns that are not given, with their values; `unchanged` are those that an
+    update leaves as they are.
+
+    Rows are locked in the order of their key, so that the batches of two workers never deadlock.
+    For the same reason an update sets no unique column, neither the key nor what follows from it:
+    that would lock a task's row against the foreign keys of runs that others insert.
+    """
+    computed = computed or {}
+    names = (*columns, *computed)
+    updates = [f"{name} = EXCLUDED.{name}" for name in names if name not in (*key, *unchanged)]
+    text = f"""
+        INSERT INTO {table} AS old ({", ".join(names)})
+        SELECT {", ".join((*columns, *computed.values()))}
+        FROM {_given(columns)}
+        ORDER BY {", ".join(key)}
+        ON CONFLICT ({", ".join(key)}) DO UPDATE SET {", ".join(updates)}
+        WHERE {replaces}
+    """
+    if returning:
+        text += f"RETURNING {', '.join(returning)}"
+    return Statement(text, columns)
+
+
+# Statements that write runs.
+
+UPSERT_TASK_RUNS = _upsert(
+    "systemtasks_taskrun",
+    (
+        "system_task_id",
+        "celery_id",
+        "attempt",
+        "state",
+        "status",
+        "queue",
+        "worker",
+        "sent_timestamp",
+        "eta_timestamp",
+        "start_timestamp",
+        "finish_timestamp",
+        "wait",
+        "duration",
+        "args",
+        "kwargs",
+        "arguments_intact",
+        "exception",
+        "messages",
+        "expires",
+        "sender",
+        "parent_id",
+        "root_id",
+        "context",
+        "lease",
+    ),
+    ("celery_id", "attempt"),
+    run_replaces(facts_of_run_row("EXCLUDED"), facts_of_run_row("old")),
+    # By the database's clock, as every lease is.
+    computed={"seen_timestamp": f"CASE WHEN state = {_literal(State.RUNNING)} THEN now() END"},
+    returning=("celery_id", "attempt"),
+)
+"""Write what is known of attempts: queued, running or ended.
+
+Does nothing to a row that the given one does not replace, by the rule in `precedence.py`. Returns
+the keys of the rows that it has written.
+"""
+
+DELETE_UNSAVED_RUNS = Statement(
+    f"""
+    DELETE FROM systemtasks_taskrun AS run USING {_given(("celery_id", "attempt"))}
+    WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
+    AND run.finish_timestamp IS NULL
+    """,
+    ("celery_id", "attempt"),
+)
+"""Delete the rows of runs that are not kept because they were successful.
+
+Such a run has a row while it is in progress, in case its worker vanishes. Does nothing where it has
+none, and where the row has an end by another process.
+"""
+
+_END_FROM_MAIN_PROCESS = (
+    "celery_id",
+    "attempt",
+    "state",
+    "status",
+    "finish_timestamp",
+    "exception",
+    "messages",
+    "expires",
+    "ended_lease",
+)
+END_RUNS_OF_CHILDREN = Statement(
+    f"""
+    UPDATE systemtasks_taskrun AS run
+    SET state = given.state, status = given.status, exception = given.exception,
+        finish_timestamp = greatest(given.finish_timestamp, run.start_timestamp),
+        duration = greatest(extract(epoch FROM given.finish_timestamp - run.start_timestamp), 0),
+        messages = run.messages || given.messages, expires = given.expires,
+        lease = NULL, seen_timestamp = NULL
+    FROM {_given(_END_FROM_MAIN_PROCESS)}
+    WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
+    AND run.lease = given.ended_lease AND run.start_timestamp <= given.finish_timestamp
+    RETURNING run.id, run.celery_id, run.attempt
+    """,
+    _END_FROM_MAIN_PROCESS,
+)
+"""End runs that children had begun, by what the main process knows, and keep their messages.
+
+Does nothing where there is no row of the child's, where the child knew a final end, and where the
+attempt has begun anew, in another worker or after that end. Returns the ids and the keys of the
+rows that it has ended.
+"""
+
+_PROVISIONAL_MESSAGES = ("celery_id", "attempt", "start_timestamp", "messages")
+ADD_MESSAGES_OF_CHILDREN = Statement(
+    f"""
+    UPDATE systemtasks_taskrun AS run
+    SET messages = CASE WHEN run.messages @> given.messages THEN run.messages
+        ELSE given.messages || run.messages END
+    FROM {_given(_PROVISIONAL_MESSAGES)}
+    WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
+    AND run.lease IS NULL AND run.start_timestamp < given.start_timestamp
+    AND run.finish_timestamp >= given.start_timestamp
+    RETURNING run.id, run.celery_id, run.attempt
+    """,
+    _PROVISIONAL_MESSAGES,
+)
+"""Put the messages of provisional ends that came too late before those of the main process.
+
+The main process takes a run a little before its child begins, and that is how its rows are known.
+Does nothing to any other row, and where the messages are there already. Returns the ids and the
+keys of the rows that it has found.
+"""
+
+END_ORPHANED_RUNS = Statement(
+    f"""
+    UPDATE systemtasks_taskrun AS run
+    SET state = {_literal(ORPHANED)}, status = {_literal(ORPHANED.outcome.status)},
+        exception = orphaned.event,
+        finish_timestamp = greatest(run.seen_timestamp, run.start_timestamp),
+        duration = greatest(extract(epoch FROM run.seen_timestamp - run.start_timestamp), 0),
+        expires = run.expires
+            + (greatest(run.seen_timestamp, run.start_timestamp) - run.start_timestamp),
+        messages = run.messages || jsonb_build_array(jsonb_build_object(
+            'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+            'log_level', {_literal(level_name(logging.ERROR))},
+            'logger', orphaned.name,
+            'event', orphaned.event,
+            'attributes', jsonb_build_object(
+                'worker', run.worker, 'last_sign_of_life', orphaned.seen)))
+    FROM (
+        SELECT run.id, task.name, last.seen, format(
+            'The worker %%s is gone: its last sign of life was at %%s',
+            coalesce(nullif(run.worker, ''), 'that ran it'), last.seen) AS event
+        FROM systemtasks_taskrun AS run
+        JOIN systemtasks_systemtask AS task ON task.uuid = run.system_task_id,
+        LATERAL (SELECT to_char(
+            run.seen_timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS seen) AS last
+        WHERE run.lease IS NOT NULL AND run.state = {_literal(State.RUNNING)}
+        AND run.seen_timestamp < now() - make_interval(secs => %s)
+        ORDER BY run.id FOR UPDATE OF run SKIP LOCKED
+    ) AS orphaned
+    WHERE run.id = orphaned.id
+    RETURNING run.id
+    """
+)
+"""End the runs whose worker has given no sign of life for this many seconds.
+
+The lease and the last sign of life stay: that is how RENEW_LEASE finds such a run again. Does
+nothing to a run that another process works on at this moment. Returns the ids of the rows that it
+has ended.
+"""
+
+RENEW_LEASE = Statement(
+    f"""
+    UPDATE systemtasks_taskrun
+    SET seen_timestamp = now(), state = {_literal(State.RUNNING)},
+        status = {_literal(State.RUNNING.outcome.status)}, exception = '',
+        finish_timestamp = NULL, duration = NULL,
+        expires = expires - coalesce(finish_timestamp - start_timestamp, interval '0'),
+        messages = CASE WHEN state = {_literal(State.RUNNING)} THEN messages
+            ELSE messages - -1 END
+    WHERE lease = %s::uuid AND seen_timestamp IS NOT NULL
+    """
+)
+"""Note a sign of life for every run under this lease; one that was orphaned is running again.
+
+Does nothing to provisional ends, which have the lease too.
+"""
+
+# Statements that write tasks.
+
+UPSERT_SYSTEM_TASKS = _upsert(
+    "systemtasks_systemtask",
+    (
+        "uuid",
+        "name",
+        "uid",
+        "description",
+        "start_timestamp",
+        "finish_timestamp",
+        "duration",
+        "status",
+        "messages",
+        "expires",
+    ),
+    ("uuid",),
+    task_replaces(facts_of_task_row("EXCLUDED"), facts_of_task_row("old")),
+    unchanged=("name", "uid"),
+)
+"""Have tasks show runs that have ended.
+
+Does nothing to a task that shows a run which began later.
+"""
+
+SHOW_RUNS = Statement(
+    f"""
+    UPDATE systemtasks_systemtask AS task
+    SET start_timestamp = run.start_timestamp, finish_timestamp = run.finish_timestamp,
+        duration = run.duration, status = run.status, messages = run.messages,
+        expires = run.expires
+    FROM (
+        SELECT DISTINCT ON (system_task_id) * FROM systemtasks_taskrun
+        WHERE id = ANY(%s) ORDER BY system_task_id, start_timestamp DESC
+    ) AS run
+    WHERE task.uuid = run.system_task_id
+    AND {task_replaces(facts_of_task_row("run"), facts_of_task_row("task"))}
+    """
+)
+"""Have tasks show runs that a statement has ended or changed, by the ids of those runs.
+
+Does nothing to a task that shows a run which began later.
+"""
+
+_TASK_THAT_NEVER_RAN = ("uuid", "name", "uid", "description", "messages", "expires")
+
+
+def _insert_that_never_ran(condition: str) -> Statement:
+    """Return the statement that inserts given tasks, of which no run has ended, on a condition."""
+    columns = ", ".join(_TASK_THAT_NEVER_RAN)
+    return Statement(
+        f"""
+        INSERT INTO systemtasks_systemtask
+            ({columns}, start_timestamp, finish_timestamp, duration, status)
+        SELECT {columns}, now(), now(), 0, {_literal(Status.UNKNOWN)}
+        FROM {_given(_TASK_THAT_NEVER_RAN)}
+        WHERE {condition}
+        ORDER BY uuid ON CONFLICT DO NOTHING
+        """,
+        _TASK_THAT_NEVER_RAN,
+    )
+
+
+INSERT_TASKS_OF_UNFINISHED_RUNS = _insert_that_never_ran(
+    "NOT EXISTS (SELECT FROM systemtasks_systemtask AS old WHERE old.uuid = given.uuid)"
+)
+"""Insert the tasks of runs that are queued or running, which need one to refer to.
+
+Does nothing where the task has a row. It looks for that first: ON CONFLICT alone would wait for
+whoever updates the row, even though it does nothing to it.
+"""
+
+INSERT_KNOWN_TASKS = _insert_that_never_ran(
+    "given.uid <> '' OR NOT EXISTS "
+    "(SELECT FROM systemtasks_systemtask AS old WHERE old.name = given.name)"
+)
+"""Insert tasks that are known before any of their runs is.
+
+Does nothing where the task has a row. A task without a uid gets none if there is any of its name:
+a task whose runs have uids of their own is known by those.
+"""
+
+DELETE_TASKS_THAT_NEVER_RAN = Statement(
+    f"""
+    DELETE FROM systemtasks_systemtask AS task
+    WHERE task.uuid = ANY(%s) AND {facts_of_task_row("task").never_ran}
+    AND NOT EXISTS (SELECT FROM systemtasks_taskrun AS run WHERE run.system_task_id = task.uuid)
+    """
+)
+"""Delete the tasks with these uuids, which stood for runs that turned out to have another uid.
+
+Does nothing to a task that has run, or that another run refers to.
+"""
