@@ -53,9 +53,9 @@ class Run:
         task: TaskInfo,
         request: Mapping[str, Any],
         arguments: Arguments,
-        lease: str | None = None,
+        lease: str,
     ) -> None:
-        """It starts now. `request` are the fields of Celery's request."""
+        """Start it now. `request` are the fields of Celery's request."""
         self.task = task
         self.request = fields_of(request)
         self.celery_id: Any = request.get("id")
@@ -211,14 +211,6 @@ def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> 
     """The entry of an attempt that has been sent and not begun."""
     told = {"uid": arguments.uid, "status": State.QUEUED.outcome.status}
     return entry(task, fields_of(request), arguments, State.QUEUED, told)
-
-
-def notice(task: TaskInfo, celery_id: str, level: int, event: str) -> Entry:
-    """The entry of something that is no task's run but belongs beside them."""
-    run = Run(task, {"id": celery_id}, Arguments(None, None))
-    run.log(level, task.name, event, {})
-    run.exception = event
-    return run.finish(State.FAILURE)
 
 
 def current_run() -> Run | None:

@@ -152,8 +152,8 @@ class Journal:
         self._spare.clear()
         self._segment = None
 
-    def orphans(self) -> Iterator[Segment]:
-        """The files whose processes are gone; each is the caller's from now on."""
+    def abandoned(self) -> Iterator[Segment]:
+        """Yield the files whose processes are dead, each of which is the caller's from now on."""
         try:
             paths = sorted(self._folder().glob(f"*{SUFFIX}"))
         except OSError:
@@ -198,5 +198,5 @@ class Journal:
             except OSError:
                 segment.remove()
                 raise
-            # Another process has taken it for an orphan before it was locked.
+            # Another process has taken it for an abandoned one before it was locked.
             segment.close()

@@ -1,10 +1,10 @@
-"""Who answers for the runs in progress of this process.
+"""Leases: a process takes one, and renews it to say that its runs are alive.
 
 A worker's main process takes a lease before it makes its children, and renews it for all of them:
-a child may be busy for an hour in code that lets no other thread run.
+a child may be busy for an hour in code that lets no other thread run. See `orphans.py` for the runs
+under a lease that nobody renews.
 """
 
-import logging
 import os
 import time
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from uuid import uuid4
 from systemtasks.conf import conf
 from systemtasks.storage import rows
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Taken by one process, which renews it."""
+    """What one process has taken and must renew."""
 
     id: str
     """A uuid."""
     process: int
+    """The id of the process that has taken it."""
     worker: bool
+    """Whether that is a worker's main process, whose children's runs are under it too."""
 
 
 _lease: Lease | None = None
@@ -36,35 +36,32 @@ def take(*, worker: bool = False) -> Lease:
     return _lease
 
 
-def lease() -> Lease:
-    """The lease under which a run that starts in this process stands."""
+def current_lease() -> Lease:
+    """Return the lease for runs that start in this process. Take one if there is none yet."""
     if _lease is not None and (_lease.worker or _lease.process == os.getpid()):
         return _lease
     return take()
 
 
 def to_renew() -> str | None:
-    """The lease that this process must renew; a worker's children must not."""
+    """Return the id of the lease that this process must renew. A worker's children have none."""
     return _lease.id if _lease is not None and _lease.process == os.getpid() else None
 
 
-class Keeper:
-    """Renews this process's lease, and ends the runs of workers that do not renew theirs."""
+class Renewal:
+    """Renews the lease of this process."""
 
     def __init__(self) -> None:
         self._renewed = float("-inf")
-        self._steady_since = 0.0
 
-    def keep(self) -> None:
-        """Do what is due; raises what the database raises."""
-        mine, now = to_renew(), time.monotonic()
-        since, lasts = now - self._renewed, conf().LEASE_SECONDS
-        if mine is None or since < lasts / 4:
-            return
-        rows.renew_lease(mine)
+    def renew(self) -> bool:
+        """Renew the lease if this process must, and has not done so for a quarter of its length.
+
+        Return True if it has been renewed now. Raises what the database raises.
+        """
+        own, now = to_renew(), time.monotonic()
+        if own is None or now - self._renewed < conf().LEASE_SECONDS / 4:
+            return False
+        rows.renew_lease(own)
         self._renewed = now
-        # While the database was away nobody could renew: give everybody the time to do so.
-        if since > lasts / 2:
-            self._steady_since = now
-        if now - self._steady_since >= lasts and (ended := rows.end_orphaned_runs(lasts)):
-            logger.warning("%d task runs have ended with their workers", ended)
+        return True

@@ -82,9 +82,9 @@ class Pending:
             if batch.segment is not None:
                 batch.segment.close()
 
-    def orphans(self) -> "list[Segment]":
-        """The files of processes that are gone; each is the caller's from now on."""
-        return list(self._journal.orphans())
+    def abandoned(self) -> list[Segment]:
+        """Return the files of dead processes, each of which is the caller's from now on."""
+        return list(self._journal.abandoned())
 
     def _close_last(self) -> None:
         if self._batches:

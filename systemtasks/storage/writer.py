@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
-from uuid import uuid4
 
 from django.db import DataError, IntegrityError, connections
 
@@ -20,17 +19,16 @@ from systemtasks.runs.entries import Entry
 from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
-from systemtasks.runs.records import KnownTask, RunRecord, TaskInfo
+from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.storage import rows
-from systemtasks.storage.leases import Keeper
+from systemtasks.storage.dropped import record_of_dropped
+from systemtasks.storage.leases import Renewal
+from systemtasks.storage.orphans import Reaper
 from systemtasks.storage.pending import Batch, Pending
 from systemtasks.storage.progress import InProgress
 from systemtasks.storage.retention import Retention
 
 logger = logging.getLogger(__name__)
-
-NAME = "systemtasks.writer"
-"""The task whose runs report how many runs were dropped. Clients know it by this name."""
 
 LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
 RESTART_INTERVAL = 5.0  # seconds at least between two starts of a thread that dies
@@ -58,7 +56,8 @@ class Writer:
         self._in_flight = None
         self._in_progress = InProgress()
         self._known: list[KnownTask] = []
-        self._keeper = Keeper()
+        self._renewal = Renewal()
+        self._reaper = Reaper()
         self._retention = Retention()
         self._next_housekeeping = 0.0
         # Garbage, or a logging handler, may send a task wherever they are called.
@@ -215,7 +214,8 @@ class Writer:
             if batch is None:
                 break
             # In one transaction, and the ends behind the beginnings.
-            self._write_until_done(_records([*in_progress, *batch.entries]))
+            records = _records([*in_progress, *batch.entries])
+            self._write_until_done([*records, *self._dropped()])
             in_progress = []
             try:
                 self._pending.done(batch)
@@ -229,17 +229,19 @@ class Writer:
                     break
         if in_progress:
             self._write_until_done(_records(in_progress))
-        self._note_dropped()
 
-    def _note_dropped(self) -> None:
-        """Record how many runs are not recorded, if any; only now that there is room again."""
+    def _dropped(self) -> list[RunRecord]:
+        """Return the record that says how many runs were dropped since the last one, if any were.
+
+        Runs are dropped when another one is added, so there is a batch that it can be written with.
+        """
         with self._changed:
             dropped, self._pending.dropped = self._pending.dropped, 0
-        if dropped:
-            event = f"{dropped} task runs are not recorded: too many waited for the database"
-            logger.error(event)
-            info = TaskInfo(NAME, "Writes the record of task runs.", conf().expires_after)
-            self.submit(recorder.notice(info, f"dropped-{uuid4()}", logging.ERROR, event))
+        if not dropped:
+            return []
+        record = record_of_dropped(dropped)
+        logger.error(record.exception)
+        return [record]
 
     def _write_until_done(self, records: list[RunRecord]) -> None:
         pause = 0.1
@@ -296,7 +298,8 @@ class Writer:
             return
         self._next_housekeeping = now + _housekeeping_interval()
         try:
-            self._keeper.keep()
+            if self._renewal.renew():
+                self._reaper.reap()
             self._announce()
             if self._retention.delete():
                 self._next_housekeeping = now
@@ -304,7 +307,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - the database is away, and will be back
             _hang_up()
             logger.debug("Not now: %s", error)
-        self._adopt_orphans()
+        self._write_abandoned()
 
     def _announce(self) -> None:
         with self._changed:
@@ -317,9 +320,10 @@ class Writer:
             with self._changed:
                 del self._known[: len(known)]
 
-    def _adopt_orphans(self) -> None:
+    def _write_abandoned(self) -> None:
+        """Write what dead processes left in the journal."""
         limit = conf().BATCH_LIMIT
-        for segment in self._pending.orphans():
+        for segment in self._pending.abandoned():
             try:
                 records = list(segment.records())
             except OSError as error:

@@ -65,7 +65,7 @@ def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str
 
 def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: object) -> Run:
     """The attempt that this request describes, which starts now."""
-    return Run(info, request, arguments(info, args, kwargs), leases.lease().id)
+    return Run(info, request, arguments(info, args, kwargs), leases.current_lease().id)
 
 
 def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:

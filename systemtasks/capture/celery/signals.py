@@ -212,7 +212,7 @@ def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
 
 
 def start_beat(sender: Any, **_: Any) -> None:  # noqa: ANN401
-    leases.lease()
+    leases.current_lease()
     writer.start()
     writer.announce(schedule.known_tasks(sender.app, sender.scheduler.schedule))
 

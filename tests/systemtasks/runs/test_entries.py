@@ -82,7 +82,7 @@ def test_whatever_a_message_holds_is_read(values: list[Any], given_names: set[st
 
 
 def begin_of(request: dict[str, Any]) -> Entry:
-    return recorder.Run(INFO, request, Arguments(None, None)).finish(State.FAILURE)
+    return recorder.Run(INFO, request, Arguments(None, None), LEASE).finish(State.FAILURE)
 
 
 def test_huge_values_of_a_foreign_message_are_cut() -> None:
@@ -96,7 +96,7 @@ def test_huge_values_of_a_foreign_message_are_cut() -> None:
 
 def test_what_a_task_makes_of_its_request_changes_no_record() -> None:
     request: dict[str, Any] = {"id": "cleared", "retries": 1}
-    run = recorder.start(recorder.Run(INFO, request, Arguments(None, None)))
+    run = recorder.start(recorder.Run(INFO, request, Arguments(None, None), LEASE))
     request.clear()
 
     assert recorder.end("cleared") is run
@@ -105,7 +105,7 @@ def test_what_a_task_makes_of_its_request_changes_no_record() -> None:
 
 def test_row_may_expire_at_once() -> None:
     run = recorder.Run(
-        replace(INFO, expires_after=timedelta(0)), {"id": "id-1"}, Arguments(None, None)
+        replace(INFO, expires_after=timedelta(0)), {"id": "id-1"}, Arguments(None, None), LEASE
     )
     read = run.finish(State.SUCCESS).record()
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -20,6 +21,7 @@ from systemtasks.runs.values import clean_column
 from systemtasks.states import State, Status
 
 WHERE = {"routing_key": "celery"}
+LEASE = str(UUID(int=1))
 INFO = TaskInfo(name="shop.charge", description="Charge.", expires_after=timedelta(days=30))
 
 
@@ -33,7 +35,7 @@ def begin(info: TaskInfo = INFO, **changes: Any) -> Run:
     """A run of that task; the changes are to its request, or to how it started."""
     nested, started = changes.pop("nested", False), changes.pop("started", None)
     request = {"id": "id-1", "delivery_info": WHERE, "hostname": "celery@host", **changes}
-    run = Run(info, request, Arguments(None, None))
+    run = Run(info, request, Arguments(None, None), LEASE)
     if started is not None:
         run.belongs_to_child(started)
     return recorder.start(run, nested=nested)

@@ -42,7 +42,7 @@ def in_a_child_that_is_killed(*entries: Entry) -> None:
 
 def adopted(journal: Journal) -> list[RunRecord]:
     found = []
-    for segment in journal.orphans():
+    for segment in journal.abandoned():
         found += list(segment.records())
         segment.remove()
     return found
@@ -67,18 +67,18 @@ def test_killed_process_is_inherited_from_once(journal: Journal, folder: Path) -
 
 def test_orphan_belongs_to_whoever_found_it_first(journal: Journal) -> None:
     in_a_child_that_is_killed(entry())
-    (first,) = journal.orphans()
+    (first,) = journal.abandoned()
 
-    assert list(Journal().orphans()) == []
+    assert list(Journal().abandoned()) == []
     first.close()
-    (second,) = Journal().orphans()
+    (second,) = Journal().abandoned()
     second.remove()
 
 
 def test_living_process_is_no_orphan(journal: Journal) -> None:
     journal.append(entry().line)
 
-    assert list(Journal().orphans()) == []
+    assert list(Journal().abandoned()) == []
 
 
 def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:

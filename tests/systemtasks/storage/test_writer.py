@@ -15,7 +15,7 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
-from systemtasks.storage import rows
+from systemtasks.storage import leases, rows
 from systemtasks.storage.rows import write
 from systemtasks.storage.writer import Writer
 from tests.systemtasks.entries import NOON, entry, record
@@ -333,6 +333,24 @@ def test_forked_child_begins_with_nothing_pending(batch_writer: Writer) -> None:
 
     assert batch_writer.flush()
     assert not TaskRun.objects.exists()
+
+
+def test_orphaned_runs_are_looked_for_when_a_lease_has_been_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(leases, "_lease", None)
+    monkeypatch.setattr(rows, "renew_lease", lambda _: calls.append("renewed"))
+    writer = Writer()
+    monkeypatch.setattr(writer._reaper, "reap", lambda: calls.append("reaped"))
+    writer._keep_house()
+    assert calls == []  # it has no lease
+    leases.take()
+    for _ in range(2):
+        writer._next_housekeeping = 0
+        writer._keep_house()
+
+    assert calls == ["renewed", "reaped"]
 
 
 def test_announced_tasks_have_rows_and_bad_ones_keep_nothing_from_its_work(

@@ -72,7 +72,7 @@ def test_lost_child_is_recorded_with_what_its_message_said(records: list[RunReco
     assert (record.queue, record.worker, record.parent_id) == ("priority", "celery@host", "father")
     assert (record.args, record.kwargs) == ("[3]", '{"label":"x"}')
     assert record.duration == pytest.approx(60, abs=5)
-    assert (record.from_main_process, record.lease) == (True, leases.lease().id)
+    assert (record.from_main_process, record.lease) == (True, leases.current_lease().id)
     assert not record.provisional
 
 
@@ -157,7 +157,7 @@ def test_revoked_run_says_how(
     (record,) = records
 
     assert (record.state, record.status, events(record)) == (State.REVOKED, status, [event])
-    assert (record.from_main_process, record.lease) == (True, leases.lease().id)
+    assert (record.from_main_process, record.lease) == (True, leases.current_lease().id)
     assert record.args == "[3]"
 
 

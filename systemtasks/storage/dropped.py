@@ -1,0 +1,34 @@
+"""The run that stands for runs which are not recorded, since too many waited for the database."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from systemtasks.conf import conf
+from systemtasks.runs.messages import log_events
+from systemtasks.runs.records import RunRecord
+from systemtasks.states import State
+
+NAME = "systemtasks.writer"
+"""The task whose runs say how many runs were dropped. Clients know it by this name."""
+
+
+def record_of_dropped(number: int) -> RunRecord:
+    """Return the record that says that so many runs were dropped until now."""
+    now, keep = time.time(), conf().expires_after
+    moment = datetime.fromtimestamp(now, UTC)
+    event = f"{number} task runs are not recorded: too many waited for the database"
+    return RunRecord(
+        name=NAME,
+        description="Writes the record of task runs.",
+        celery_id=f"dropped-{uuid4()}",
+        state=State.FAILURE,
+        status=State.FAILURE.outcome.status,
+        start_timestamp=moment,
+        finish_timestamp=moment,
+        duration=0.0,
+        exception=event,
+        messages=log_events([(now, logging.ERROR, NAME, event, {})]),
+        expires=None if keep is None else moment + keep,
+    )

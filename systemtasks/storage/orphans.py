@@ -1,0 +1,33 @@
+"""The reaper: ends runs whose worker gave no sign of life for the length of a lease.
+
+Such a run is orphaned. It ends as an error, which is put right if the worker turns up.
+"""
+
+import logging
+import time
+
+from systemtasks.conf import conf
+from systemtasks.storage import rows
+
+logger = logging.getLogger(__name__)
+
+
+class Reaper:
+    """Ends orphaned runs, of whatever process, for a process that renews a lease of its own."""
+
+    def __init__(self) -> None:
+        self._renewed = float("-inf")
+        self._regular_since = 0.0
+
+    def reap(self) -> None:
+        """End orphaned runs, if this process has renewed its lease regularly for long enough.
+
+        Call this after each renewal. Raises what the database raises.
+        """
+        now, lasts = time.monotonic(), conf().LEASE_SECONDS
+        # While the database was away nobody could renew: give everybody the time to do so.
+        if now - self._renewed > lasts / 2:
+            self._regular_since = now
+        self._renewed = now
+        if now - self._regular_since >= lasts and (ended := rows.end_orphaned_runs(lasts)):
+            logger.warning("%d task runs have ended with their workers", ended)
