@@ -99,7 +99,7 @@ DATABASES = {
 }
 SERVICE_SCHEMA = environment.schema("SERVICE_SCHEMA", "systemtasks_service")
 DATABASE_ROUTERS = ["config.postgres.Router"]
-# On each connection, Postgres keeps the plans of the statements that events.statements asks.
+# On each connection, Postgres keeps the plans of the statements that events.prepared asks.
 DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [

@@ -6,11 +6,11 @@ from functools import cache
 from hmac import compare_digest
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractBaseUser, Permission
+from django.contrib.auth.models import AbstractBaseUser
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import OuterRef, QuerySet, Value
-from django.db.models.functions import Concat
+from django.db.models import BooleanField, OuterRef, QuerySet, Value
 from django.utils import timezone
 from knox.auth import TokenAuthentication
 from knox.crypto import hash_token
@@ -19,7 +19,8 @@ from knox.settings import CONSTANTS
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from events.statements import Row, Statement
+from events.backends import OneQueryModelBackend, permissions_of
+from events.prepared import Row, prepared
 from events.usage import usage
 
 # RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110, section 11.1.
@@ -39,41 +40,36 @@ class Bearer(NamedTuple):
 
 
 @cache
-def _users() -> tuple[Any, list[str]]:
-    """The model of users, and the columns that are read.
+def _user_columns() -> list[str]:
+    """Return the columns of a user that are read, in the model's order.
 
     Django loads the others where somebody asks for them.
     """
-    model = get_user_model()
+    model: Any = get_user_model()
     names = {model._meta.pk.name, model.USERNAME_FIELD, "is_active", "is_superuser"}
-    return model, [field.attname for field in model._meta.concrete_fields if field.name in names]
+    return [field.attname for field in model._meta.concrete_fields if field.name in names]
 
 
-def _tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
-    """Tokens, their grants, their users, and what each user may do, directly or by a group."""
-    names = Permission.objects.order_by().values_list(
-        Concat("content_type__app_label", Value("."), "codename")
-    )
-    held = names.filter(user=OuterRef("user")).union(
-        names.filter(group__user=OuterRef("user")), all=True
-    )
-    held = held.order_by()  # since Django 6.1 a union has the model's ordering
-    _, columns = _users()
-    user = [f"user__{name}" for name in columns]
-    grant = ("grant__read_only", "grant__rate")
+@prepared
+def read_tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
+    """Return the tokens that begin so, with their grants and their users.
+
+    And with what each user may do, if the backend that is asked for it can be given that.
+    """
+    one_query = f"{OneQueryModelBackend.__module__}.{OneQueryModelBackend.__qualname__}"
+    known = one_query in settings.AUTHENTICATION_BACKENDS
+    nothing = Value(None, output_field=BooleanField())
+    held: Any = ArraySubquery(permissions_of(OuterRef("user"))) if known else nothing
+    user = [f"user__{name}" for name in _user_columns()]
     tokens = token_model().objects.filter(token_key=key)
-    return tokens.values_list("digest", "expiry", *grant, ArraySubquery(held), *user)
-
-
-TOKENS = Statement(_tokens)
+    return tokens.values_list("digest", "expiry", "grant__read_only", "grant__rate", held, *user)
 
 
 def _found(row: Row) -> tuple[AbstractBaseUser, Bearer]:
-    """The token of a row and its user, who has the permissions at hand."""
     digest, expiry, read_only, rate, permissions, *values = row
-    model, columns = _users()
-    user = model.from_db(TOKENS.alias, columns, values)
-    user._perm_cache = set(permissions)  # where Django's ModelBackend keeps them
+    user: Any = get_user_model().from_db(token_model().objects.db, _user_columns(), values)
+    if permissions is not None:
+        user.held_permissions = set(permissions)
     return user, Bearer(digest, expiry, bool(read_only), rate)
 
 
@@ -103,7 +99,7 @@ class BearerAuthentication(TokenAuthentication):
     def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, Bearer]:
         """The user and the token; raises AuthenticationFailed where there is none."""
         digest = hash_token(token)
-        for row in self.fetch(token[: CONSTANTS.TOKEN_KEY_LENGTH]):
+        for row in read_tokens(token[: CONSTANTS.TOKEN_KEY_LENGTH]):
             user, bearer = _found(row)
             if compare_digest(digest, bearer.digest) and not expired(bearer.expiry):
                 if not user.is_active:
@@ -112,34 +108,9 @@ class BearerAuthentication(TokenAuthentication):
                 return user, bearer
         raise AuthenticationFailed("Token invalid/expired")
 
-    def fetch(self, key: str) -> list[Row]:
-        """The rows of the tokens that begin so."""
-        return TOKENS.fetch(key)
-
     def authenticate_header(self, request: Request) -> str:
         """No `WWW-Authenticate`, for which DRF answers 403 where it would answer 401."""
         return ""
-
-
-class BearerAuthenticationBeside(BearerAuthentication):
-    """The same, whose one statement also finds the row that the request is about.
-
-    Two statements cost a request nearly twice as much. `statement` is `TOKENS` beside another one,
-    whose parameter gets `value`.
-    """
-
-    def __init__(self, statement: Statement, value: str) -> None:
-        self._statement, self._value = statement, value
-        self.row: Row | None = None
-        """What was found, for a view that has checked the permission; None where nothing was."""
-
-    def fetch(self, key: str) -> list[Row]:
-        """The rows of the tokens that begin so."""
-        rows, width = self._statement.fetch(key, self._value), TOKENS.width
-        if rows:
-            beside = rows[0][width:]
-            self.row = beside if beside.count(None) < len(beside) else None
-        return [row[:width] for row in rows]
 
 
 @cache

@@ -8,12 +8,11 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django.db.models import F
+from django.db.models import F, QuerySet, Value
 from django.http import Http404, HttpResponse
 from django_filters.rest_framework.backends import DjangoFilterBackend
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
-from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.parsers import JSONParser
@@ -22,13 +21,14 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from events import schema
-from events.authentication import TOKENS, BearerAuthentication, BearerAuthenticationBeside
+from events.authentication import BearerAuthentication
 from events.conditional import conditional
 from events.errors import exception_handler
 from events.filters import UUID_TEXT, SystemTaskFilter, TaskRunFilter
 from events.negotiation import Negotiation
 from events.pagination import KeysetPagination, Pagination
 from events.permissions import HasPermission
+from events.prepared import prepared
 from events.renderers import ORJSONRenderer
 from events.serializers import (
     JSON_COLUMNS,
@@ -37,7 +37,6 @@ from events.serializers import (
     TaskSummarySerializer,
     with_json_texts,
 )
-from events.statements import Statement
 from events.summary import SpanSerializer, summaries, with_next_runs
 from events.throttling import TokenThrottle
 from events.waiting import LONGEST, wait_for_end
@@ -48,12 +47,13 @@ TASK_COLUMNS = [
     field.attname for field in SystemTask._meta.concrete_fields if field.name != "messages"
 ]
 TASKS = with_json_texts(SystemTask.objects.all(), "messages")
-TASK = Statement(
-    lambda uuid: TASKS.filter(uuid=uuid).order_by().values_list(*TASK_COLUMNS, "messages_text")
-)
-TOKENS_BESIDE_TASK = TOKENS.beside(TASK)
-SERIALIZER = SystemTaskSerializer()
 ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+@prepared
+def read_task(uuid: Value) -> "QuerySet[Any, Any]":
+    return TASKS.filter(uuid=uuid).order_by().values_list(*TASK_COLUMNS, "messages_text")
+
 
 ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
 
@@ -136,36 +136,18 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     filterset_class = SystemTaskFilter
     lookup_field = "uuid"
     permission_required: ClassVar[str] = "systemtasks.view_systemtask"
-    finder: BearerAuthenticationBeside | None = None
-    """What finds the task in the path; None where that is no uuid."""
-
-    def get_authenticators(self) -> list[BaseAuthentication]:
-        """The one of every endpoint; where the path names a task, it finds that as well."""
-        uuid = self.kwargs.get("uuid", "")
-        if not UUID_TEXT.fullmatch(uuid):
-            authenticators: list[BaseAuthentication] = super().get_authenticators()
-            return authenticators
-        self.finder = BearerAuthenticationBeside(TOKENS_BESIDE_TASK, uuid)
-        return [self.finder]
-
-    def retrieve(self, request: Request, uuid: str) -> Response:
-        # As DRF's own, but by one serializer for all requests, since it keeps nothing of them.
-        return Response(SERIALIZER.to_representation(self.get_object()))
 
     def get_object(self) -> SystemTask:
-        """The task in the path; raises ValidationError for a malformed uuid, Http404 for another.
-
-        DRF comes here only once the caller may ask.
-        """
-        if self.finder is None:
+        """Return the task in the path; raises ValidationError for a malformed uuid, or Http404."""
+        uuid: str = self.kwargs["uuid"]
+        if not UUID_TEXT.fullmatch(uuid):
             raise ValidationError({"uuid": ["Must be a valid UUID."]})
-        if self.finder.row is None:
-            raise Http404
-        *values, messages_text = self.finder.row
-        task: Any = SystemTask.from_db(TASK.alias, TASK_COLUMNS, values)
-        task.messages_text = messages_text
-        found: SystemTask = task
-        return found
+        for *values, messages_text in read_task(uuid):
+            task: Any = SystemTask.from_db(TASKS.db, TASK_COLUMNS, values)
+            task.messages_text = messages_text
+            found: SystemTask = task
+            return found
+        raise Http404
 
     @extend_schema(
         parameters=[schema.UUID],

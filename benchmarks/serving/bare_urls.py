@@ -11,9 +11,10 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from benchmarks.serving.rows import MESSAGES
+from events.authentication import read_tokens
 from events.negotiation import Negotiation
 from events.renderers import ORJSONRenderer
-from events.views import TOKENS_BESIDE_TASK
+from events.views import read_task
 from systemtasks.models import SystemTask
 
 BEGINNING = len("Bearer ")
@@ -28,7 +29,8 @@ class SystemTaskViewSet(ReadOnlyModelViewSet[SystemTask]):
 
     def retrieve(self, request: Request, uuid: str) -> Response:
         token = request.META["HTTP_AUTHORIZATION"][BEGINNING:]
-        TOKENS_BESIDE_TASK.fetch(token[: CONSTANTS.TOKEN_KEY_LENGTH], uuid)
+        read_tokens(token[: CONSTANTS.TOKEN_KEY_LENGTH])
+        read_task(uuid)
         return Response(ANSWER)
 
 

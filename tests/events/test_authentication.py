@@ -4,14 +4,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Group, Permission, User
+from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from knox.models import AuthToken
+from pytest_django import Settings
 
+from events import authentication
+from events.prepared import prepared
 from tests import factories
 
 URL = "/api/v3/events/system_tasks/"
@@ -119,6 +125,68 @@ def test_a_superuser_needs_no_permission() -> None:
     assert ask(f"Bearer {factories.token(user)}").status_code == 200
 
 
+DJANGOS = "django.contrib.auth.backends.ModelBackend"
+OURS = "events.backends.OneQueryModelBackend"
+DENYING = "tests.events.test_authentication.DenyingBackend"
+BY_NAME = "tests.events.test_authentication.ByNameBackend"
+
+
+@pytest.mark.parametrize(
+    ("backends", "allowed"),
+    [
+        ([DJANGOS], {"reader"}),
+        ([OURS], {"reader"}),
+        ([DENYING, OURS], set()),
+        ([BY_NAME], {"owl"}),
+        ([BY_NAME, OURS], {"owl", "reader"}),
+    ],
+)
+def test_the_projects_backends_say_what_a_user_may(
+    user: User,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    backends: list[str],
+    allowed: set[str],
+) -> None:
+    settings.AUTHENTICATION_BACKENDS = backends
+    written_anew: Any = prepared(vars(authentication.read_tokens)["__wrapped__"])
+    monkeypatch.setattr(authentication, "read_tokens", written_anew)
+    users = [user, factories.user("owl"), factories.user("lark")]
+    answers = {each.username: ask(f"Bearer {factories.token(each)}").status_code for each in users}
+    assert answers == {name: 200 if name in allowed else 403 for name in answers}
+
+
+class DenyingBackend(BaseBackend):
+    """Forbids everything, whatever other backends say."""
+
+    def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        raise PermissionDenied
+
+
+class ByNameBackend(BaseBackend):
+    """Allows by the user's name, which no table of permissions holds."""
+
+    def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        return bool(user_obj.get_username() == "owl")
+
+
+def test_a_user_model_with_a_has_perm_of_its_own_is_asked(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def has_perm(self: User, perm: str, obj: object = None) -> bool:
+        asked.append(perm)
+        return self.email == "boss@example.com"
+
+    monkeypatch.setattr(User, "has_perm", has_perm)
+    token = factories.token(user)
+    assert_refused(ask(f"Bearer {token}"), "permission_denied")
+    User.objects.update(email="boss@example.com")
+    assert ask(f"Bearer {token}").status_code == 200
+    assert set(asked) == {"systemtasks.view_systemtask"}
+
+
 def test_a_session_is_no_token() -> None:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
@@ -140,7 +208,7 @@ latin = st.text(st.characters(max_codepoint=255))
 
 @pytest.mark.slow
 @given(header=st.one_of(latin, latin.map("Bearer {}".format), st.text()))
-@settings(
+@hypothesis_settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_no_header_whatever_gets_in_or_breaks(header: str) -> None:

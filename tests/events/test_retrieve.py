@@ -136,14 +136,21 @@ def test_nothing_but_reading_is_405(reader: Client, method: str) -> None:
     assert SystemTask.objects.count() == 1
 
 
-def test_retrieving_takes_one_statement_each_time_anew(reader: Client) -> None:
+def test_retrieving_takes_two_queries_each_time_anew(reader: Client) -> None:
     task = factories.system_task()
     for _ in range(2):
         with CaptureQueriesContext(connection) as queries:
             assert reader.get(f"{URL}/{task.uuid}/").status_code == 200
-        (query,) = queries
-        assert '"knox_authtoken"' in query["sql"]
-        assert '"systemtasks_systemtask"' in query["sql"]
+        token, row = queries
+        assert '"knox_authtoken"' in token["sql"]
+        assert '"systemtasks_systemtask"' in row["sql"]
+
+
+def test_who_may_not_view_asks_for_no_row(runner: Client) -> None:
+    task = factories.system_task()
+    with CaptureQueriesContext(connection) as queries:
+        assert runner.get(f"{URL}/{task.uuid}/").status_code == 403
+    assert [query for query in queries if '"systemtasks_systemtask"' in query["sql"]] == []
 
 
 def test_a_permission_that_is_taken_away_is_gone_at_once(reader: Client) -> None:

@@ -16,6 +16,7 @@ from contextvars import copy_context
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import Any
+from uuid import uuid4
 
 import django
 import sentry_sdk
@@ -201,7 +202,9 @@ TIMERS = {"timer", "timer_of_a_pool"}
 
 def run_of(name: str, function: Callable[[str], Any], *texts: str) -> list[str]:
     """What a run has on record that calls the function with each of the texts."""
-    run = recorder.start(Run(TaskInfo("shop.charge"), {"id": name}, Arguments(None, None)))
+    run = recorder.start(
+        Run(TaskInfo("shop.charge"), {"id": name}, Arguments(None, None), str(uuid4()))
+    )
     try:
         with (
             sentry_sdk.isolation_scope(),
