@@ -75,7 +75,7 @@ class Account:
 
     def own(self, folder: Path) -> None:
         """Make this folder, for the account alone."""
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(folder)
         self.give(folder)
 
     def give(self, path: Path) -> None:
@@ -99,6 +99,20 @@ class Account:
                 options += ["--securebits=+no_setuid_fixup"]
                 options += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
         return [*dying_with_us("INT", *options), str(program)]
+
+
+def make_private(folder: Path) -> None:
+    """Make this folder, which may be one among the temporary ones, or take what is left of it.
+
+    Raises CannotStartError where another account has made it, and would read what is put there.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status, accounts = folder.lstat(), [os.geteuid()]
+    if os.geteuid() == 0:
+        accounts.append(pwd.getpwnam("nobody").pw_uid)  # a start that was killed has left it
+    others_write = stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in accounts or others_write:
+        raise CannotStartError(f"{folder} belongs to somebody else, or is open to others")
 
 
 class Service(Protocol):
@@ -186,7 +200,7 @@ class Valkey:
 
     def prepare(self) -> None:
         self.data.mkdir(mode=0o700, exist_ok=True)
-        self.services.run.mkdir(mode=0o700, exist_ok=True)
+        make_private(self.services.run)
 
     def start(self) -> "subprocess.Popen[bytes]":
         command = [*dying_with_us("TERM"), str(self.binary)]

@@ -1,15 +1,18 @@
 """The embedded services: shared, durable, gone with their last user, and hard to break."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from config.embedded import Services
 from tests.processes import ROOT
 from tests.waiting import eventually
 
@@ -200,6 +203,31 @@ def test_path_too_long_for_a_socket_works(tmp_path: Path) -> None:
     data = tmp_path / ("long-" * 20) / "var"
 
     assert run(RUN_SQL, str(data), "SELECT 1") == "[(1,)]"
+
+
+@pytest.mark.parametrize("kind", ["link", "open"])
+def test_folder_of_somebody_else_for_the_sockets_stops_the_start(tmp_path: Path, kind: str) -> None:
+    data = tmp_path / ("long-" * 20) / "var"
+    sockets = Services(data, postgres=True, valkey=True).run
+    assert sockets.parent == Path(tempfile.gettempdir())
+    (tmp_path / "others").mkdir()
+    if kind == "link":
+        sockets.symlink_to(tmp_path / "others")
+    else:
+        sockets.mkdir()
+        sockets.chmod(0o777)
+    owner = (tmp_path / "others").stat().st_uid
+    try:
+        failed = subprocess.run(
+            [sys.executable, "-c", HOLD, str(data)], cwd=ROOT, capture_output=True, text=True
+        )
+    finally:
+        sockets.unlink() if sockets.is_symlink() else shutil.rmtree(sockets, ignore_errors=True)
+
+    assert failed.returncode == 1
+    assert f"{sockets} belongs to somebody else, or is open to others" in failed.stderr
+    assert [*(tmp_path / "others").iterdir()] == []
+    assert (tmp_path / "others").stat().st_uid == owner
 
 
 def test_folder_that_only_its_owner_may_enter_works(tmp_path: Path) -> None:
