@@ -107,7 +107,10 @@ class Conf:
     """Bytes that the runs which wait in each process may take, in memory and on disk."""
 
     JOURNAL_DIR: str = ""
-    """The folder of the journal; empty for one below the system's temporary folder."""
+    """The folder of the journal; empty for one in the home of the workers' account.
+
+    No other account may write to it. An account without a home has one among the temporary files.
+    """
 
     FLUSH_TIMEOUT: float = 5.0
     """Seconds that a process which is shutting down waits for its last rows to be written."""

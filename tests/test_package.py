@@ -130,6 +130,7 @@ def write_project(python: Path, folder: Path, database: Mapping[str, str]) -> Pa
     with (package / "settings.py").open("a") as file:
         given = {"ENGINE": "django.db.backends.postgresql", **database}
         file.write(f"\nDATABASES = {{'default': {given!r}}}\nALLOWED_HOSTS = ['*']\n")
+        file.write(f"SYSTEMTASKS = {{'JOURNAL_DIR': {str(folder / 'journal')!r}}}\n")
         file.write(blocks("project.md", "settings.py"))
     with (package / "urls.py").open("a") as file:
         file.write(blocks("project.md", "urls.py"))

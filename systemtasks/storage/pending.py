@@ -1,6 +1,7 @@
 """Entries that wait for their rows, in memory and in the journal, up to a bound."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from systemtasks.conf import conf
@@ -82,9 +83,18 @@ class Pending:
             if batch.segment is not None:
                 batch.segment.close()
 
-    def abandoned(self) -> list[Segment]:
-        """Return the files of dead processes, each of which is the caller's from now on."""
-        return list(self._journal.abandoned())
+    def discard(self) -> None:
+        """Drop all that waits, in the journal too."""
+        for batch in self._batches:
+            if batch.segment is not None:
+                batch.segment.remove()
+        self._batches.clear()
+        self._count = self._size = 0
+        self._journal.discard()
+
+    def abandoned(self) -> Iterator[Segment]:
+        """Yield the files of dead processes, each of which is the caller's from now on."""
+        return self._journal.abandoned()
 
     def _close_last(self) -> None:
         if self._batches:

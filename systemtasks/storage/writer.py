@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
+from itertools import islice
 
 from django.db import DataError, IntegrityError, connections
 
@@ -22,6 +23,7 @@ from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.storage import rows
 from systemtasks.storage.dropped import record_of_dropped
+from systemtasks.storage.journal import Segment
 from systemtasks.storage.leases import Renewal
 from systemtasks.storage.orphans import Reaper
 from systemtasks.storage.pending import Batch, Pending
@@ -322,19 +324,24 @@ class Writer:
 
     def _write_abandoned(self) -> None:
         """Write what dead processes left in the journal."""
-        limit = conf().BATCH_LIMIT
         for segment in self._pending.abandoned():
             try:
-                records = list(segment.records())
+                self._write_segment(segment)
             except OSError as error:
                 logger.warning("%s cannot be read: %s", segment.path, error)
                 segment.close()
-                continue
-            if records:
-                logger.warning("%d task runs of a dead process are recorded now", len(records))
-            for begin in range(0, len(records), limit):
-                self._write_until_done(records[begin : begin + limit])
-            segment.remove()
+            except BaseException:
+                segment.close()
+                raise
+
+    def _write_segment(self, segment: Segment) -> None:
+        records, count = segment.records(), 0
+        while batch := list(islice(records, conf().BATCH_LIMIT)):
+            self._write_until_done(batch)
+            count += len(batch)
+        segment.remove()
+        if count:
+            logger.warning("%d task runs of a dead process are recorded now", count)
 
 
 def _records(entries: list[Entry]) -> list[RunRecord]:

@@ -1,10 +1,13 @@
 """What the signals hand to the writer, a test's own tasks, and who is in its way."""
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from itertools import count
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -74,6 +77,15 @@ def make_task() -> Iterator[MakeTask]:
     yield make
     for name in made:
         del app.tasks[name]
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder in which every account may make files."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o777)
+    yield made
+    shutil.rmtree(made)
 
 
 @contextmanager

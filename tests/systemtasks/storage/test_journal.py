@@ -2,8 +2,13 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import socket
+import stat
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +18,10 @@ from pytest_django import Settings
 from systemtasks.runs.entries import Entry
 from systemtasks.runs.reading import read
 from systemtasks.runs.records import RunRecord
-from systemtasks.storage.journal import SUFFIX, Journal
+from systemtasks.storage.folder import open_folder
+from systemtasks.storage.journal import SUFFIX, Journal, line_limit
+from tests.systemtasks.accounts import as_nobody, chown_to_nobody
 from tests.systemtasks.entries import entry
-from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -83,26 +89,23 @@ def test_living_process_is_no_orphan(journal: Journal) -> None:
 
 def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:
     parent_wrote, child_may_leave = os.pipe()
+    test_reads, child_has_forgotten = os.pipe()
     if (parent := os.fork()) == 0:
         inner = Journal()
         inner.append(entry().line)
         if os.fork() == 0:
             inner.forget()
+            os.write(child_has_forgotten, b"x")
             os.close(child_may_leave)
             os.read(parent_wrote, 1)  # until the test closes its end
             os._exit(0)
         os._exit(0)
     os.waitpid(parent, 0)
-    found: list[RunRecord] = []
+    os.read(test_reads, 1)
 
-    def adopt() -> bool:
-        found.extend(adopted(journal))
-        return bool(found)
-
-    assert eventually(adopt)
-    assert found == [entry().record()]
-    os.close(child_may_leave)
-    os.close(parent_wrote)
+    assert adopted(journal) == [entry().record()]
+    for end in (child_may_leave, parent_wrote, test_reads, child_has_forgotten):
+        os.close(end)
 
 
 def test_rotated_file_takes_no_more_and_is_removed_alone(journal: Journal, folder: Path) -> None:
@@ -126,7 +129,8 @@ def test_half_written_entry_is_left_out_with_a_warning(
     (folder / f"x{SUFFIX}").write_bytes(whole + b"{}\n" + whole[: len(whole) // 2])
 
     assert adopted(journal) == [entry("1").record()]
-    assert len([entry for entry in caplog.records if "not whole" in entry.getMessage()]) == 2
+    assert "2 entries" in caplog.text
+    assert caplog.text.count("not whole") == 1
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -233,3 +237,184 @@ def test_disk_without_locks_keeps_its_files_and_says_so(
     assert adopted(journal) == []
     assert [read(path.read_bytes()).celery_id for path in folder.iterdir()] == ["left"]
     assert caplog.text.count("in memory only") == 1
+
+
+# What else may be in the folder
+
+
+def forged(celery_id: str = "forged") -> bytes:
+    return entry(celery_id, args='["attacker"]').line
+
+
+def hard_link(path: Path) -> None:
+    (path.parent / "other").write_bytes(forged())
+    path.hardlink_to(path.parent / "other")
+
+
+def link(path: Path) -> None:
+    (path.parent / "other").write_bytes(forged())
+    path.symlink_to(path.parent / "other")
+
+
+def link_that_leads_nowhere(path: Path) -> None:
+    path.symlink_to(path.parent / "nowhere")
+
+
+def link_to_a_folder(path: Path) -> None:
+    path.symlink_to(path.parent)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def socket_file(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def device(path: Path) -> None:
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero, which has no end
+    except PermissionError:
+        pytest.skip("only root may make a device")
+
+
+def folder_of_that_name(path: Path) -> None:
+    path.mkdir()
+
+
+def of_another_account(path: Path) -> None:
+    path.write_bytes(forged())
+    chown_to_nobody(path)
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**30)
+
+
+INTRUDERS = (
+    *(link, link_that_leads_nowhere, link_to_a_folder, hard_link, fifo, socket_file, device),
+    *(folder_of_that_name, of_another_account, sparse),
+)
+
+
+def in_time(function: Callable[[], object]) -> None:
+    """Call the function, which waits for nothing."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("make", INTRUDERS)
+def test_what_no_journal_makes_is_left_alone_and_keeps_nobody_waiting(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[Path], None],
+) -> None:
+    folder.mkdir(mode=0o700)
+    monkeypatch.chdir(folder)  # a socket's path has to be short
+    make(Path(f"a{SUFFIX}"))
+    for name in ("0", "b"):
+        (folder / f"{name}{SUFFIX}").write_bytes(entry(name).line)
+    found: list[RunRecord] = []
+    journal = Journal()
+    tracemalloc.start()
+    for _ in range(2):
+        in_time(lambda: found.extend(adopted(journal)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert [record.celery_id for record in found] == ["0", "b"]
+    assert os.path.lexists(folder / f"a{SUFFIX}")
+    assert caplog.text.count("is left alone") == 1
+    assert peak < 2**20
+
+
+def test_line_without_an_end_is_left_out_in_pieces(folder: Path, journal: Journal) -> None:
+    """Of zeros, as in a file that a crashed file system has made longer."""
+    folder.mkdir(mode=0o700)
+    path = folder / f"a{SUFFIX}"
+    path.write_bytes(entry("1").line)
+    os.truncate(path, 60_000_000)
+    with path.open("ab") as file:
+        file.write(b"\n" + entry("2").line)
+    tracemalloc.start()
+    records = adopted(journal)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert records == [entry("1").record(), entry("2").record()]
+    assert peak < 3 * line_limit()
+
+
+def test_file_that_grows_while_it_is_read_ends_where_it_did(folder: Path, journal: Journal) -> None:
+    folder.mkdir(mode=0o700)
+    path = folder / f"a{SUFFIX}"
+    path.write_bytes(entry("0").line * 1000)
+    (segment,) = journal.abandoned()
+    found = 0
+    for _ in segment.records():
+        found += 1
+        with path.open("ab") as file:
+            file.write(entry("more").line)
+
+    assert found == 1000
+    segment.remove()
+
+
+@pytest.mark.parametrize("already_there", [True, False])
+def test_other_accounts_line_is_never_believed(
+    settings: Settings, shared: Path, caplog: pytest.LogCaptureFixture, already_there: bool
+) -> None:
+    settings.SYSTEMTASKS = {"JOURNAL_DIR": str(shared / "journal")}
+    if already_there:
+        (shared / "journal").mkdir()
+        (shared / "journal").chmod(0o777)
+
+    def forge() -> None:
+        (shared / "journal").mkdir(exist_ok=True)
+        (shared / "journal" / f"1-0{SUFFIX}").write_bytes(forged())
+
+    as_nobody(forge)
+    journal = Journal()
+    for number in range(3):
+        journal.append(entry(str(number)).line)
+
+    assert adopted(journal) == []
+    assert [path.read_bytes() for path in (shared / "journal").iterdir()] == [forged()]
+    assert caplog.text.count("in memory only") == 1
+
+
+def test_other_account_can_neither_read_nor_lock_a_file(settings: Settings, shared: Path) -> None:
+    """Even where it may look into the folder."""
+    (shared / "journal").mkdir(mode=0o755)
+    settings.SYSTEMTASKS = {"JOURNAL_DIR": str(shared / "journal")}
+    journal = Journal()
+    journal.append(entry().line)
+    (path,) = (shared / "journal").iterdir()
+
+    def look() -> None:
+        assert os.listdir(path.parent)  # noqa: PTH208
+        with pytest.raises(PermissionError):
+            path.open()
+
+    as_nobody(look)
+    journal.forget()
+
+
+def test_folder_that_is_refused_is_not_asked_for_at_each_line(
+    journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+    asked = Mock(wraps=open_folder)
+    monkeypatch.setattr("systemtasks.storage.journal.open_folder", asked)
+    for number in range(100):
+        journal.append(entry(str(number)).line)
+
+    assert asked.call_count == 1
+    assert list(folder.iterdir()) == []

@@ -16,8 +16,10 @@ from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import leases, rows
+from systemtasks.storage.journal import SUFFIX
 from systemtasks.storage.rows import write
 from systemtasks.storage.writer import Writer
+from tests.systemtasks.accounts import chown_to_nobody
 from tests.systemtasks.entries import NOON, entry, record
 from tests.waiting import eventually
 
@@ -361,3 +363,17 @@ def test_announced_tasks_have_rows_and_bad_ones_keep_nothing_from_its_work(
     batch_writer.announce([KnownTask("shop.refund")])
 
     assert eventually(SystemTask.objects.filter(name="shop.refund").exists)
+
+
+def test_line_of_another_account_becomes_no_row(
+    batch_writer: Writer, journal_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal_folder.mkdir(mode=0o700)
+    path = journal_folder / f"1-0{SUFFIX}"
+    path.write_bytes(entry("forged", args='["attacker"]').line)
+    chown_to_nobody(path)
+    (journal_folder / f"1-1{SUFFIX}").write_bytes(entry("own").line)
+    batch_writer._write_abandoned()
+
+    assert [run.celery_id for run in TaskRun.objects.all()] == ["own"]
+    assert "belongs to another account" in caplog.text

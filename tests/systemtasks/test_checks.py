@@ -1,0 +1,78 @@
+"""`manage.py check` refuses a journal that others can write to, and says what cannot be used."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.core.checks import CheckMessage
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from pytest_django import Settings
+
+from systemtasks.checks import check_settings
+from systemtasks.storage.journal import Journal
+from tests.systemtasks.accounts import as_nobody
+from tests.systemtasks.storage.test_folder import REFUSED
+
+
+@pytest.fixture
+def folder(settings: Settings, tmp_path: Path) -> Path:
+    settings.SYSTEMTASKS = {"JOURNAL_DIR": str(tmp_path / "data" / "journal")}
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "journal"
+
+
+def ids(messages: list[CheckMessage]) -> list[str | None]:
+    return [message.id for message in messages]
+
+
+@pytest.mark.parametrize(("make", "said"), REFUSED)
+def test_folder_that_is_open_to_others_is_refused(
+    folder: Path, make: Callable[[Path], None], said: str
+) -> None:
+    make(folder)
+
+    with pytest.raises(SystemCheckError, match=said) as refused:
+        call_command("check")
+    assert "systemtasks.E002" in str(refused.value)
+    assert str(folder) in str(refused.value)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_folder_that_is_private_or_can_be_made_so_is_all_right(folder: Path, exists: bool) -> None:
+    if exists:
+        journal = Journal()
+        journal.append(b"{}\n")
+        journal.discard()
+        assert folder.exists()
+
+    assert check_settings() == []
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o777, ["systemtasks.W001"]), (0o1777, [])])
+def test_folder_that_others_can_replace_is_warned_of(
+    folder: Path, mode: int, expected: list[str]
+) -> None:
+    folder.parent.chmod(mode)
+
+    assert ids([*check_settings()]) == expected
+
+
+def test_folder_that_cannot_be_made_is_warned_of(settings: Settings, shared: Path) -> None:
+    shared.chmod(0o755)
+    settings.SYSTEMTASKS = {"JOURNAL_DIR": str(shared / "journal")}
+
+    def check() -> None:
+        (warning,) = check_settings()
+        assert warning.id == "systemtasks.W002"
+        assert f"{shared} cannot be written to" in warning.msg
+
+    as_nobody(check)
+
+
+def test_process_that_records_nothing_needs_no_folder(settings: Settings, folder: Path) -> None:
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "ENABLED": False}
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    assert check_settings() == []
