@@ -12,6 +12,8 @@ class SystemTasksConfig(AppConfig):
         from systemtasks import checks  # noqa: F401 - importing them connects them
         from systemtasks.capture.celery import signals
         from systemtasks.conf import conf
+        from systemtasks.under_test import is_under_test
 
+        is_under_test()  # asked now: when pytest has ended, nothing tells of it any more
         if conf().ENABLED:
             signals.connect()

@@ -8,9 +8,11 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's name
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 from systemtasks.conf import Conf, conf
 from systemtasks.storage.folder import OTHERS_WRITE, fault_of
+from systemtasks.under_test import is_under_test
 
 
 @register()
@@ -20,7 +22,17 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 - Django
         rules = conf()
     except ImproperlyConfigured as error:
         return [Error(str(error), id="systemtasks.E001")]
-    return [*_of_journal(rules)] if rules.ENABLED else []
+    return [*_of_database(rules), *_of_journal(rules)] if rules.ENABLED else []
+
+
+def _of_database(rules: Conf) -> Iterator[CheckMessage]:
+    vendor = connections[rules.DATABASE].vendor
+    if vendor != "postgresql" and not is_under_test():
+        yield Error(
+            f"SYSTEMTASKS['DATABASE'] is {rules.DATABASE!r}, which is {vendor} and not PostgreSQL.",
+            hint="Name an alias of a PostgreSQL database, or set ENABLED to False.",
+            id="systemtasks.E003",
+        )
 
 
 def _of_journal(rules: Conf) -> Iterator[CheckMessage]:

@@ -71,6 +71,7 @@ class SystemTask(models.Model):
 
     class Meta:
         verbose_name = "System Task"
+        required_db_vendor = "postgresql"
         ordering = ("-start_timestamp", "uuid")
         permissions = (("run_systemtask", "Can run System Task"),)
         constraints = (
@@ -188,6 +189,7 @@ class TaskRun(models.Model):
 
     class Meta:
         verbose_name = "task run"
+        required_db_vendor = "postgresql"
         ordering = ("-start_timestamp", "-id")
         constraints = (
             models.UniqueConstraint(fields=("celery_id", "attempt"), name="taskrun_celery_attempt"),

@@ -5,12 +5,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery.signals import after_task_publish
 from django.conf import settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 from events.usage import usage
-from systemtasks.capture.celery.signals import note_sent
+
+collect_ignore = ["tested_project"]  # whose tests run in processes of their own
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +41,6 @@ def _static_files_are_found_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", find_once)
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _tests_are_no_senders() -> None:
-    """The process of the tests records nothing that it sends: its rows are the tests' own."""
-    after_task_publish.disconnect(note_sent, dispatch_uid="systemtasks.note_sent")
 
 
 @pytest.fixture(autouse=True)

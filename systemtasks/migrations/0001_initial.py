@@ -68,6 +68,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "System Task",
+                "required_db_vendor": "postgresql",
                 "ordering": ("-start_timestamp", "uuid"),
                 "permissions": (("run_systemtask", "Can run System Task"),),
                 "indexes": [
@@ -236,6 +237,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "task run",
+                "required_db_vendor": "postgresql",
                 "ordering": ("-start_timestamp", "-id"),
                 "indexes": [
                     models.Index(

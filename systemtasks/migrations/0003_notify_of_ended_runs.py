@@ -1,5 +1,7 @@
 from django.db import migrations, models
 
+from systemtasks.postgres import RunPostgresSQL
+
 # Once a statement and without a payload: a batch of any size costs one notification, and whoever
 # waits looks for itself. `UPDATE OF state` leaves out the renewal of leases.
 NOTIFY = """
@@ -20,7 +22,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.RunSQL(NOTIFY, QUIET),
+        RunPostgresSQL(NOTIFY, QUIET),
         migrations.AddIndex(
             model_name="taskrun",
             index=models.Index(

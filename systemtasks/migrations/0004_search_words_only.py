@@ -1,6 +1,8 @@
 import django.contrib.postgres.indexes
 from django.db import migrations, models
 
+from systemtasks.postgres import RunPostgresSQL
+
 # What people search for: no keys of the JSON, no log levels, no names of loggers. The cost is
 # what it takes to unpack long messages, which the planner would not know: with it, a search that
 # finds few rows uses the index.
@@ -26,7 +28,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RemoveIndex(model_name="systemtask", name="systemtask_search"),
-        migrations.RunSQL(
+        RunPostgresSQL(
             CREATE, "DROP FUNCTION systemtasks_search_document(text, text, text, jsonb)"
         ),
         migrations.AddIndex(

@@ -60,6 +60,11 @@ def write(records: Sequence[RunRecord]) -> None:
             return
 
 
+def forget() -> None:
+    """Forget which SystemTasks have a row: they may have been rolled back."""
+    _known.clear()
+
+
 def announce(tasks: Collection[KnownTask]) -> None:
     """Insert rows for these tasks which say that they have not run yet, where they have none."""
     _insert_tasks(sql.INSERT_KNOWN_TASKS, [(task, None) for task in tasks])

@@ -6,12 +6,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
 from itertools import islice
 
+from django.apps import apps
 from django.db import DataError, IntegrityError, connections
 
 from systemtasks.conf import conf
@@ -29,6 +30,7 @@ from systemtasks.storage.orphans import Reaper
 from systemtasks.storage.pending import Batch, Pending
 from systemtasks.storage.progress import InProgress
 from systemtasks.storage.retention import Retention
+from systemtasks.under_test import is_under_test
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +74,25 @@ class Writer:
         self._work = threading.Event()
         self._due = 0.0  # when what waits is to be written, by the monotonic clock
         self._given_up = False
+        self.under_test: Callable[[Entry], None] | None = None
+        """What takes the entries in a process that runs tests; None drops them."""
 
     def submit(self, entry: Entry) -> None:
         """Hand over an entry; takes microseconds and never waits for the database.
 
-        When this returns, the entry is in the journal.
+        When this returns, the entry is in the journal, or with `under_test`.
         """
         with self._lock:  # itself, since a Condition takes longer
-            self._pending.add(entry)
-        self._wake()
+            if taken := self._thread is not None or not is_under_test():
+                self._pending.add(entry)
+        if taken:
+            self._wake()
+        elif self.under_test is not None:
+            self.under_test(entry)
+
+    def write(self, entry: Entry) -> None:
+        """Write an entry in this thread, and in its transaction if it is in one."""
+        self._write_or_split(_records([entry]))
 
     def watch(self, run: Run) -> None:
         """Have a row for this run if it is still in progress when the next batch is written."""
@@ -108,6 +120,8 @@ class Writer:
 
         Returns whether all is. A thread that has died is started again, and not waited for.
         """
+        if is_under_test():
+            self.abandon()
         if self._thread is None and not self._pending and self._in_flight is None:
             return True
         self._hurry.set()
@@ -126,6 +140,18 @@ class Writer:
                 event = "The writer of task runs is dead: %d task runs stay in the journal"
             logger.error(event, left)
         return done
+
+    def abandon(self) -> None:
+        """Forget what was to be written, in the journal too: this process runs tests."""
+        with self._changed:
+            self._thread = None
+            self._pending.discard()
+            if self._in_flight is not None and self._in_flight.segment is not None:
+                self._in_flight.segment.remove()
+                self._in_flight.segment = None
+            self._in_flight = None
+            self._known.clear()
+            self._changed.notify_all()
 
     def flush_at_exit(self) -> None:
         """Flush, unless the worker's shutdown has already waited in vain."""
@@ -155,9 +181,9 @@ class Writer:
         return thread is not None and thread.is_alive()
 
     def _start(self, *, at_once: bool = False) -> None:
-        """Start the thread unless it runs, or has been started only just now."""
+        """Start the thread unless it runs, has been started only just now, or this is a test."""
         with self._lock:
-            if self._is_alive():
+            if self._is_alive() or is_under_test():
                 return
             self._work.clear()  # until a thread runs, each entry is to ask for one
             now = time.monotonic()
@@ -194,14 +220,23 @@ class Writer:
             raise
 
     def _write_forever(self) -> None:
+        """Write until the process ends, or is found to run tests."""
+        while not apps.ready:  # until then it is not known what kind of process this is
+            time.sleep(conf().BATCH_INTERVAL)
+            self._due = time.monotonic() + conf().BATCH_INTERVAL
         while True:
             try:
                 if self._work.wait(self._in_progress.patience(_housekeeping_interval())):
                     self._hurry.wait(max(self._due - time.monotonic(), 0.0))
                 self._work.clear()
+                _stop_under_test()
                 with _no_coroutine():
                     self._write_pending()
                     self._keep_house()
+            except _UnderTestError:
+                self.abandon()
+                _hang_up()
+                return
             except (Exception, SystemExit):
                 logger.exception("The writer of task runs goes on after an error of its own")
                 time.sleep(LONGEST_PAUSE)
@@ -249,6 +284,7 @@ class Writer:
         pause = 0.1
         since: float | None = None
         while True:
+            _stop_under_test()
             try:
                 self._write_or_split(records)
             except Exception as error:  # noqa: BLE001 - whatever it is, the records must stay
@@ -299,6 +335,7 @@ class Writer:
         if now < self._next_housekeeping and not self._known:
             return
         self._next_housekeeping = now + _housekeeping_interval()
+        _stop_under_test()
         try:
             if self._renewal.renew():
                 self._reaper.reap()
@@ -342,6 +379,16 @@ class Writer:
         segment.remove()
         if count:
             logger.warning("%d task runs of a dead process are recorded now", count)
+
+
+class _UnderTestError(Exception):
+    """The process runs tests, which this thread did not know when it began."""
+
+
+def _stop_under_test() -> None:
+    """Raise _UnderTestError under test, before anything is done in the database."""
+    if is_under_test():
+        raise _UnderTestError
 
 
 def _records(entries: list[Entry]) -> list[RunRecord]:

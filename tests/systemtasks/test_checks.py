@@ -7,6 +7,7 @@ import pytest
 from django.core.checks import CheckMessage
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db import connections
 from pytest_django import Settings
 
 from systemtasks.checks import check_settings
@@ -76,3 +77,15 @@ def test_process_that_records_nothing_needs_no_folder(settings: Settings, folder
     folder.chmod(0o777)
 
     assert check_settings() == []
+
+
+def test_other_database_than_postgres_is_refused_except_in_tests(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(connections["default"]), "vendor", "sqlite")
+    assert check_settings() == []
+    monkeypatch.setattr("systemtasks.checks.is_under_test", lambda: False)
+
+    (error,) = check_settings()
+    assert error.id == "systemtasks.E003"
+    assert "is sqlite and not PostgreSQL" in error.msg

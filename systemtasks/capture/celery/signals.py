@@ -4,6 +4,7 @@ A receiver never waits. What one raises, Celery logs ("Signal handler … raised
 docs/celery-signals.md has which signals come when, and in which process.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +28,9 @@ from systemtasks.runs.recorder import Run
 from systemtasks.states import STATE_BY_CELERY_NAME, State
 from systemtasks.storage import leases
 from systemtasks.storage.writer import writer
+from systemtasks.under_test import is_under_test
+
+logger = logging.getLogger(__name__)
 
 SUCCESS = State.SUCCESS.outcome.celery_name
 
@@ -206,6 +210,8 @@ def take_lease(**_: Any) -> None:  # noqa: ANN401
 
 
 def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
+    if is_under_test():
+        logger.warning("This worker records nothing, because tests run in its process")
     writer.start()
     _note_undecodable(sender)
     writer.announce(schedule.known_tasks(sender.app))

@@ -1,6 +1,7 @@
 """Batches of finished runs become rows: whole, once, and never older over newer."""
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -45,27 +46,22 @@ def journal_folder(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Writer]:
-    """A writer of the test's own, whose thread does nothing more when the test is over."""
+    """A writer of the test's own, with a thread, as in a process that runs no tests."""
+    monkeypatch.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
     made = Writer()
     yield made
+    thread = made._thread
     monkeypatch.undo()
-    if made._thread:
-        put_to_rest(made)
+    if thread is not None:
+        assert_ends(made, thread)
 
 
-def put_to_rest(made: Writer) -> None:
-    """Have its thread, which never ends, hold no connection and read no other test's settings."""
-    resting = threading.Event()
-
-    def rest() -> None:
-        connection.close()
-        resting.set()
-        threading.Event().wait()
-
-    made._keep_house = rest  # type: ignore[method-assign]
+def assert_ends(made: Writer, thread: threading.Thread) -> None:
+    """Wake the thread, which knows by now that it is under test."""
     made._hurry.set()
     made._work.set()
-    assert resting.wait(10)
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.django_db
@@ -363,6 +359,66 @@ def test_announced_tasks_have_rows_and_bad_ones_keep_nothing_from_its_work(
     batch_writer.announce([KnownTask("shop.refund")])
 
     assert eventually(SystemTask.objects.filter(name="shop.refund").exists)
+
+
+def test_process_that_runs_tests_has_no_thread_and_no_journal(journal_folder: Path) -> None:
+    writer = Writer()
+    writer.submit(entry())
+    writer.start()
+    writer.announce([KnownTask("shop.refund")])
+
+    assert writer.flush(timeout=0)
+    assert writer._thread is None
+    assert not journal_folder.exists()
+
+
+def test_thread_that_runs_when_tests_begin_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, journal_folder: Path, transactional_db: None
+) -> None:
+    tried = threading.Event()
+
+    def failing(_records: list[RunRecord]) -> None:
+        tried.set()
+        raise OperationalError("server closed the connection")
+
+    monkeypatch.setattr(rows, "write", failing)
+    with monkeypatch.context() as real:
+        real.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
+        writer = Writer()
+        writer.submit(entry("1"))
+        assert tried.wait(10)
+        writer.submit(entry("2"))
+        assert len([*journal_folder.iterdir()]) == 2
+        thread = writer._thread
+    assert thread
+    thread.join(10)
+
+    assert not thread.is_alive()
+    assert [*journal_folder.iterdir()] == []
+    assert not TaskRun.objects.exists()
+
+
+def test_process_that_runs_tests_does_not_wait_for_the_database_as_it_ends(
+    monkeypatch: pytest.MonkeyPatch, journal_folder: Path
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(rows, "write", lambda _records: go_on.wait(30))
+    with monkeypatch.context() as real:
+        real.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
+        writer = Writer()
+        writer.submit(entry("1"))
+        assert eventually(lambda: writer._in_flight is not None)
+        writer.submit(entry("2"))
+        thread = writer._thread
+    assert thread
+    begin = time.monotonic()
+    writer.flush_at_exit()
+
+    assert time.monotonic() - begin < 1
+    assert [*journal_folder.iterdir()] == []
+    go_on.set()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_line_of_another_account_becomes_no_row(

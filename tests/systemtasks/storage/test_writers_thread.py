@@ -39,6 +39,12 @@ def _journal(settings: Settings, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_process_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one there is no thread."""
+    monkeypatch.setattr(writer_module, "is_under_test", lambda: False)
+
+
+@pytest.fixture(autouse=True)
 def _no_current_run() -> Iterator[None]:
     yield
     recorder.current.set(None)

@@ -21,6 +21,7 @@ from systemtasks.runs import recorder
 from systemtasks.runs.records import RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import leases
+from systemtasks.storage.writer import Writer
 from tests import tasks
 from tests.systemtasks.capture.celery.test_signals import events
 from tests.systemtasks.conftest import MakeTask
@@ -316,3 +317,12 @@ def test_unregistered_task_whose_name_is_no_text_is_recorded(records: list[RunRe
     assert [(one.name, one.celery_id, one.state) for one in records] == [
         ("7", "id-1", State.FAILURE),
     ]
+
+
+def test_worker_in_a_process_of_tests_says_that_it_records_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(signals, "writer", Writer())
+    signals.start_worker(sender=SimpleNamespace(app=app, on_decode_error=None))
+
+    assert "This worker records nothing" in caplog.text

@@ -9,7 +9,6 @@ import pytest
 from celery import Celery
 from celery.app.task import Context
 from celery.app.trace import trace_task
-from celery.signals import after_task_publish
 from celery.worker.strategy import proto1_to_proto2  # type: ignore[attr-defined]
 from pytest_django import Settings
 
@@ -31,11 +30,9 @@ def app(request: pytest.FixtureRequest) -> Iterator[Celery]:
     """An app with a broker of its own, in this process."""
     made = Celery("sender", broker="memory://", set_as_current=False)
     made.conf.task_protocol = request.param
-    after_task_publish.connect(signals.note_sent, weak=False)
     with made.connection_for_write() as connection:
         connection.SimpleQueue("celery").clear()
     yield made
-    after_task_publish.disconnect(signals.note_sent)
     made.close()
 
 

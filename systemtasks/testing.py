@@ -1,0 +1,66 @@
+"""For tests of a project that are about its records; all others record nothing, by themselves."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from systemtasks import under_test
+from systemtasks.conf import conf
+from systemtasks.runs.entries import Entry
+from systemtasks.storage import rows
+from systemtasks.storage.writer import writer
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record the task runs of a test, in this process and in all of its threads.
+
+    That a run was sent, or has ended, is a row at once, written by the thread that sends or runs
+    it. The test's own thread writes on the test's connection and in the test's transaction, with
+    which the rows are rolled back. Another thread, such as a worker's, would commit; in a test that
+    is one transaction its runs are not recorded, with a warning. So a test with a worker needs
+    Django's TransactionTestCase, or pytest-django's `transactional_db`.
+
+    Raises ImproperlyConfigured where nothing can be recorded, and where the test may not use the
+    database, what keeps it from that.
+    """
+    rules = conf()
+    if not rules.ENABLED:
+        raise ImproperlyConfigured("SYSTEMTASKS['ENABLED'] is False, so nothing is recorded.")
+    own = connections[rules.DATABASE]
+    if own.vendor != "postgresql":
+        raise ImproperlyConfigured(
+            "Task runs are recorded in PostgreSQL, and the database "
+            f"{rules.DATABASE!r} of these tests is of the kind {own.vendor}."
+        )
+    own.ensure_connection()
+    is_one_transaction = own.in_atomic_block
+
+    def write(entry: Entry) -> None:
+        connection = connections[rules.DATABASE]
+        if is_one_transaction and connection is not own:
+            logger.warning(
+                "A run of another thread is not recorded: its row would outlive this test. "
+                "Use a TransactionTestCase, or transactional_db."
+            )
+            return
+        was_closed = connection.connection is None
+        rows.forget()  # what was written may have been rolled back
+        try:
+            writer.write(entry)
+        finally:
+            if was_closed:  # nobody else would close it before the test database is dropped
+                connection.close()
+
+    under_test.declare()
+    writer.abandon()
+    before, writer.under_test = writer.under_test, write
+    try:
+        yield
+    finally:
+        writer.under_test = before
