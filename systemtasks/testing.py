@@ -58,7 +58,7 @@ def recording() -> Iterator[None]:
                 connection.close()
 
     under_test.declare()
-    writer.abandon()
+    writer.discard()
     before, writer.under_test = writer.under_test, write
     try:
         yield

@@ -121,7 +121,7 @@ class Writer:
         Returns whether all is. A thread that has died is started again, and not waited for.
         """
         if is_under_test():
-            self.abandon()
+            self.discard()
         if self._thread is None and not self._pending and self._in_flight is None:
             return True
         self._hurry.set()
@@ -141,7 +141,7 @@ class Writer:
             logger.error(event, left)
         return done
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Forget what was to be written, in the journal too: this process runs tests."""
         with self._changed:
             self._thread = None
@@ -234,7 +234,7 @@ class Writer:
                     self._write_pending()
                     self._keep_house()
             except _UnderTestError:
-                self.abandon()
+                self.discard()
                 _hang_up()
                 return
             except (Exception, SystemExit):
