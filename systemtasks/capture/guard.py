@@ -7,6 +7,8 @@ from typing import ParamSpec
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from systemtasks.runs.exceptions import log_handled
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -24,7 +26,7 @@ def never_raising(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
         except SoftTimeLimitExceeded:
             raise
-        except Exception:
-            logger.exception("Recording failed in %s", function.__name__)
+        except Exception:  # noqa: BLE001 - whatever it is, the task goes on
+            log_handled(logger, "Recording failed in %s", function.__name__)
 
     return call

@@ -1,8 +1,7 @@
 """From `logging` to the messages of the run that logs.
 
-A message is formatted here without code of its arguments' own (see `runs.kinds`). Where that would
-be needed, the text is taken that a handler before this one has made, or else each such argument is
-named by its type.
+A message is the text that a handler before this one has made of the record. If there is none, it is
+formatted here, without code of its arguments' own (see `runs.kinds`).
 """
 
 import logging
@@ -14,8 +13,8 @@ import orjson
 from celery.exceptions import SoftTimeLimitExceeded
 
 from systemtasks.conf import conf
-from systemtasks.runs.exceptions import ExceptionText, formatted, printable
-from systemtasks.runs.kinds import LARGEST_INTEGER, is_of, is_plain
+from systemtasks.runs.exceptions import ExceptionText, formatted, log_handled, printable
+from systemtasks.runs.kinds import is_of, is_plain
 from systemtasks.runs.recorder import Run, current, current_run
 from systemtasks.runs.records import NAME_LIMIT
 from systemtasks.runs.values import ITEM_LIMIT, NOTHING, Printer, describe
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 PLAIN_ATTRIBUTES = tuple(vars(logging.makeLogRecord({})))
 """The attributes that a record is made with; those of `extra=` come behind them."""
-FIRST_ATTRIBUTE, *_, LAST_ATTRIBUTE = PLAIN_ATTRIBUTES
+LAST_ATTRIBUTE = PLAIN_ATTRIBUTES[-1]
 # What a record has without any `extra=`, and what Celery's own formatter adds to it.
 STANDARD_ATTRIBUTES = {
     *PLAIN_ATTRIBUTES,
@@ -51,12 +50,12 @@ class RunHandler(logging.Handler):
             if type(name) is not str:
                 name = describe(name, NAME_LIMIT)
             if not _is_chatter(name):
-                _add(run, name, vars(record))
+                _add(run, name, record)
         except SoftTimeLimitExceeded:
             raise  # it is the task's, which happens to be here
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the task goes on
             # `handleError` would print the record's arguments.
-            logger.exception("What a task has logged is not recorded")
+            log_handled(logger, "What a task has logged is not recorded")
         return True
 
 
@@ -121,14 +120,18 @@ def _is_chatter(name: str) -> bool:
     return root in ("kombu", "amqp", "billiard", "systemtasks")
 
 
-def _add(run: Run, name: str, fields: dict[str, Any]) -> None:
-    message, args = fields["msg"], fields["args"]
-    attributes = _extra(fields)
-    if (type(message) is not str or message[:1] == "{") and (event := _structured(message, args)):
+def _add(run: Run, name: str, record: logging.LogRecord) -> None:
+    fields = vars(record)
+    # A project's own class of records may give them some before Python does.
+    attributes = _extra(fields, LAST_ATTRIBUTE if type(record) is logging.LogRecord else None)
+    message = fields["msg"]
+    if (type(message) is not str or message[:1] == "{") and (event := _structured(fields)):
         text = formatted(event["event"], conf().TEXT_LIMIT)
         attributes |= {k: v for k, v in event.items() if k not in STRUCTLOG_KEYS}
+    elif type(printed := fields.get("message")) is str:
+        text = printed  # by a `logging.Formatter`, for a handler before this one
     else:
-        text = _text(message, args, fields.get("message"), attributes)
+        text = _text(message, fields["args"], attributes)
     error = None if fields["exc_info"] is None else _exception(fields)
     level, created = fields["levelno"], fields["created"]
     # Celery logs what a task prints as WARNING, but to print is no reason for a warning. And
@@ -139,34 +142,36 @@ def _add(run: Run, name: str, fields: dict[str, Any]) -> None:
     run.log(level, name, text, attributes, error, when)
 
 
-def _extra(fields: dict[str, Any]) -> dict[str, Any]:
-    """The attributes that `extra=` has given a record."""
-    added = {}
-    # A project's own class of records may have given it some before.
-    end = LAST_ATTRIBUTE if next(iter(fields)) is FIRST_ATTRIBUTE else None
-    for key, value in reversed(fields.items()):
-        if key is end:
+def _extra(fields: dict[str, Any], last: str | None) -> dict[str, Any]:
+    """The attributes that `extra=` has given a record, behind this last one of its own."""
+    added: dict[str, Any] = {}
+    for key in reversed(fields):
+        if key is last:
             break
-        name = key if type(key) is str else describe(key, NAME_LIMIT)
-        if name not in STANDARD_ATTRIBUTES and name[:1] != "_":
-            added[name] = value
+        if type(key) is not str:
+            return _odd_extra(fields)
+        if key not in STANDARD_ATTRIBUTES and key[:1] != "_":
+            added[key] = fields[key]
     return added
+
+
+def _odd_extra(fields: dict[Any, Any]) -> dict[str, Any]:
+    """The same where some are named by no text, whose hashes only code of their own may know."""
+    named = (
+        (key if type(key) is str else describe(key, NAME_LIMIT), value)
+        for key, value in fields.items()
+    )
+    return {name: v for name, v in named if name not in STANDARD_ATTRIBUTES and name[:1] != "_"}
 
 
 def _text(
     message: Any,  # noqa: ANN401 - whatever is logged
     args: Any,  # noqa: ANN401
-    printed: object,
     attributes: dict[str, Any],
 ) -> str:
-    """The message; of a malformed call the format, while its arguments become an attribute.
-
-    `printed` is what a `logging.Formatter` has made of it for a handler before this one.
-    """
+    """The message; of a malformed call the format, while its arguments become an attribute."""
     given = args
     if type(message) is not str or not _are_plain(args):
-        if type(printed) is str:
-            return printed
         limit = conf().TEXT_LIMIT
         message, args = formatted(message, limit), _printable(args, limit)
     if args is None or args == ():
@@ -186,16 +191,8 @@ def _are_plain(args: object) -> bool:
         return args is None
     if len(args) > ITEM_LIMIT:
         return False
-    for one in args:
-        # Nearly all of them are small integers or texts.
-        kind = type(one)
-        if kind is int:
-            if not -LARGEST_INTEGER <= one <= LARGEST_INTEGER:
-                return False
-        elif kind is str:
-            if len(one) > PLAIN_LIMIT:
-                return False
-        elif not is_plain(one, PLAIN_LIMIT):
+    for one in args:  # noqa: SIM110 - a generator takes longer
+        if not is_plain(one, PLAIN_LIMIT):
             return False
     return True
 
@@ -237,8 +234,9 @@ def _exception(fields: dict[str, Any]) -> ExceptionText | None:
     return ExceptionText.of(error, conf().TEXT_LIMIT, fields.get("exc_text"))
 
 
-def _structured(message: object, args: object) -> dict[str, Any] | None:
+def _structured(fields: dict[str, Any]) -> dict[str, Any] | None:
     """The event dictionary of structlog, whose JSONRenderer may have made a text of it; or None."""
+    message, args = fields["msg"], fields["args"]
     if is_of(message, str):
         text = str.__str__(message)
         is_bare = args is None or (type(args) is tuple and not args)

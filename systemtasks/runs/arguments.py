@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from systemtasks.conf import conf
+from systemtasks.runs.exceptions import log_handled
 from systemtasks.runs.kinds import is_of, scalar_text, type_name
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.values import CONTAINERS, MASK, Cleaner, clean_column, describe
@@ -108,8 +109,8 @@ def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
     # meanwhile, ends the task as it would within it.
     try:
         return uid_text(task.uid(*args, **kwargs))
-    except Exception:
-        logger.exception("systemtasks_uid of %s raised", task.name)
+    except Exception:  # noqa: BLE001 - it may raise anything
+        log_handled(logger, "systemtasks_uid of %s raised", task.name)
         return ""
 
 

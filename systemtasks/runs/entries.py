@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from systemtasks.runs.arguments import Arguments
-from systemtasks.runs.kinds import is_of, is_plain
+from systemtasks.runs.kinds import is_of
 from systemtasks.runs.messages import dumped
 from systemtasks.runs.reading import read
 from systemtasks.runs.records import RunRecord, TaskInfo
@@ -112,6 +112,8 @@ def fields_of(request: Mapping[str, Any]) -> tuple[object, ...]:
         own(CONTEXT_HEADER),
     )
     for field in fields:
-        if field is not None and type(field) is not str and not is_plain(field, 0):
-            return tuple(map(Cleaner(TEXT_LIMIT, NOTHING).clean, fields))
+        if field is not None:
+            kind = type(field)
+            if kind is not str and kind is not float and kind is not int:
+                return tuple(map(Cleaner(TEXT_LIMIT, NOTHING).clean, fields))
     return fields

@@ -4,12 +4,15 @@
 attributes to suggest another one.
 """
 
+import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from systemtasks.conf import conf
 from systemtasks.runs.kinds import built_in_number, full_name, is_of, is_plain, is_printable
 from systemtasks.runs.values import (
     NOTHING,
@@ -95,6 +98,17 @@ def printable(value: object, limit: int) -> object:
 def formatted(value: object, limit: int) -> str:
     """Return what `str()` makes of the value, as far as no code of its own is needed for it."""
     return value if type(value) is str else str(printable(value, limit))
+
+
+def log_handled(logger: logging.Logger, message: str, *args: object) -> None:
+    """Log the exception that is being handled, as `logger.exception` does.
+
+    What formats a record of that runs the exception's own code, and that of its causes.
+    """
+    error = sys.exc_info()[1]
+    text = "" if error is None else ExceptionText.of(error, conf().TEXT_LIMIT).traceback
+    message = f"{message}\n%s"
+    logger.error(message, *args, text)
 
 
 def _message(error: BaseException, limit: int, printed: object = None) -> str:

@@ -62,7 +62,7 @@ def write(records: Sequence[RunRecord]) -> None:
 
 def forget() -> None:
     """Forget which SystemTasks have a row: they may have been rolled back."""
-    _known.clear()
+    _tasks_with_row.clear()
 
 
 def announce(tasks: Collection[KnownTask]) -> None:

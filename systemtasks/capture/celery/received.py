@@ -54,7 +54,7 @@ def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str
     info = info_of(current_app, name)
     if not info.recorded or not info.save_on_success:
         return None
-    if is_of(body, tuple):  # Celery's message protocol 2
+    if type(body) is tuple:  # Celery's message protocol 2
         values, (args, kwargs, *_) = dict(headers), body
     else:
         values = {**body, **headers} if is_of(body, dict) else dict(headers)

@@ -337,6 +337,7 @@ def test_orphaned_runs_are_looked_for_when_a_lease_has_been_renewed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []
+    monkeypatch.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
     monkeypatch.setattr(leases, "_lease", None)
     monkeypatch.setattr(rows, "renew_lease", lambda _: calls.append("renewed"))
     writer = Writer()

@@ -167,6 +167,33 @@ def test_no_code_of_an_exception_runs(way: str) -> None:
         assert b"Trap" in line or b"rror" in line
 
 
+def test_no_code_of_an_exception_that_is_being_handled_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is logged of a failure of ours names what else was going on."""
+    for kind, thing in all_traps().items():
+        if not issubclass(type(thing), BaseException):
+            continue
+        begin(id="id-1")
+        info = TaskInfo("shop.charge", uid=raising(thing))
+        try:
+            raise thing
+        except BaseException:  # noqa: BLE001
+            with armed():
+                reporting.set_uid(object())
+                received.attempt(info, {}, (), {})
+        assert asked == [], kind
+    assert "Recording failed in set_uid" in caplog.text
+    assert "systemtasks_uid of shop.charge raised" in caplog.text
+
+
+def raising(thing: Any) -> Callable[..., object]:
+    def uid(*_: object, **__: object) -> object:
+        raise ValueError(thing)
+
+    return uid
+
+
 _context: Any = None
 
 
