@@ -46,11 +46,11 @@ def number(name: str, default: float, *, least: float = 0, most: float) -> float
     return value
 
 
-def whole_number(name: str, default: int, *, most: int) -> int:
-    """A whole number from 0 to `most`."""
+def whole_number(name: str, default: int, *, least: int = 0, most: int) -> int:
+    """A whole number from `least` to `most`."""
     value = int(_read(_env.int, name, default, "a whole number"))
-    if not 0 <= value <= most:
-        stop(f"{name} must be from 0 to {most}, not {value}.")
+    if not least <= value <= most:
+        stop(f"{name} must be from {least} to {most}, not {value}.")
     return value
 
 

@@ -76,6 +76,16 @@ MIDDLEWARE = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
+# Of the web server, which config/web.py starts with config/asgi.py.
+WEB_WORKERS = environment.whole_number("WEB_WORKERS", 2, least=1, most=64)
+WEB_THREADS = environment.whole_number("WEB_THREADS", 4, least=1, most=256)
+WEB_QUEUE = environment.whole_number("WEB_QUEUE", 100, most=10_000)
+WEB_CONNECTIONS = environment.whole_number("WEB_CONNECTIONS", 4096, least=1, most=65_536)
+WEB_HEADER_SECONDS = environment.whole_number("WEB_HEADER_SECONDS", 15, least=1, most=60)
+WEB_BODY_SECONDS = environment.whole_number("WEB_BODY_SECONDS", 10, least=1, most=3600)
+WEB_BODY_BYTES = environment.whole_number("WEB_BODY_BYTES", 1_048_576, most=1_073_741_824)
+WEB_SEND_SECONDS = environment.whole_number("WEB_SEND_SECONDS", 30, least=1, most=3600)
+
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

@@ -117,6 +117,7 @@ def _prepare(data: Path) -> None:
         "DEMO_TASKS": "false" if environment.boolean("WEB_ONLY", default=False) else "true",
         "HTTPS": "false",
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
+        "WEB_WORKERS": "1",
         "SECRET_KEY": services.secret_key(),
         # A container's root is not worth five lines at each start.
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
@@ -149,10 +150,8 @@ def _commands(data: Path, port: int) -> dict[str, list[str]]:
     celery = [*python, "celery", "--quiet", "--app", "config"]
     web = {
         "web": [
-            *python,
-            *("granian", "--interface", "wsgi", "--host", HOST, "--port", str(port)),
-            *("--blocking-threads", "4", "--no-ws", "--log-level", "warning"),
-            "config.wsgi:application",
+            *(*python, "config.web", "--host", HOST, "--port", str(port)),
+            *("--log-level", "warning"),
         ],
     }
     if settings.WEB_ONLY:

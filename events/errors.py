@@ -28,6 +28,32 @@ class PreconditionFailed(exceptions.APIException):
     default_code = "precondition_failed"
 
 
+class BodyTooSlow(exceptions.APIException):
+    """408."""
+
+    status_code = 408
+    default_detail = "The request's body did not arrive in time."
+    default_code = "request_timeout"
+
+
+class BodyTooLarge(exceptions.APIException):
+    """413."""
+
+    status_code = 413
+    default_detail = "The request's body is too large."
+    default_code = "content_too_large"
+
+
+class Overloaded(exceptions.APIException):
+    """503."""
+
+    status_code = 503
+    default_detail = "Too many requests wait for an answer."
+    default_code = "service_unavailable"
+    wait = 1
+    """Seconds, for Retry-After."""
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
     """What the API answers when a view raises; for DRF's EXCEPTION_HANDLER.
 
@@ -50,6 +76,13 @@ def unknown_path(request: HttpRequest) -> HttpResponse:
 def precondition_failed() -> HttpResponse:
     """What a GET with an `If-Match` is answered that names another answer than there is."""
     return _answer(PreconditionFailed())
+
+
+def refusal(path: str, error: exceptions.APIException) -> HttpResponse:
+    """Return what the web server answers to a request for this path that reaches no view."""
+    if path.startswith(API_PREFIX):
+        return _answer(error)
+    return HttpResponse(f"{error.detail}\n", content_type="text/plain", status=error.status_code)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -10,26 +10,34 @@ from tests.workers import environment
 
 
 class Web:
-    """A running Granian, as `make up` starts it; a context manager that stops it."""
+    """A running `config.web`, as `make up` starts it; a context manager that stops it.
 
-    def __init__(self, log: Path) -> None:
+    Further variables of its environment may be given by name.
+    """
+
+    def __init__(self, log: Path, **variables: str) -> None:
         self.log = log
+        self._variables = variables
 
     def __enter__(self) -> "Web":
+        self.start()
+        assert eventually(self.is_listening), self.log.read_text()
+        return self
+
+    def start(self) -> None:
+        """Start it, and do not wait until it listens."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--port", str(port)]
-        command += ["--blocking-threads", "4", "--no-ws", "config.wsgi:application"]
-        self.process = processes.start(command, self.log, environment())
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "config.web", "--port", str(self.port)]
+        variables = {"WEB_WORKERS": "1", **self._variables}
+        self.process = processes.start(command, self.log, {**environment(), **variables})
 
-        def listening() -> bool:
-            with socket.socket() as client:
-                return client.connect_ex(("127.0.0.1", port)) == 0
-
-        assert eventually(listening), self.log.read_text()
-        return self
+    def is_listening(self) -> bool:
+        """Return True if it accepts connections."""
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def __exit__(self, *_: object) -> None:
         processes.stop(self.process)

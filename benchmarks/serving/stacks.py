@@ -1,4 +1,7 @@
-"""What is asked: the service, the conventional stack twice, and two limits, each by one Granian."""
+"""What is asked: the service, the conventional stack twice, and two limits.
+
+The service and the bare view set have the service's own web server; the others have Granian's WSGI.
+"""
 
 import os
 import secrets
@@ -9,15 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from knox.models import AuthToken
 from rest_framework.authtoken.models import Token
 
-GRANIAN = Path(sys.executable).parent / "granian"
-OPTIONS = ("--workers", "2", "--blocking-threads", "4", "--no-ws")  # as in docker-compose.yml
+WEB = ("config.web",)
+GRANIAN = ("granian", "--interface", "wsgi", "--workers", "2", "--blocking-threads", "4", "--no-ws")
+"""As many processes and threads as the service's own server has."""
 READY_TIMEOUT = 60.0  # seconds
 
 SERVICE = "service"
@@ -32,7 +35,8 @@ class Stack:
     """One of those that are asked."""
 
     name: str
-    application: str
+    server: tuple[str, ...]
+    """The module of the server, and its arguments."""
     authorization: str
     environment: dict[str, str]
 
@@ -70,13 +74,13 @@ def prepare() -> list[Stack]:
         )
     )
     defaults = {**conventional, "CONN_MAX_AGE": "0"}
-    wsgi = "benchmarks.serving.wsgi:application"
+    wsgi = (*GRANIAN, "benchmarks.serving.wsgi:application")
     return [
-        Stack(SERVICE, "config.wsgi:application", f"Bearer {ours}", service),
+        Stack(SERVICE, WEB, f"Bearer {ours}", service),
         Stack(CONVENTIONAL, wsgi, f"Token {theirs}", conventional),
         Stack(DEFAULTS, wsgi, f"Token {theirs}", defaults),
-        Stack(BARE, wsgi, f"Bearer {ours}", bare),
-        Stack(LIMIT, "benchmarks.serving.limit:application", "", environment),
+        Stack(BARE, WEB, f"Bearer {ours}", bare),
+        Stack(LIMIT, (*GRANIAN, "benchmarks.serving.limit:application"), "", environment),
     ]
 
 
@@ -95,8 +99,8 @@ def _server(stack: Stack) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(GRANIAN), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
-    command += [*OPTIONS, "--log-level", "error", stack.application]
+    command = [sys.executable, "-m", *stack.server, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--log-level", "error"]
     with subprocess.Popen(command, env=stack.environment) as process:
         try:
             yield Server(stack, f"http://127.0.0.1:{port}", process.pid)

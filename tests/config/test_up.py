@@ -112,7 +112,7 @@ def refused(data: Path, port: int, **variables: str) -> str:
 def hanging_server(up: Up) -> Iterator[psutil.Process]:
     """The web server, which does nothing from here on, whatever it is asked."""
     children = psutil.Process(up.process.pid).children()
-    (server,) = (child for child in children if "granian" in child.cmdline())
+    (server,) = (child for child in children if "config.web" in child.cmdline())
     server.suspend()
     try:
         yield server

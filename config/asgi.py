@@ -1,0 +1,266 @@
+"""The ASGI application that the web server serves: Django, in a fixed number of threads.
+
+A request gets a thread once its whole body is here. A client that sends its body slowly, or never,
+therefore costs memory only, and not much of it.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
+from functools import lru_cache
+from io import BytesIO
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+from config.wsgi import application as django_application  # it sets Django up
+
+# isort: split
+from django.conf import settings
+from rest_framework.exceptions import APIException
+
+from config.sockets import end_unread_connections
+from events.errors import BodyTooLarge, BodyTooSlow, Overloaded, refusal
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Environ = dict[str, Any]
+WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""The status, the headers and the body."""
+
+LIVE = "/-/health/live/"
+MOST_BODIES = 64
+"""How many bodies of the largest size a process holds at once."""
+
+
+class DisconnectedError(Exception):
+    """The client has gone away."""
+
+
+class Application:
+    """Has a WSGI application answer in threads of its own."""
+
+    def __init__(
+        self,
+        wsgi: WSGIApplication,
+        *,
+        threads: int,
+        queue: int,
+        body_bytes: int,
+        body_seconds: float,
+    ) -> None:
+        """Take the WSGI application and the limits. `queue` requests may wait for a thread."""
+        self._wsgi = wsgi
+        self._body_bytes = body_bytes
+        self._body_seconds = body_seconds
+        self._most = threads + queue
+        # Both are changed by the event loop's thread only.
+        self._requests = 0  # those that have a thread or wait for one
+        self._held = 0  # bytes of bodies
+        self._jobs: SimpleQueue[tuple[Environ, asyncio.Future[Answer]]] = SimpleQueue()
+        self._threads = [Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        if scope["path"] == LIVE:
+            answer: Answer = (204, [], b"")
+        else:
+            try:
+                answer = await self._answer(scope, receive)
+            except DisconnectedError:
+                return
+            except APIException as error:
+                answer = _refuse(scope, error)
+            except Exception:
+                logger.exception("%s %s failed", scope["method"], scope["path"])
+                answer = _refuse(scope, APIException())
+        status, headers, body = answer
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Message, receive: Receive) -> Answer:
+        environ = _environ(scope)
+        if not (environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ):
+            return await self._ask(environ, b"", receive)
+        body = bytearray()
+        try:
+            await self._read(environ, receive, body)
+            return await self._ask(environ, bytes(body), receive)
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, environ: Environ, receive: Receive, body: bytearray) -> None:
+        """Add to `body` what the client sends, within the limits."""
+        if int(environ.get("CONTENT_LENGTH", 0)) > self._body_bytes:
+            raise BodyTooLarge
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise DisconnectedError
+                    part = message.get("body", b"")
+                    body += part
+                    self._held += len(part)
+                    if len(body) > self._body_bytes:
+                        raise BodyTooLarge
+                    if self._held > self._body_bytes * MOST_BODIES:
+                        raise Overloaded
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise BodyTooSlow from None
+
+    async def _ask(self, environ: Environ, body: bytes, receive: Receive) -> Answer:
+        """Have a thread answer, unless too many requests wait for one."""
+        if self._requests >= self._most:
+            raise Overloaded
+        environ["wsgi.input"] = BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._requests += 1
+        self._jobs.put((environ, answer))
+        if self._requests > len(self._threads):
+            await _while_connected(answer, receive)
+        return await answer
+
+    def _work(self) -> None:
+        """Answer one request after the other, in a thread."""
+        while True:
+            environ, answer = self._jobs.get()
+            result: Answer | Exception | None = None
+            if not answer.cancelled():
+                try:
+                    result = _call(self._wsgi, environ)
+                except Exception as error:  # noqa: BLE001 - it is raised in the event loop
+                    result = error
+                except BaseException as error:  # noqa: BLE001 - it would end the event loop
+                    result = RuntimeError(f"the application raised {error!r}")
+            with suppress(RuntimeError):  # the event loop is closed
+                answer.get_loop().call_soon_threadsafe(self._end, answer, result)
+
+    def _end(self, answer: "asyncio.Future[Answer]", result: Answer | Exception | None) -> None:
+        self._requests -= 1
+        if answer.cancelled() or result is None:
+            return
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+
+async def _while_connected(answer: "asyncio.Future[Answer]", receive: Receive) -> None:
+    """Wait for an answer; cancel it and raise DisconnectedError when the client goes away."""
+    gone = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    if not answer.done():
+        answer.cancel()
+        raise DisconnectedError
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _call(wsgi: WSGIApplication, environ: Environ) -> Answer:
+    """Return what the WSGI application answers, in one piece."""
+    started: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], _error: object = None) -> None:
+        started[:] = int(status[:3]), headers
+
+    parts = wsgi(environ, start_response)
+    try:
+        body = b"".join(parts)
+    finally:
+        if close := getattr(parts, "close", None):
+            close()
+    status, headers = started
+    return status, [(a.lower().encode("latin-1"), b.encode("latin-1")) for a, b in headers], body
+
+
+def _environ(scope: Message) -> Environ:
+    """Return WSGI's description of a request, without its body."""
+    environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": scope["server"][0],
+        "SERVER_PORT": str(scope["server"][1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": scope["client"][0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope["headers"]:
+        # X_Forwarded_Proto would look like the X-Forwarded-Proto that a proxy sets.
+        if b"_" not in name:
+            key, text = _key(name), value.decode("latin-1")
+            if key in environ:
+                text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
+            environ[key] = text
+    return environ
+
+
+@lru_cache(maxsize=256)
+def _key(name: bytes) -> str:
+    """Return the key of a header in WSGI's description of a request."""
+    key = name.decode("latin-1").upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+def _refuse(scope: Message, error: APIException) -> Answer:
+    """Return the answer to a request that no view gets."""
+    response = refusal(scope["path"], error)
+    headers = [(a.lower().encode("latin-1"), b.encode("latin-1")) for a, b in response.items()]
+    return response.status_code, headers, response.content
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Follow the start and the end of the server, as ASGI's lifespan protocol has it."""
+    await receive()
+    limit = asyncio.create_task(_limit_sending())
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    limit.cancel()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _limit_sending() -> None:
+    """End connections whose clients do not read, from the moment that the server listens."""
+    while not end_unread_connections(settings.WEB_SEND_SECONDS):
+        await asyncio.sleep(0.1)
+
+
+application = Application(
+    django_application,
+    threads=settings.WEB_THREADS,
+    queue=settings.WEB_QUEUE,
+    body_bytes=settings.WEB_BODY_BYTES,
+    body_seconds=settings.WEB_BODY_SECONDS,
+)

@@ -1,0 +1,52 @@
+"""What the operating system does for the web server's connections."""
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+OTHER_FILES = 100
+"""Files that a process may have open besides its connections to clients."""
+
+OPEN_FILES = Path("/proc/self/fd")
+
+
+def most_connections(wanted: int) -> int:
+    """Return how many connections each process may have: as many as wanted, or fewer.
+
+    Raise the limit on open files for them, as far as the hard limit allows.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(soft - OTHER_FILES, 1)
+
+
+def end_unread_connections(seconds: int) -> bool:
+    """Have the kernel end a connection whose client takes nothing of an answer for so many seconds.
+
+    That holds for the connections that this process accepts from now on. Return False where it
+    does not listen yet. Only Linux can do it: elsewhere nothing happens, and True is returned.
+    """
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return True
+    listens = False
+    for listener in _listeners():
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
+        listens = True
+    return listens
+
+
+def _listeners() -> Iterator[socket.socket]:
+    """Yield the sockets on which this process accepts connections over TCP."""
+    for file in OPEN_FILES.iterdir():
+        if file.is_socket():
+            with suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as found:
+                listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if listens and found.family in (socket.AF_INET, socket.AF_INET6):
+                    yield found

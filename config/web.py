@@ -1,0 +1,107 @@
+"""Starts the web server, as `make up` and docker-compose.yml do: `python -m config.web`.
+
+Its limits are in the settings whose names begin with WEB_. A request's body is not Granian's to
+limit: see config/asgi.py.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import threading
+from types import FrameType
+from typing import Any
+
+import granian
+from django.conf import settings
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from config.sockets import most_connections
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+HEADER_BYTES = 65_536
+"""Bytes that a request's header may have."""
+STOP_SECONDS = 25
+"""Seconds that requests have to end once the server is told to; Compose gives it 30 in all."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m config.web", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--log-level", choices=[level.value for level in LogLevels], default="info")
+    given = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    web = server(given.host, given.port, LogLevels(given.log_level))
+    web.on_startup(handle_signals_in_a_thread)
+    os.register_at_fork(after_in_child=end_by_signals)
+    web.serve()
+
+
+def server(host: str, port: int, log_level: LogLevels) -> Any:  # noqa: ANN401 - it has no type
+    """Return the server, which serves once it is told to."""
+    return granian.Granian(
+        "config.asgi:application",
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=settings.WEB_WORKERS,
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_SECONDS,
+        # A client that sends nothing would never be asked to leave while Granian finds out whether
+        # it means to speak HTTP/2.
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=settings.WEB_HEADER_SECONDS * 1000,
+            max_buffer_size=HEADER_BYTES,
+        ),
+        websockets=False,
+        loop=Loops.uvloop,
+        # Granian's word for the number of connections. At the limit, it accepts no more.
+        backpressure=most_connections(settings.WEB_CONNECTIONS),
+        backlog=2048,
+        log_level=log_level,
+    )
+
+
+def handle_signals_in_a_thread() -> None:
+    """Have a thread call Granian's handlers of the signals that end the server.
+
+    Python calls a handler in the main thread, which waits for a lock here. It calls none where the
+    system has delivered the signal to another thread, as it may if a second one follows at once;
+    and the handler waits for ever where the main thread has just that lock.
+    """
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in ENDING}
+    received, sent = socket.socketpair()
+    sent.setblocking(False)
+
+    def call_handlers(_sent: socket.socket) -> None:
+        while True:
+            for number in received.recv(16):
+                if number in handlers:
+                    handlers[number](number, None)
+
+    signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
+    for number in ENDING:
+        signal.signal(number, _do_nothing)
+    threading.Thread(target=call_handlers, args=(sent,), daemon=True).start()
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Be a handler, without which Python would not tell of the signal."""
+
+
+def end_by_signals() -> None:
+    """Let the signals end this process, which the server has just forked to make a worker of it.
+
+    Otherwise they would do nothing, and be lost, until the worker has loaded the application.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    main()
