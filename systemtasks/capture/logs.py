@@ -18,6 +18,7 @@ from systemtasks.runs.kinds import is_of, is_plain
 from systemtasks.runs.recorder import Run, current, current_run
 from systemtasks.runs.records import NAME_LIMIT
 from systemtasks.runs.values import ITEM_LIMIT, NOTHING, Printer, describe
+from systemtasks.storage.failures import failures
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class RunHandler(logging.Handler):
             raise  # it is the task's, which happens to be here
         except Exception:  # noqa: BLE001 - whatever it is, the task goes on
             # `handleError` would print the record's arguments.
+            failures.count("a log record is not recorded")
             log_handled(logger, "What a task has logged is not recorded")
         return True
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import islice
 
 from django.apps import apps
-from django.db import DataError, IntegrityError, connections
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connections
 
 from systemtasks.conf import conf
 from systemtasks.runs import recorder
@@ -24,6 +25,7 @@ from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.storage import rows
 from systemtasks.storage.dropped import record_of_dropped
+from systemtasks.storage.failures import REPORT_INTERVAL, failures
 from systemtasks.storage.journal import Segment
 from systemtasks.storage.leases import Renewal
 from systemtasks.storage.orphans import Reaper
@@ -38,6 +40,9 @@ LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
 RESTART_INTERVAL = 5.0  # seconds at least between two starts of a thread that dies
 LOOK_INTERVAL = 0.1  # seconds between two looks at the thread of whoever waits for it
 HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two looks for what dead processes left
+
+# Errors of a database that is away, or too busy for now.
+DATABASE_ERRORS = (OperationalError, InterfaceError)
 
 # Errors that lie in a record, and not in the database or the way to it.
 RECORD_ERRORS = (DataError, IntegrityError, ValueError, TypeError, OverflowError)
@@ -238,6 +243,7 @@ class Writer:
                 _hang_up()
                 return
             except (Exception, SystemExit):
+                failures.count("the writer's thread")
                 logger.exception("The writer of task runs goes on after an error of its own")
                 time.sleep(LONGEST_PAUSE)
                 self._work.set()  # for what it was about to write
@@ -281,23 +287,32 @@ class Writer:
         return [record]
 
     def _write_until_done(self, records: list[RunRecord]) -> None:
+        """Write the records; while the database does not take them, try again and report it."""
         pause = 0.1
-        since: float | None = None
+        began, next_report = time.time(), 0.0
         while True:
             _stop_under_test()
             try:
                 self._write_or_split(records)
             except Exception as error:  # noqa: BLE001 - whatever it is, the records must stay
                 _hang_up()
-                if since is None:
-                    since = time.monotonic()
-                    logger.warning("Task runs wait: the database does not take them (%s)", error)
+                if not isinstance(error, DATABASE_ERRORS):
+                    failures.report("a batch of task runs is not written")
+                if time.monotonic() >= next_report:
+                    next_report = time.monotonic() + REPORT_INTERVAL
+                    self._report_waiting(len(records), began, error)
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
                 break
-        if since is not None:
-            logger.warning("Task runs are recorded again, after %.1f s", time.monotonic() - since)
+        if next_report:
+            logger.warning("Task runs are recorded again, after %.1f s", time.time() - began)
+
+    def _report_waiting(self, count: int, began: float, error: Exception) -> None:
+        """Log that this many runs wait, with those behind them, and since when."""
+        since = datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds")
+        event = "Task runs wait: the database does not take them (%s); %d since %s"
+        logger.warning(event, error, count + len(self._pending), since)
 
     def _write_or_split(self, records: list[RunRecord]) -> None:
         """Write them; a batch that fails is halved until the bad record stands alone."""
@@ -328,6 +343,7 @@ class Writer:
         try:
             rows.write([bare])
         except RECORD_ERRORS:
+            failures.count("a run is not recorded")
             logger.exception("The run %s of %s is not recorded", celery_id, name)
 
     def _keep_house(self) -> None:
@@ -336,17 +352,28 @@ class Writer:
             return
         self._next_housekeeping = now + _housekeeping_interval()
         _stop_under_test()
-        try:
-            if self._renewal.renew():
-                self._reaper.reap()
-            self._announce()
-            if self._retention.delete():
-                self._next_housekeeping = now
-                self._wake()
-        except Exception as error:  # noqa: BLE001 - the database is away, and will be back
-            _hang_up()
-            logger.debug("Not now: %s", error)
+        for step in (self._keep_leases, self._announce, self._delete_expired):
+            try:
+                step()
+            except DATABASE_ERRORS as error:
+                _hang_up()
+                logger.debug("Not now: %s", error)
+                break  # the next step would wait for the same database
+            except Exception:  # noqa: BLE001 - the other steps go on
+                _hang_up()
+                failures.report(f"housekeeping, in {step.__name__.strip('_')}")
         self._write_abandoned()
+
+    def _keep_leases(self) -> None:
+        """Renew this process's lease, and end the runs of workers that do not renew theirs."""
+        if self._renewal.renew():
+            self._reaper.reap()
+
+    def _delete_expired(self) -> None:
+        """Delete a batch of what has expired; where there may be more, come back at once."""
+        if self._retention.delete():
+            self._next_housekeeping = 0.0
+            self._wake()
 
     def _announce(self) -> None:
         with self._changed:
@@ -355,6 +382,7 @@ class Writer:
             try:
                 rows.announce(known)
             except RECORD_ERRORS:
+                failures.count("tasks that have not run yet are not recorded")
                 logger.exception("The tasks that have not run yet are not recorded")
             with self._changed:
                 del self._known[: len(known)]
@@ -397,6 +425,7 @@ def _records(entries: list[Entry]) -> list[RunRecord]:
         try:
             records.append(entry.record())
         except Exception:
+            failures.count("a run is not recorded")
             logger.exception("A task run is not recorded: %r", entry.line)
     return records
 

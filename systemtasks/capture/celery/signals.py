@@ -19,7 +19,7 @@ from celery.utils.serialization import UnpickleableExceptionWrapper
 from systemtasks.capture import logs, threads
 from systemtasks.capture.celery import received, schedule
 from systemtasks.capture.celery.options import AnyTask, task_info
-from systemtasks.capture.guard import never_raising
+from systemtasks.capture.guard import counting, never_raising
 from systemtasks.conf import conf
 from systemtasks.runs import recorder
 from systemtasks.runs.entries import CONTEXT_HEADER, SENT_HEADER
@@ -60,7 +60,9 @@ def connect() -> None:
         (signals.worker_process_shutdown, flush),
         (signals.worker_shutdown, flush),
     ):
-        signal.connect(receiver, weak=False, dispatch_uid=f"systemtasks.{receiver.__name__}")
+        signal.connect(
+            counting(receiver), weak=False, dispatch_uid=f"systemtasks.{receiver.__name__}"
+        )
 
 
 # In the process that sends a task.

@@ -17,6 +17,7 @@ from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import leases, rows
+from systemtasks.storage.failures import Failures
 from systemtasks.storage.journal import SUFFIX
 from systemtasks.storage.rows import write
 from systemtasks.storage.writer import Writer
@@ -220,6 +221,69 @@ def test_records_wait_while_the_database_is_away(
     assert len(said) == 2
     assert "server closed the connection" in said[0]
     assert "recorded again" in said[1]
+
+
+def test_a_batch_that_waits_is_reported_again_with_how_many_wait_and_since_when(
+    batch_writer: Writer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = threading.Event()
+    monkeypatch.setattr("systemtasks.storage.writer.REPORT_INTERVAL", 0.0)
+
+    def failing(records: list[RunRecord]) -> None:
+        if not away.is_set():
+            raise OperationalError("server closed the connection")
+        write(records)
+
+    monkeypatch.setattr(rows, "write", failing)
+    for number in range(3):
+        batch_writer.submit(entry(str(number)))
+
+    def reports() -> list[str]:
+        return [text for record in caplog.records if "wait" in (text := record.getMessage())]
+
+    assert eventually(lambda: len(reports()) >= 2)
+    assert "(server closed the connection); 3 since 20" in reports()[-1]
+    away.set()
+    assert batch_writer.flush(timeout=10)
+
+
+def test_a_fault_in_one_step_of_the_housekeeping_is_logged_and_counted_and_the_next_is_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
+    mine = Failures()
+    monkeypatch.setattr("systemtasks.storage.writer.failures", mine)
+    writer, deleted = Writer(), []
+
+    def broken() -> bool:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(writer._renewal, "renew", broken)
+    monkeypatch.setattr(writer._retention, "delete", lambda: deleted.append(1))
+    writer._keep_house()
+
+    assert deleted == [1]
+    assert "LookupError: a fault of ours" in caplog.text
+    assert mine.counts() == {"housekeeping, in keep_leases": 1}
+
+
+def test_housekeeping_that_finds_the_database_away_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
+    mine = Failures()
+    monkeypatch.setattr("systemtasks.storage.writer.failures", mine)
+    writer = Writer()
+
+    def away() -> bool:
+        raise OperationalError("server closed the connection")
+
+    monkeypatch.setattr(writer._renewal, "renew", away)
+    with caplog.at_level("INFO"):
+        writer._keep_house()
+
+    assert caplog.text == ""
+    assert mine.counts() == {}
 
 
 def test_what_has_no_room_is_dropped_and_recorded(
