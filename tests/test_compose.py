@@ -91,6 +91,11 @@ def test_profile_names_the_services_that_it_starts(profile: str) -> None:
         assert {*SERVICES[name].get("depends_on", {})} <= named
 
 
+def test_every_reader_of_yaml_merges_the_file_alike() -> None:
+    assert re.findall(r"<<: \*", TEXT)
+    assert re.findall(r"<<: \[", TEXT) == []  # PyYAML 6.0.4 has the last of a list win
+
+
 def test_beside_a_project_the_pages_alone_are_served_from_its_database_and_broker() -> None:
     for name in OF_PROFILE["web-only"]:
         said = SERVICES[name]["environment"]
