@@ -1,4 +1,4 @@
-"""Users, groups and tokens in django-unfold's look, which their own admins do not have."""
+"""The admins of users, groups and tokens, with the look of django-unfold."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from knox.models import AuthToken
 from unfold.admin import ModelAdmin, StackedInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from events.models import TokenGrant, reach
+from events.models import TokenGrant, scope_text
 
 for model in (User, Group, AuthToken):
     admin.site.unregister(model)
@@ -30,7 +30,7 @@ class UnfoldGroupAdmin(GroupAdmin, ModelAdmin):  # type: ignore[misc]
 
 
 class GrantInline(StackedInline):
-    """What the token may do, and how often."""
+    """What the token allows, on the token's own page."""
 
     model = TokenGrant
     can_delete = False
@@ -39,7 +39,7 @@ class GrantInline(StackedInline):
 
 @admin.register(AuthToken)
 class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
-    list_display = ("token_key", "user", "created", "expiry", "reach", "rate", "last_used")  # type: ignore[assignment]
+    list_display = ("token_key", "user", "created", "expiry", "scope", "rate", "last_used")  # type: ignore[assignment]
     list_select_related = ("user", "grant")
     readonly_fields = ("digest", "token_key", "created")
     inlines = (GrantInline,)
@@ -47,12 +47,12 @@ class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
     def get_readonly_fields(
         self, request: HttpRequest, obj: AuthToken | None = None
     ) -> tuple[str, ...]:
-        """A token's digest is its identity: anything else there would be another token's."""
+        """Make the digest of an existing token read-only: it is the primary key."""
         return self.readonly_fields if obj else ()
 
     @admin.display(description="grant")
-    def reach(self, token: AuthToken) -> str:
-        return reach(_grant(token))
+    def scope(self, token: AuthToken) -> str:
+        return scope_text(_grant(token))
 
     @admin.display(description="requests a minute")
     def rate(self, token: AuthToken) -> int | None:
@@ -64,4 +64,5 @@ class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
 
 
 def _grant(token: AuthToken) -> TokenGrant | None:
+    """Return the token's grant, or None if it has none."""
     return getattr(token, "grant", None)

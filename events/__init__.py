@@ -1,1 +1,1 @@
-"""Everything HTTP: who may ask, what they may ask, and what they are told."""
+"""The HTTP API: authentication, queries, responses, and their OpenAPI document."""

@@ -1,4 +1,4 @@
-"""The HTTP side as a Django app."""
+"""The Django app of the HTTP API."""
 
 from django.apps import AppConfig
 

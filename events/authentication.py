@@ -1,4 +1,4 @@
-"""Who asks: the bearer of a token that only its holder knows, since the database keeps its hash."""
+"""Authenticate a request by its bearer token, of which the database keeps only a hash."""
 
 import re
 from datetime import datetime
@@ -27,23 +27,23 @@ from events.usage import usage
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 
 
-class Bearer(NamedTuple):
-    """What is known of a token that was presented, as `request.auth`."""
+class TokenInfo(NamedTuple):
+    """The token that a request was authenticated with: `request.auth`."""
 
     digest: str
     """The token's hash, which is its primary key."""
     expiry: datetime | None
     read_only: bool
-    """Whether it may only read."""
+    """True if only GET, HEAD and OPTIONS are allowed."""
     rate: int | None
-    """Requests a minute; None where there is no bound."""
+    """Requests allowed a minute; None for no limit."""
 
 
 @cache
 def _user_columns() -> list[str]:
-    """Return the columns of a user that are read, in the model's order.
+    """Return the columns of the user that every request reads, in the model's order.
 
-    Django loads the others where somebody asks for them.
+    Django loads the others when they are first accessed.
     """
     model: Any = get_user_model()
     names = {model._meta.pk.name, model.USERNAME_FIELD, "is_active", "is_superuser"}
@@ -52,74 +52,78 @@ def _user_columns() -> list[str]:
 
 @prepared
 def read_tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
-    """Return the tokens that begin so, with their grants and their users.
+    """Return the tokens that begin with this key, each with its grant and its user.
 
-    And with what each user may do, if the backend that is asked for it can be given that.
+    The user's permissions are read as well if OneQueryModelBackend is in use, and NULL otherwise.
     """
-    one_query = f"{OneQueryModelBackend.__module__}.{OneQueryModelBackend.__qualname__}"
-    known = one_query in settings.AUTHENTICATION_BACKENDS
-    nothing = Value(None, output_field=BooleanField())
-    held: Any = ArraySubquery(permissions_of(OuterRef("user"))) if known else nothing
-    user = [f"user__{name}" for name in _user_columns()]
-    tokens = token_model().objects.filter(token_key=key)
-    return tokens.values_list("digest", "expiry", "grant__read_only", "grant__rate", held, *user)
+    backend = f"{OneQueryModelBackend.__module__}.{OneQueryModelBackend.__qualname__}"
+    permissions: Any = Value(None, output_field=BooleanField())
+    if backend in settings.AUTHENTICATION_BACKENDS:
+        permissions = ArraySubquery(permissions_of(OuterRef("user")))
+    columns = ["digest", "expiry", "grant__read_only", "grant__rate", permissions]
+    columns += [f"user__{name}" for name in _user_columns()]
+    return token_model().objects.filter(token_key=key).values_list(*columns)
 
 
-def _found(row: Row) -> tuple[AbstractBaseUser, Bearer]:
+def _user_and_token(row: Row) -> tuple[AbstractBaseUser, TokenInfo]:
+    """Return the user and the token of a row of `read_tokens`."""
     digest, expiry, read_only, rate, permissions, *values = row
     user: Any = get_user_model().from_db(token_model().objects.db, _user_columns(), values)
     if permissions is not None:
-        user.held_permissions = set(permissions)
-    return user, Bearer(digest, expiry, bool(read_only), rate)
+        user.all_permissions = set(permissions)  # see permissions_of
+    return user, TokenInfo(digest, expiry, bool(read_only), rate)
 
 
 class BearerAuthentication(TokenAuthentication):
-    """`Authorization: Bearer <token>`, with django-rest-knox's tokens.
+    """Authenticate `Authorization: Bearer <token>` against django-rest-knox's tokens.
 
-    Unlike knox's own class it asks the database once and deletes nothing: an expired token stays
-    for `list_tokens` to show. The details of its refusals are authentik's.
+    Unlike knox's own class, this one makes a single query and deletes nothing: an expired token
+    remains for `list_tokens` to show. The error messages are authentik's.
     """
 
-    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, Bearer] | None:
-        """The user and the token; None where there is no Authorization header.
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, TokenInfo] | None:
+        """Return the user and the token, or None if the request has no Authorization header.
 
-        Raises AuthenticationFailed for every header but a good one.
+        Raises AuthenticationFailed if it has one that is not of a valid token.
         """
         header = request.META.get("HTTP_AUTHORIZATION")
         if header is None:
             return None
         if not (match := CREDENTIALS.fullmatch(header.strip(" \t"))):
             scheme, *_ = header.split(maxsplit=1) or [""]
-            other = scheme and scheme.lower() != "bearer"
-            raise AuthenticationFailed(
-                "Unsupported authentication type" if other else "Malformed header"
-            )
+            if scheme and scheme.lower() != "bearer":
+                raise AuthenticationFailed("Unsupported authentication type")
+            raise AuthenticationFailed("Malformed header")
         return self.authenticate_credentials(match[1])
 
-    def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, Bearer]:
-        """The user and the token; raises AuthenticationFailed where there is none."""
+    def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, TokenInfo]:
+        """Return the user and the token.
+
+        Raises AuthenticationFailed if the token does not exist or has expired, or if its user is
+        inactive.
+        """
         digest = hash_token(token)
         for row in read_tokens(token[: CONSTANTS.TOKEN_KEY_LENGTH]):
-            user, bearer = _found(row)
-            if compare_digest(digest, bearer.digest) and not expired(bearer.expiry):
+            user, info = _user_and_token(row)
+            if compare_digest(digest, info.digest) and not is_expired(info.expiry):
                 if not user.is_active:
                     raise AuthenticationFailed("User inactive")
-                usage.note(digest)
-                return user, bearer
+                usage.record(digest)
+                return user, info
         raise AuthenticationFailed("Token invalid/expired")
 
     def authenticate_header(self, request: Request) -> str:
-        """No `WWW-Authenticate`, for which DRF answers 403 where it would answer 401."""
+        """Return no `WWW-Authenticate` header: without one, DRF responds 403 instead of 401."""
         return ""
 
 
 @cache
 def token_model() -> "type[AbstractAuthToken]":
-    """The project's model of tokens: knox's own, or the one that KNOX_TOKEN_MODEL names."""
+    """Return the model of the tokens: knox's own, or the one that KNOX_TOKEN_MODEL names."""
     model: type[AbstractAuthToken] = get_token_model()
     return model
 
 
-def expired(expiry: datetime | None) -> bool:
-    """Whether a token's time is over, when this is its end."""
+def is_expired(expiry: datetime | None) -> bool:
+    """Return True if a token with this expiry is no longer valid; None means that it never ends."""
     return expiry is not None and expiry <= timezone.now()

@@ -1,4 +1,4 @@
-"""ETags, and what a request says of them (RFC 9110, section 13)."""
+"""ETags, and the conditions that a request may set on them (RFC 9110, section 13)."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,20 +13,22 @@ from events.errors import precondition_failed
 View = Callable[..., Any]
 
 CONDITIONS = {
-    *("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"),
-    *("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE"),
+    "HTTP_IF_MATCH",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_UNMODIFIED_SINCE",
 }
 
 
 def conditional(view: View) -> View:
-    """The view, whose answers to GET and HEAD have an ETag.
+    """Give the view's responses to GET and HEAD an ETag, and check the request's conditions.
 
-    They are 304 or 412 where the request wants no such answer. Django's ConditionalGetMiddleware
-    does not do that for HEAD, in which DRF has the body that the GET would have.
+    The response is 304 or 412 where a condition is not met. Django's ConditionalGetMiddleware
+    gives no ETag to HEAD, for which DRF renders the same body as for GET.
     """
 
     @wraps(view)
-    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the view
+    def respond(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the view
         response = view(request, *args, **kwargs)
         if request.method not in ("GET", "HEAD"):
             return response
@@ -34,9 +36,11 @@ def conditional(view: View) -> View:
             response.render()
         if not response.streaming and (content := response.content):
             response["ETag"] = f'"{md5(content, usedforsecurity=False).hexdigest()}"'
-        if request.META.keys().isdisjoint(CONDITIONS):  # as in nearly every request
+        if request.META.keys().isdisjoint(CONDITIONS):  # true of nearly every request
             return response
-        found = get_conditional_response(request, response.get("ETag"), response=response)
-        return found if found is None or found.status_code != 412 else precondition_failed()
+        checked = get_conditional_response(request, response.get("ETag"), response=response)
+        if checked is not None and checked.status_code == 412:
+            return precondition_failed()
+        return checked
 
-    return answer
+    return respond

@@ -1,7 +1,7 @@
-"""Every answer that is not the one asked for, in the two bodies of the contract.
+"""Error responses, in the two forms that the contract has for them.
 
 ValidationError is `{"<field>": ["..."], "code": "invalid"}`, GenericError is
-`{"detail": "...", "code": "..."}`. They are JSON whatever format was asked for.
+`{"detail": "...", "code": "..."}`. Both are JSON, whichever format the request accepts.
 """
 
 import logging
@@ -21,7 +21,7 @@ API_PREFIX = "/api/v3/"
 
 
 class PreconditionFailed(exceptions.APIException):
-    """412."""
+    """A condition of the request is not met: status 412."""
 
     status_code = 412
     default_detail = "The answer is not the one that was asked for."
@@ -29,7 +29,7 @@ class PreconditionFailed(exceptions.APIException):
 
 
 class BodyTooSlow(exceptions.APIException):
-    """408."""
+    """The body of the request comes too slowly: status 408."""
 
     status_code = 408
     default_detail = "The request's body did not arrive in time."
@@ -37,7 +37,7 @@ class BodyTooSlow(exceptions.APIException):
 
 
 class BodyTooLarge(exceptions.APIException):
-    """413."""
+    """The body of the request is larger than the server accepts: status 413."""
 
     status_code = 413
     default_detail = "The request's body is too large."
@@ -45,61 +45,62 @@ class BodyTooLarge(exceptions.APIException):
 
 
 class Overloaded(exceptions.APIException):
-    """503."""
+    """The server has too many requests to answer: status 503."""
 
     status_code = 503
     default_detail = "Too many requests wait for an answer."
     default_code = "service_unavailable"
     wait = 1
-    """Seconds, for Retry-After."""
+    """Seconds after which the client may try again, for the Retry-After header."""
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
-    """What the API answers when a view raises; for DRF's EXCEPTION_HANDLER.
+    """Return the response to a request whose view raised this error; for DRF's EXCEPTION_HANDLER.
 
-    A server's error is logged with its traceback, and answered without one.
+    An error of status 500 or above is logged with its traceback; the response does not show it.
     """
     set_rollback()
-    known = _known(error)
-    if known.status_code >= 500:
+    api_error = _api_exception(error)
+    if api_error.status_code >= 500:
         request = context["request"]
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
-    return _answer(known)
+    return _response(api_error)
 
 
 @csrf_exempt
 def unknown_path(request: HttpRequest) -> HttpResponse:
-    """The view of every path below the API's prefix that is no other view's."""
-    return _answer(exceptions.NotFound())
+    """Respond 404 to every path below the API's prefix that has no view."""
+    return _response(exceptions.NotFound())
 
 
 def precondition_failed() -> HttpResponse:
-    """What a GET with an `If-Match` is answered that names another answer than there is."""
-    return _answer(PreconditionFailed())
+    """Return the response to a request whose `If-Match` names another version of the content."""
+    return _response(PreconditionFailed())
 
 
 def refusal(path: str, error: exceptions.APIException) -> HttpResponse:
-    """Return what the web server answers to a request for this path that reaches no view."""
+    """Return the web server's response to a request for this path that it refuses itself."""
     if path.startswith(API_PREFIX):
-        return _answer(error)
+        return _response(error)
     return HttpResponse(f"{error.detail}\n", content_type="text/plain", status=error.status_code)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler400, in JSON below the API's prefix."""
+    """Respond as Django's handler400 does, but in JSON below the API's prefix."""
     if request.path_info.startswith(API_PREFIX):
-        return _answer(_known(exception))
+        return _response(_api_exception(exception))
     return defaults.bad_request(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500, in JSON below the API's prefix."""
+    """Respond as Django's handler500 does, but in JSON below the API's prefix."""
     if request.path_info.startswith(API_PREFIX):
-        return _answer(exceptions.APIException())
+        return _response(exceptions.APIException())
     return defaults.server_error(request)
 
 
-def _known(error: Exception) -> exceptions.APIException:
+def _api_exception(error: Exception) -> exceptions.APIException:
+    """Return the exception of DRF that stands for this error; status 500 for an unforeseen one."""
     match error:
         case exceptions.ParseError():
             return exceptions.ValidationError([error.detail])
@@ -114,7 +115,7 @@ def _known(error: Exception) -> exceptions.APIException:
     return exceptions.APIException()
 
 
-def _answer(error: exceptions.APIException) -> JsonResponse:
+def _response(error: exceptions.APIException) -> JsonResponse:
     response = JsonResponse(_body(error), status=error.status_code)
     if (wait := getattr(error, "wait", None)) is not None:
         response["Retry-After"] = f"{math.ceil(wait)}"

@@ -1,4 +1,4 @@
-"""Answers for the OpenAPI document. The tests ask for each of them and compare."""
+"""Example responses for the OpenAPI document; the tests compare them with real ones."""
 
 from typing import Any
 
@@ -150,4 +150,4 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "schema_retrieve": {"404": NOT_FOUND},
 }
-"""By operation and status."""
+"""Examples by operation, and then by status."""

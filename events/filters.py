@@ -1,7 +1,7 @@
-"""Which rows of a list, and in what order."""
+"""Filter, search and order the lists."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django import forms
@@ -21,39 +21,41 @@ from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
 
-from systemtasks.models import SystemTask, TaskRun, containing
+from events.serializers import TASK_COLUMNS
+from systemtasks.models import SystemTask, SystemTaskQuerySet, TaskRun
+from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
 
-# The text forms of JSON, of RFC 9562 and, for the most part, of RFC 3339. Python and Django take
-# more for a number, a uuid or a time: `1_0`, or the digits of any script.
+# The text forms of JSON, RFC 9562 and, with a few liberties, RFC 3339. Python and Django accept
+# more as a number, a uuid or a time: `1_0`, or digits of other scripts.
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _DAY, _CLOCK, _ZONE = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d+)?)?", r"Z|[+-]\d\d:?\d\d"
 TIME = re.compile(f"{_DAY}([T ]{_CLOCK}({_ZONE})?)?", re.ASCII)
 
 TERM_LIMIT = 32
-"""How many terms a search may have: Postgres took 2 seconds over a thousand, 47 over 5,000."""
+"""Terms that a search may have. Postgres took 2 seconds for a thousand, and 47 for 5,000."""
 
-ORDERING_FIELDS = (
-    *(field.name for field in SystemTask._meta.concrete_fields if field.name != "messages"),
-    "expiring",
-)
+ORDERING_FIELDS = (*TASK_COLUMNS, "expiring")
 
 IS_EXPIRING = ExpressionWrapper(Q(expires__isnull=False), output_field=BooleanField())
-"""The property `SystemTask.expiring` as Postgres computes it."""
+"""The property `SystemTask.expiring`, as an expression for Postgres."""
 
 
 class StableOrderingFilter(OrderingFilter):
-    """Orders by the fields named, `-` for descending, and by uuid where those are equal."""
+    """Order by the given fields, and rows that are equal in them by `uuid`.
+
+    A `-` before a field means descending order.
+    """
 
     def filter(self, qs: QuerySet[SystemTask], value: list[str] | None) -> QuerySet[SystemTask]:
-        qs = qs.alias(expiring=IS_EXPIRING)  # type: ignore[no-redef]  # it computes that property
+        qs = qs.alias(expiring=IS_EXPIRING)  # type: ignore[no-redef]  # stands for the property
         ordered: QuerySet[SystemTask] = super().filter(qs, value)  # type: ignore[no-untyped-call]
         return ordered.order_by(*ordered.query.order_by, "uuid") if value else ordered
 
 
 class StatedChoiceField(ChoiceField):
-    """A choice that may be left out, but not be given as an empty text."""
+    """A choice that may be absent from the query, but may not be empty in it."""
 
     def clean(self, value: str | None) -> Any:  # noqa: ANN401 - as in Django
         if value == "":
@@ -67,7 +69,10 @@ class StatedChoiceFilter(ChoiceFilter):
 
 
 class GivenFilterSet(FilterSet):
-    """Makes a form of the filters that a query names, of which most polls name one or none."""
+    """Makes a form of only those filters that the query names.
+
+    Most requests name one or none, and a form costs time for each of its fields.
+    """
 
     base_filters: dict[str, Any]
 
@@ -78,7 +83,7 @@ class GivenFilterSet(FilterSet):
 
 
 class SystemTaskFilter(GivenFilterSet):
-    """`name`, `uid` and `status` exactly, `search` and `ordering`."""
+    """The filters of the tasks. `name`, `uid` and `status` match exactly."""
 
     name = CharFilter()
     uid = CharFilter()
@@ -90,19 +95,22 @@ class SystemTaskFilter(GivenFilterSet):
     ordering = StableOrderingFilter(fields=ORDERING_FIELDS)  # type: ignore[no-untyped-call]
 
     def filter_search(
-        self, queryset: QuerySet[SystemTask], name: str, value: str
-    ) -> QuerySet[SystemTask]:
-        """The rows that contain every term; raises ValidationError for more than TERM_LIMIT."""
+        self, queryset: SystemTaskQuerySet, name: str, value: str
+    ) -> SystemTaskQuerySet:
+        """Return the rows that contain every term of `value`, in any case.
+
+        Raises ValidationError for more than TERM_LIMIT terms.
+        """
         terms = search_terms(value)
         if len(terms) > TERM_LIMIT:
             raise ValidationError({"search": [f"More than {TERM_LIMIT} terms."]})
-        return containing(queryset, terms)
+        return queryset.containing(terms)
 
 
 def search_terms(text: str) -> list[str]:
-    """The terms of a search, split as DRF's SearchFilter does.
+    """Return the terms of a search, split as DRF's SearchFilter does.
 
-    But a quote that stands alone is one, where DRF takes it for both ends of an empty phrase.
+    A quote that stands alone is a term here. DRF takes it for an empty phrase.
     """
     terms: list[str] = []
     for part in smart_split(text):
@@ -112,13 +120,35 @@ def search_terms(text: str) -> list[str]:
 
 
 RUN_ORDERINGS = (
-    *("-start_timestamp", "start_timestamp", "-finish_timestamp", "finish_timestamp"),
-    *("-duration", "duration", "-id", "id"),
+    "-start_timestamp",
+    "start_timestamp",
+    "-finish_timestamp",
+    "finish_timestamp",
+    "-duration",
+    "duration",
+    "-id",
+    "id",
 )
 
 
+def utc_time(text: str) -> datetime:
+    """Return the time that the text stands for, in UTC, which is also its zone if it names none.
+
+    Raises ValueError for any text that is not of the form TIME.
+    """
+    if not TIME.fullmatch(text):
+        raise ValueError(f"{text!r} is not an ISO 8601 time")
+    try:
+        return utc(text)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is out of range in UTC") from error
+
+
 class StrictField(forms.Field):
-    """A value in one text form, which an empty text has not: that is no filter left out."""
+    """A field that accepts a single text form of its value.
+
+    An empty text is an error here, and not a filter that was left out.
+    """
 
     text_form: ClassVar[re.Pattern[str]]
 
@@ -137,15 +167,14 @@ class UUIDField(StrictField, forms.UUIDField):
 
 
 class UTCField(StrictField, IsoDateTimeField):
-    """A time in UTC, since Postgres does not take every offset from it that Python does."""
+    """A time, converted to UTC: Python knows offsets from it that Postgres does not take."""
 
     text_form = TIME
 
-    def to_python(self, value: Any) -> datetime | None:  # noqa: ANN401 - as in Django
-        time: datetime | None = super().to_python(value)
+    def to_python(self, value: Any) -> datetime:  # noqa: ANN401 - as in Django
         try:
-            return time and time.astimezone(UTC)
-        except OverflowError:
+            return utc_time(value)
+        except ValueError:
             raise forms.ValidationError(self.error_messages["invalid"], "invalid") from None
 
 
@@ -162,7 +191,7 @@ class UTCFilter(IsoDateTimeFilter):
 
 
 class TaskRunFilter(GivenFilterSet):
-    """Everything a run can be found by."""
+    """The filters of the runs."""
 
     system_task = StrictUUIDFilter(  # type: ignore[no-untyped-call]
         field_name="system_task_id", label="The task's uuid"
@@ -177,24 +206,28 @@ class TaskRunFilter(GivenFilterSet):
     worker = CharFilter()
     queue = CharFilter()
     started_from = UTCFilter(  # type: ignore[no-untyped-call]
-        field_name="start_timestamp", lookup_expr="gte", label="Started then or later; ISO 8601"
+        field_name="start_timestamp",
+        lookup_expr="gte",
+        label="Runs that started at this time or later; ISO 8601",
     )
     started_until = UTCFilter(  # type: ignore[no-untyped-call]
-        field_name="start_timestamp", lookup_expr="lt", label="Started before then; ISO 8601"
+        field_name="start_timestamp",
+        lookup_expr="lt",
+        label="Runs that started before this time; ISO 8601",
     )
     min_duration = StrictNumberFilter(  # type: ignore[no-untyped-call]
-        field_name="duration", lookup_expr="gte", label="Took so many seconds or more"
+        field_name="duration", lookup_expr="gte", label="Runs that took this many seconds or more"
     )
     ordering = ChoiceFilter(
         method="filter_ordering",
         choices=[(name, name) for name in RUN_ORDERINGS],
-        label="Rows that are equal in it are ordered by `id`. A run that has not begun has no "
-        "`start_timestamp`, and counts as the latest.",
+        label="Order by this field, and runs that are equal in it by `id`. A run that has not "
+        "started counts as the latest.",
     )
 
     def filter_ordering(
         self, queryset: QuerySet[TaskRun], name: str, value: str
     ) -> QuerySet[TaskRun]:
-        """The rows in that order."""
+        """Return the rows ordered by `value`, and by id in the same direction."""
         key = "-id" if value.startswith("-") else "id"
         return queryset.order_by(*dict.fromkeys((value, key)))

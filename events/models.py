@@ -1,11 +1,14 @@
-"""What is known of a token beside django-rest-knox's own columns."""
+"""The columns of a token that django-rest-knox's own model lacks."""
 
 from django.db import models
 from knox.settings import knox_settings
 
 
 class TokenGrant(models.Model):
-    """What a token may do, how often, and when it last did; a token without a row may do all."""
+    """What a token allows, and when it was last used.
+
+    A token without a grant allows all that its user may do, without a limit.
+    """
 
     token = models.OneToOneField(
         knox_settings.TOKEN_MODEL,
@@ -13,12 +16,12 @@ class TokenGrant(models.Model):
         primary_key=True,
         related_name="grant",
     )
-    read_only = models.BooleanField(default=False, help_text="Whether it may only GET")
+    read_only = models.BooleanField(default=False, help_text="Allow GET only")
     rate = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Requests a minute; no bound where empty"
+        null=True, blank=True, help_text="Requests a minute; no limit if empty"
     )
     spent_until = models.DateTimeField(
-        null=True, editable=False, help_text="When all that it was used for has been regained"
+        null=True, editable=False, help_text="When the full rate is available again"
     )
     last_used = models.DateTimeField(null=True, editable=False, help_text="To the minute")
 
@@ -34,6 +37,6 @@ class TokenGrant(models.Model):
         return f"grant of {self.token_id[:8]}"
 
 
-def reach(grant: TokenGrant | None) -> str:
-    """How much a token with this grant may do, in words."""
+def scope_text(grant: TokenGrant | None) -> str:
+    """Return in words what a token with this grant allows; None for a token without a grant."""
     return "read only" if grant and grant.read_only else "all its user may"

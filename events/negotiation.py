@@ -1,4 +1,4 @@
-"""In which format an answer is sent."""
+"""Choose the format of a response."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from rest_framework.request import Request
 
 
 class Negotiation(DefaultContentNegotiation):
-    """DRF's own, which does not parse what nearly every client sends."""
+    """DRF's content negotiation, with a short cut for what nearly every client sends."""
 
     def select_renderer(
         self,
@@ -16,7 +16,11 @@ class Negotiation(DefaultContentNegotiation):
         renderers: Iterable[BaseRenderer],
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
-        """The renderer, and the media type that it answers in; raises NotAcceptable, or Http404."""
+        """Return a renderer and the media type of its output.
+
+        Raises NotAcceptable for an Accept header that no renderer meets, and Http404 for an unknown
+        `format`.
+        """
         first, *_ = renderers
         headers = request.META
         accepted = headers.get("HTTP_ACCEPT", "*/*")

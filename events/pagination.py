@@ -1,4 +1,4 @@
-"""The pages of a list, as authentik numbers them."""
+"""Split lists into pages, numbered as authentik numbers them."""
 
 import json
 import re
@@ -16,23 +16,24 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 COUNT_LIMIT = 10_000
-"""Up to how many rows are counted one by one; of more, Postgres's planner knows about how many."""
+"""Rows that are counted exactly. A larger count is the estimate of Postgres's planner."""
 
-LAST_ROW = 2**63 - 1  # what Postgres takes as an OFFSET
+LARGEST_OFFSET = 2**63 - 1  # that Postgres accepts
 
 WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
-"""What a number of a query looks like; Python's int() takes `1_0` and other scripts' digits too."""
+"""The text form of a whole number: int() also takes `1_0`, and digits of other scripts."""
 
 _positive = serializers.IntegerField(min_value=1)
 
-Rows = Any  # a queryset, or where it says so a list
+Rows = Any  # a queryset; Pagination also takes a list
 
 
 class Pagination(BasePagination):
-    """`?page=` and `?page_size=`, and a body that tells where the page stands, in numbers.
+    """Pages by number: `?page=` and `?page_size=`.
 
-    After authentik's `authentik.api.pagination.Pagination`, but what is not a positive number is
-    refused with 400. `next` is always right; `count` is an estimate above COUNT_LIMIT.
+    The responses are those of authentik's `authentik.api.pagination.Pagination`, except that a
+    parameter that is not a positive number is refused with 400. `next` is always exact; `count` is
+    an estimate above COUNT_LIMIT.
     """
 
     page_size = 20
@@ -42,8 +43,11 @@ class Pagination(BasePagination):
     def paginate_queryset(
         self, queryset: Rows, request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """The rows of the page asked for; raises ValidationError, or NotFound past the end."""
-        # More than the most is the most.
+        """Return the rows of the page that the request asks for.
+
+        Raises ValidationError for a malformed parameter, and NotFound for a page past the end. A
+        page size above `max_page_size` counts as `max_page_size`.
+        """
         self.size = min(_number(request, "page_size", self.page_size), self.max_page_size)
         self.number = self.page_number(request)
         self.start = (self.number - 1) * self.size
@@ -58,17 +62,17 @@ class Pagination(BasePagination):
         return self.rows
 
     def page_number(self, request: Request) -> int:
-        """Which page was asked for, from 1."""
+        """Return the number of the page that the request asks for, from 1."""
         return _number(request, "page", 1)
 
     def rows_from_start(self, queryset: Rows) -> list[Any]:
-        """The page's rows, and one more where there is a next page."""
-        if self.start > LAST_ROW - self.size:
+        """Return the page's rows, and one more if there is a next page."""
+        if self.start > LARGEST_OFFSET - self.size:
             return []
         return list(queryset[self.start : self.start + self.size + 1])
 
     def position(self) -> dict[str, Any]:
-        """Where the page stands; 0 stands for no next or previous page."""
+        """Return the page's position in the list; 0 stands for no next or previous page."""
         return {
             "next": self.number + 1 if self.has_next else 0,
             "previous": self.number - 1,
@@ -80,15 +84,15 @@ class Pagination(BasePagination):
         }
 
     def get_paginated_response(self, data: Any) -> Response:  # noqa: ANN401 - serialized rows
-        """Return the page, where it stands, and an empty `autocomplete`.
+        """Return a response with the page, its position, and an empty `autocomplete`.
 
-        Clients of authentik 2025.6.2 and later require that key. The schema leaves it out, as the
-        wire format of 2024.6 does.
+        Clients of authentik 2025.6.2 and later require that key. The schema does not name it, since
+        the wire format of 2024.6 does not have it.
         """
         return Response({"pagination": self.position(), "results": data, "autocomplete": {}})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """The OpenAPI schema of such a page."""
+        """Return the OpenAPI schema of a page; `schema` is that of its rows."""
         return {
             "type": "object",
             "properties": {
@@ -99,7 +103,7 @@ class Pagination(BasePagination):
         }
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
-        """The OpenAPI parameters of such a list."""
+        """Return the OpenAPI parameters of a list with such pages."""
         return [
             _parameter("page", "A page number within the paginated result set."),
             _parameter("page_size", "Number of results to return per page."),
@@ -107,11 +111,11 @@ class Pagination(BasePagination):
 
 
 class KeysetPagination(Pagination):
-    """The same, and `?after=`, which goes on after the last row of a page, however far that is.
+    """Pages by number, or by `?after=`: a cursor that continues after the last row of a page.
 
-    Postgres reads the rows before a page that is asked for by its number, but none before one that
-    is asked for by `after`. The rows must be ordered by one column and then by `id`. An `after`
-    belongs to a query, its page size included; with another one it is refused with 400.
+    For a page by number, Postgres reads all rows before it. For a page by cursor it reads none of
+    them. The rows must be ordered by one column and then by `id`. A cursor is valid for the query
+    that it was made for, its page size included. With any other query it is refused with 400.
     """
 
     component: ClassVar = "RunPagination"
@@ -119,7 +123,10 @@ class KeysetPagination(Pagination):
     def paginate_queryset(
         self, queryset: Rows, request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """The rows of the page asked for; raises ValidationError, or NotFound past the end."""
+        """Return the rows of the page that the request asks for, as Pagination does.
+
+        Raises ValidationError for a cursor of another query, too.
+        """
         self.order = str(queryset.query.order_by[0])
         filters: Any = getattr(view, "filterset_class", None)
         self.filters = filters.base_filters if filters else ()
@@ -127,7 +134,7 @@ class KeysetPagination(Pagination):
         return super().paginate_queryset(queryset, request, view)
 
     def page_number(self, request: Request) -> int:
-        """Which page was asked for, from 1; that of `after` is in it."""
+        """Return the number of the page that the request asks for, from 1; a cursor holds it."""
         self.query = self.digest(request)
         if (cursor := request.query_params.get("after")) is None:
             return super().page_number(request)
@@ -135,14 +142,14 @@ class KeysetPagination(Pagination):
         return number
 
     def digest(self, request: Request) -> str:
-        """What stands for the query whose page this is."""
+        """Return a short text that is the same for two requests only if their queries are."""
         given = {name: request.query_params.get(name) for name in self.filters}
-        given["ordering"] = self.order  # whether it was asked for or not
+        given["ordering"] = self.order  # also where it is the default
         query = [self.size, sorted((name, text) for name, text in given.items() if text)]
         return sha256(json.dumps(query).encode()).hexdigest()[:16]
 
     def rows_from_start(self, queryset: Rows) -> list[Any]:
-        """The page's rows, and one more where there is a next page."""
+        """Return the page's rows, and one more if there is a next page."""
         if self.after is None:
             return super().rows_from_start(queryset)
         rows: list[Any] = []
@@ -153,7 +160,7 @@ class KeysetPagination(Pagination):
         return rows
 
     def position(self) -> dict[str, Any]:
-        """Where the page stands, and `after` for the next one, or an empty text."""
+        """Return the page's position, and the cursor of the next page: empty if there is none."""
         after = ""
         if self.has_next:
             last = self.rows[-1]
@@ -163,7 +170,7 @@ class KeysetPagination(Pagination):
         return {**super().position(), "after": after}
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
-        """The OpenAPI parameters of such a list."""
+        """Return the OpenAPI parameters of a list with such pages."""
         after = {
             **_parameter("after", "`pagination.after` of a page: the page that follows it."),
             "schema": {"type": "string"},
@@ -174,7 +181,7 @@ class KeysetPagination(Pagination):
 
 
 def count(rows: Rows) -> int:
-    """How many rows there are: exactly up to COUNT_LIMIT, and above it about."""
+    """Return the number of rows: exact up to COUNT_LIMIT, an estimate above it."""
     if isinstance(rows, list):
         return len(rows)
     if not rows.query.where:
@@ -188,7 +195,7 @@ def count(rows: Rows) -> int:
 
 
 def _count_all(rows: Rows) -> int:
-    """How many rows the table has, as `count` tells it."""
+    """Return the number of rows in the table, with the precision of `count`."""
     connection: Any = connections[rows.db]
     table = connection.ops.quote_name(rows.model._meta.db_table)
     with connection.cursor() as cursor:
@@ -202,20 +209,24 @@ def _count_all(rows: Rows) -> int:
 
 
 def _parts(rows: Rows, order: str, value: object, key: int) -> list[Rows]:
-    """The rows that come after one, in parts that one range of an index holds each.
+    """Return querysets that together hold the rows after one, in this order.
 
-    Postgres has NULL above every value.
+    `value` and `key` are that row's ordering column and id. Each queryset is one range of an index.
+    Postgres sorts NULL after every value.
     """
     column = order.removeprefix("-")
-    step = "lt" if order.startswith("-") else "gt"
-    later = Q(**{f"id__{step}": key})
+    descending = order.startswith("-")
+    lookup = "lt" if descending else "gt"
+    id_after = Q(**{f"id__{lookup}": key})
     if column == "id":
-        return [rows.filter(later)]
+        return [rows.filter(id_after)]
     null = Q(**{f"{column}__isnull": True})
     if value is None:
-        return [rows.filter(null & later), *([rows.filter(~null)] if step == "lt" else ())]
-    further = Q(**{f"{column}__{step}e": value}) & (Q(**{f"{column}__{step}": value}) | later)
-    return [rows.filter(further), *([rows.filter(null)] if step == "gt" else ())]
+        nulls_after = rows.filter(null & id_after)
+        return [nulls_after, rows.filter(~null)] if descending else [nulls_after]
+    after = Q(**{f"{column}__{lookup}e": value}) & (Q(**{f"{column}__{lookup}": value}) | id_after)
+    values_after = rows.filter(after)
+    return [values_after] if descending else [values_after, rows.filter(null)]
 
 
 def _signer() -> Signer:
@@ -227,9 +238,10 @@ def _encoded(cursor: list[Any]) -> str:
 
 
 def _decoded(cursor: str, query: str) -> tuple[int, Any, int]:
-    """The page's number, and the value and the id of the row before it; raises ValidationError.
+    """Return the page's number, and the ordering value and the id of the row before it.
 
-    The signature is what vouches for their types and values: it is of this service's making.
+    Their types need no check: the signature shows that this service made the cursor. Raises
+    ValidationError for a cursor that it did not make, or made for another query.
     """
     try:
         number, its_query, value, key = _signer().unsign_object(cursor)
@@ -251,6 +263,7 @@ def _parameter(name: str, description: str) -> dict[str, Any]:
 
 
 def _number(request: Request, name: str, default: int) -> int:
+    """Return a positive number of the query; raises ValidationError for anything else."""
     if (given := request.query_params.get(name)) is None:
         return default
     try:

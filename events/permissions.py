@@ -1,4 +1,4 @@
-"""Who may do what: Django's own permissions of the model, one for each action of a view."""
+"""Check that a user, and the token that the user sent, may do what the request asks for."""
 
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
@@ -6,9 +6,9 @@ from rest_framework.views import APIView
 
 
 class HasPermission(BasePermission):
-    """The user has the permission that the view names as its `permission_required`.
+    """Require the Django permission that the view or its action names in `permission_required`.
 
-    And a token that is read-only only reads.
+    A read-only token is limited to SAFE_METHODS, whatever permissions its user has.
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:

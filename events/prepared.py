@@ -1,17 +1,17 @@
-"""The SELECTs that every request needs, written by Django's ORM once, and planned by Postgres once.
+"""SELECTs that Django's ORM compiles once a process, and Postgres plans once a connection.
 
-A GET of one task reads a token's row and the task's row by them. The serving benchmark's answers to
-it a second, as a multiple of the conventional stack's with kept connections and with its defaults
-(medians of 15 alternating rounds on a busy machine; in brackets by processor time):
+A GET of one task makes two of them: for the token and for the task. In the serving benchmark, it is
+answered this many times as often as by the conventional stack, with kept connections and with its
+defaults (medians of 15 alternating rounds on a busy machine; in brackets by processor time):
 
     this module             3.9 and 18  (3.2 and 14)
     libpq's own call        4.6 and 22  (3.8 and 17)
 
-By processor time, in other runs of the same, Django's own cursor came to 2.4 to 2.8 with bindings
-on the server and to 1.5 without them, and querysets to 0.8. The bounds are 3 and 12.
+In other runs, by processor time, Django's own cursor reached 2.4 to 2.8 with server-side binding
+and 1.5 without it, and plain querysets 0.8. What is required is 3 and 12.
 
-It leans on what is private in Django: a query's compiler, the wrapper of a cursor, and the `_query`
-in which the log of queries looks for a text. tests/events/test_prepared.py fails if that changes.
+The module uses private parts of Django: a query's compiler, the wrapper of a cursor, and the
+`_query` from which Django logs the SQL. tests/events/test_prepared.py fails if they change.
 """
 
 from collections.abc import Callable
@@ -30,18 +30,19 @@ Row = tuple[Any, ...]
 _PARAMETER = object()
 
 _OUTDATED = (FeatureNotSupported, InvalidSqlStatementName)
-"""Of a plan whose columns a migration has changed, or that somebody else has dropped."""
+"""Raised for a plan whose columns a migration has changed, or which was dropped."""
 
 
 def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], list[Row]]:
-    """Return a function that fetches rows by one value.
+    """Decorate a function that makes a queryset, so that it fetches the rows instead.
 
-    `rows` makes their queryset, a `values_list()`, from an expression that stands for the value.
-    Django writes its SQL once in the life of the process. Postgres keeps the plan as long as the
-    connection, where the connection's `prepare_threshold` is a number.
+    `rows` gets an expression that stands for a value, and returns a `values_list()` that uses it.
+    The decorated function takes the value itself, a string, and returns the rows. Django compiles
+    the SQL once a process. Postgres keeps the plan as long as the connection, provided that the
+    connection's `prepare_threshold` is a number.
 
     A kept connection that has died, or whose plan is outdated, is replaced without an error, unless
-    it is in a transaction. The function raises Django's DatabaseError or InterfaceError.
+    it is in a transaction. The decorated function raises Django's DatabaseError or InterfaceError.
     """
 
     @cache
@@ -52,48 +53,48 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
         return queryset().query.get_compiler(using=queryset().db)
 
     @cache
-    def written() -> tuple[str, Row, dict[int, Any]]:
-        """Return the SQL, its parameters, and by a column's index Django's converters of it."""
-        writer = compiler()
-        sql, parameters = writer.as_sql()
-        return sql, parameters, writer.get_converters([column for column, *_ in writer.select])
+    def compiled() -> tuple[str, Row, dict[int, Any]]:
+        """Return the SQL, its parameters, and Django's converters by the index of a column."""
+        once = compiler()
+        sql, parameters = once.as_sql()
+        return sql, parameters, once.get_converters([column for column, *_ in once.select])
 
-    def ask(connection: Any, value: str) -> list[Row]:  # noqa: ANN401 - Django's
-        sql, parameters, converters = written()
+    def execute(connection: Any, value: str) -> list[Row]:  # noqa: ANN401 - Django's
+        sql, parameters, converters = compiled()
         connection.ensure_connection()
         cursor = _cursor(connection.connection)
-        given = [value if each is _PARAMETER else each for each in parameters]
-        connection._prepare_cursor(cursor).execute(sql, given)
-        found = cursor.fetchall()
+        values = [value if each is _PARAMETER else each for each in parameters]
+        connection._prepare_cursor(cursor).execute(sql, values)
+        fetched = cursor.fetchall()
         if converters:
-            found = [tuple(row) for row in compiler().apply_converters(found, converters)]
-        return found
+            fetched = [tuple(row) for row in compiler().apply_converters(fetched, converters)]
+        return fetched
 
     @wraps(rows)
     def fetch(value: str) -> list[Row]:
         connection: Any = connections[queryset().db]
         replaceable = connection.connection is not None and connection.get_autocommit()
         try:
-            return ask(connection, value)
+            return execute(connection, value)
         except Error as error:
             outdated = isinstance(error.__cause__, _OUTDATED)
             if not replaceable or not (outdated or not connection.is_usable()):
                 raise
         connection.close()
-        return ask(connection, value)
+        return execute(connection, value)
 
     read: Callable[[str], list[Row]] = fetch
     return read
 
 
 class _Cursor(psycopg.Cursor[Row]):
-    """Psycopg's own, which binds parameters on the server.
+    """Psycopg's own cursor, which sends parameters apart from the SQL.
 
-    Django's puts them into the text, so that each text is another one to Postgres.
+    Django's cursor writes them into the SQL, so that Postgres would plan again for each value.
     """
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:  # noqa: ANN401
-        """Do as psycopg's own, and leave the text where Django's log of queries looks for it."""
+        """Execute as psycopg does, and keep the SQL where Django's log of queries looks for it."""
         super().execute(query, params, **options)
         self._query: Any = _Text(query.encode())
         return self
@@ -104,14 +105,14 @@ class _Text(NamedTuple):
 
 
 def _cursor(connection: Any) -> _Cursor:  # noqa: ANN401 - psycopg's
-    """Return the connection's one cursor for these.
+    """Return the connection's cursor for prepared statements, which is made once.
 
-    It is kept with the connection, since a new one begins by looking up how each type is read.
+    A new cursor would look up the loader of each type again.
     """
     cursor: _Cursor | None = getattr(connection, "events_cursor", None)
     if cursor is None:
         cursor = connection.events_cursor = _Cursor(connection)
         if settings.USE_TZ:
-            # Django's own loader of times makes the same of them, but not in C.
+            # It gives the same times as Django's own loader, which is not written in C.
             cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
     return cursor

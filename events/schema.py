@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what drf-spectacular reads from the views."""
+"""Complete the OpenAPI document with what drf-spectacular cannot read from the views."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
 from events.examples import EVERYWHERE, EXAMPLES, TO_A_GET, TO_A_TOKEN
-from events.waiting import LONGEST
+from events.waiting import LONGEST_WAIT
 
 _TEXT = {"type": "string"}
 _NUMBERS = ("next", "previous", "count", "current", "total_pages", "start_index", "end_index")
 
 _POSITION = {name: {"type": "number"} for name in _NUMBERS}
-_COUNT = "Exact up to 10,000, and above it an estimate; `next` is always right"
+_COUNT = "Exact up to 10,000, and an estimate above it; `next` is always exact"
 _POSITION["count"]["description"] = _COUNT
 
 COMPONENTS: dict[str, dict[str, Any]] = {
@@ -29,8 +29,8 @@ COMPONENTS: dict[str, dict[str, Any]] = {
             **_POSITION,
             "after": {
                 "type": "string",
-                "description": "What to send as `after` for the next page: it is found without "
-                "reading those before it. Empty where there is none",
+                "description": "Send it as `after` to get the next page, which is found without "
+                "reading those before it. Empty if there is no next page",
             },
         },
         "required": sorted([*_NUMBERS, "after"]),
@@ -46,7 +46,7 @@ COMPONENTS: dict[str, dict[str, Any]] = {
         "required": ["detail"],
     },
 }
-"""The components that no serializer stands for."""
+"""The components that have no serializer."""
 
 
 def _answer(component: str, description: str) -> OpenApiResponse:
@@ -63,7 +63,7 @@ NOT_FOUND = _answer("GenericError", "No such task")
 NO_SUCH_RUN = _answer("GenericError", "No such run")
 NO_SUCH_PAGE = _answer("GenericError", "A page past the end")
 REFUSED = {400: INVALID, 403: FORBIDDEN}
-"""What may come back of every GET."""
+"""The errors that every GET may respond with."""
 NOT_ENQUEUED = _answer(
     "GenericError",
     "The task was not enqueued, or it is not known whether it was; the text says which",
@@ -80,20 +80,20 @@ RUN_ID = OpenApiParameter(
 )
 WAIT = OpenApiParameter(
     "wait",
-    {"type": "integer", "minimum": 0, "maximum": LONGEST},
-    description="Wait so many seconds for a run that has not ended to end; its answer comes as "
-    "soon as it has. Where the server has too many waiting, it answers at once.",
+    {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
+    description="Wait up to this many seconds for the run to end. The response is sent as soon as "
+    "it has ended, and at once if too many requests wait already.",
 )
 ORDERING = OpenApiParameter(
     "ordering",
     str,
     description="Which field to use when ordering the results; descending, with - before it.",
 )
-"""Commas may stand between several, but clients know it as one text."""
+"""One text for the clients, though it may name several fields with commas between them."""
 
 
 class BearerScheme(OpenApiAuthenticationExtension):
-    """BearerAuthentication, under the name that authentik's document has for it."""
+    """Describes BearerAuthentication under the name that it has in authentik's document."""
 
     target_class = "events.authentication.BearerAuthentication"
     name = "authentik"
@@ -103,19 +103,22 @@ class BearerScheme(OpenApiAuthenticationExtension):
 
 
 _ANYWHERE = {
-    "406": "The Accept header wants a format that there is not",
-    "500": "Anything unforeseen",
+    "406": "None of the formats in the Accept header is available",
+    "500": "Unforeseen error",
 }
-_WITH_TOKEN = {"429": "The token has been used more often than it may be"}
-_WITHOUT_TOKEN = {"404": "`format` names none that there is"}
-_RETRY_AFTER = {"description": "Seconds until it may be used again", "schema": {"type": "integer"}}
-_ETAG = {"description": "Stands for this very answer", "schema": _TEXT}
+_WITH_TOKEN = {"429": "The token was used more often than it allows"}
+_WITHOUT_TOKEN = {"404": "The `format` does not exist"}
+_RETRY_AFTER = {
+    "description": "Seconds until the token may be used again",
+    "schema": {"type": "integer"},
+}
+_ETAG = {"description": "Changes whenever the content does", "schema": _TEXT}
 
 
 def complete(result: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A postprocessing hook: what every operation has in common, and the examples.
+    """Add the common errors, the ETags and the examples to every operation.
 
-    That is what can come back from each of them, and ETags.
+    A postprocessing hook for drf-spectacular.
     """
     for methods in result["paths"].values():
         for method, operation in methods.items():
@@ -133,10 +136,10 @@ def _completed(method: str, operation: dict[str, Any]) -> dict[str, Any]:
         errors |= _WITH_TOKEN
         examples = {**TO_A_TOKEN, **examples}
     if method == "get":
-        errors["412"] = "It is not what `If-Match` names"
+        errors["412"] = "The content is not the one that `If-Match` names"
         examples |= TO_A_GET
         answers["200"]["headers"] = {"ETag": _ETAG}
-        answers["304"] = {"description": "What `If-None-Match` names has not changed"}
+        answers["304"] = {"description": "The content is the one that `If-None-Match` names"}
     for status, description in errors.items():
         error = {"schema": {"$ref": "#/components/schemas/GenericError"}}
         new = {"content": {"application/json": error}, "description": description}
@@ -149,7 +152,7 @@ def _completed(method: str, operation: dict[str, Any]) -> dict[str, Any]:
 
 
 def add_components(result: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A postprocessing hook that adds COMPONENTS."""
+    """Add COMPONENTS to the document; a postprocessing hook for drf-spectacular."""
     schemas = result["components"]["schemas"]
     result["components"]["schemas"] = dict(sorted({**schemas, **COMPONENTS}.items()))
     return result

@@ -1,6 +1,6 @@
-"""What a SystemTask looks like on the wire, in the contract's order."""
+"""Serialize tasks, runs and summaries, with their fields in the contract's order."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import QuerySet
@@ -8,11 +8,17 @@ from django.db.models.functions import Cast
 from orjson import Fragment
 from rest_framework import serializers
 
+from systemtasks.models import SystemTask
 from systemtasks.states import State, Status
+
+TASK_COLUMNS = tuple(
+    field.name for field in SystemTask._meta.concrete_fields if field.name != "messages"
+)
+"""The columns of a task that are not JSON."""
 
 
 class LogLevel(models.TextChoices):
-    """The levels that a client of authentik 2024.6 knows, after structlog's."""
+    """The log levels that a client of authentik 2024.6 knows: those of structlog."""
 
     CRITICAL = "critical"
     EXCEPTION = "exception"
@@ -25,17 +31,37 @@ class LogLevel(models.TextChoices):
 
 
 def with_json_texts(rows: "QuerySet[Any, Any]", *columns: str) -> "QuerySet[Any, Any]":
-    """The rows, these columns of theirs as the text that Postgres has: `messages_text` and so on.
+    """Return the rows with the text of these JSON columns, as `messages_text` and so on.
 
-    It passes on to the answer so, unread.
+    The text goes into the response as it is. Parsing it, to write it again, would cost time.
     """
     texts: dict[str, Any] = {f"{name}_text": Cast(name, models.TextField()) for name in columns}
-    unread: QuerySet[Any, Any] = rows.defer(*columns).annotate(**texts)
-    return unread
+    with_texts: QuerySet[Any, Any] = rows.defer(*columns).annotate(**texts)
+    return with_texts
+
+
+class RowSerializer(serializers.Serializer[Any]):
+    """Sends a row's values as they are, and its JSON columns as `with_json_texts` reads them."""
+
+    json_columns: ClassVar[tuple[str, ...]]
+    attributes: ClassVar[dict[str, str]] = {}
+    """The attribute of a row for each field that has another name."""
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:  # noqa: ANN401 - as in DRF
+        """Return the values by field, for ORJSONRenderer."""
+        values: dict[str, Any] = {}
+        name: Any
+        for name in self._declared_fields:  # unlike `fields`, it is not copied for each request
+            if name in self.json_columns:
+                text = getattr(instance, f"{name}_text")
+                values[name] = None if text is None else Fragment(text)
+            else:
+                values[name] = getattr(instance, self.attributes.get(name, name))
+        return values
 
 
 class LogEventSerializer(serializers.Serializer[dict[str, Any]]):
-    """One line that a run logged."""
+    """One message that a run logged."""
 
     timestamp = serializers.DateTimeField()
     log_level = serializers.ChoiceField(choices=LogLevel.choices)
@@ -44,8 +70,10 @@ class LogEventSerializer(serializers.Serializer[dict[str, Any]]):
     attributes = serializers.DictField()
 
 
-class SystemTaskSerializer(serializers.Serializer[Any]):
+class SystemTaskSerializer(RowSerializer):
     """The outcome of a task's last run."""
+
+    json_columns = ("messages",)
 
     uuid = serializers.UUIDField(read_only=True)
     name = serializers.CharField()
@@ -60,29 +88,12 @@ class SystemTaskSerializer(serializers.Serializer[Any]):
     expires = serializers.DateTimeField(required=False, allow_null=True)
     expiring = serializers.BooleanField(required=False)
 
-    def to_representation(self, instance: Any) -> dict[str, Any]:  # noqa: ANN401 - as in DRF
-        """The row's values as they are, which is how they are sent; see `with_json_texts`."""
-        return {
-            "uuid": instance.uuid,
-            "name": instance.name,
-            "full_name": instance.full_name,
-            "uid": instance.uid,
-            "description": instance.description,
-            "start_timestamp": instance.start_timestamp,
-            "finish_timestamp": instance.finish_timestamp,
-            "duration": instance.duration,
-            "status": instance.status,
-            "messages": Fragment(instance.messages_text),
-            "expires": instance.expires,
-            "expiring": instance.expiring,
-        }
 
-
-JSON_COLUMNS = ("messages", "args", "kwargs", "context")
-
-
-class TaskRunSerializer(serializers.Serializer[Any]):
+class TaskRunSerializer(RowSerializer):
     """One attempt of one run of a task."""
+
+    json_columns = ("messages", "args", "kwargs", "context")
+    attributes: ClassVar = {"system_task": "system_task_id", "name": "task_name", "uid": "task_uid"}
 
     id = serializers.IntegerField(read_only=True)
     system_task = serializers.UUIDField(help_text="The task's uuid")
@@ -99,7 +110,7 @@ class TaskRunSerializer(serializers.Serializer[Any]):
     root_id = serializers.CharField(help_text="Celery id of the run from which it descends")
     sent_timestamp = serializers.DateTimeField(allow_null=True)
     eta_timestamp = serializers.DateTimeField(
-        allow_null=True, help_text="When it was to start at the earliest"
+        allow_null=True, help_text="The earliest time at which it was to start"
     )
     start_timestamp = serializers.DateTimeField(
         allow_null=True, help_text="Null while it is queued"
@@ -108,7 +119,7 @@ class TaskRunSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="Null until it has ended"
     )
     wait = serializers.FloatField(
-        allow_null=True, help_text="Seconds between when it was due and its start"
+        allow_null=True, help_text="Seconds from when it was due until it started"
     )
     duration = serializers.FloatField(allow_null=True, help_text="Seconds that it took")
     args = serializers.ListField(
@@ -117,35 +128,20 @@ class TaskRunSerializer(serializers.Serializer[Any]):
     kwargs = serializers.DictField(
         allow_null=True, help_text="Null where they are not recorded, secrets masked"
     )
-    context: Any = serializers.DictField(help_text="What SENDER_CONTEXT said when it was sent")
+    context: Any = serializers.DictField(help_text="What SENDER_CONTEXT returned when it was sent")
     exception = serializers.CharField(help_text="Type and message; empty where there was none")
     messages = LogEventSerializer(many=True)
     expires = serializers.DateTimeField(allow_null=True)
 
-    def to_representation(self, instance: Any) -> dict[str, Any]:  # noqa: ANN401 - as in DRF
-        """The row's values as they are; see `TaskRunViewSet.queryset` for the texts of its JSON."""
-        sent: dict[str, Any] = {}
-        name: Any
-        for name in self._declared_fields:  # the class's own, which DRF copies for `fields`
-            if name in JSON_COLUMNS:
-                text = getattr(instance, f"{name}_text")
-                sent[name] = None if text is None else Fragment(text)
-            else:
-                sent[name] = getattr(instance, RUN_ATTRIBUTES.get(name, name))
-        return sent
-
-
-RUN_ATTRIBUTES = {"system_task": "system_task_id", "name": "task_name", "uid": "task_uid"}
-
 
 class TaskSummarySerializer(serializers.Serializer[dict[str, Any]]):
-    """What a task's finished runs in a span of time came to."""
+    """The figures of one task's finished runs in a span of time."""
 
     system_task = serializers.UUIDField(help_text="The task's uuid")
     name = serializers.CharField()
     uid = serializers.CharField()
     runs = serializers.IntegerField(help_text="Attempts that ended")
-    failures = serializers.IntegerField(help_text="Those whose status is `error`")
+    failures = serializers.IntegerField(help_text="Attempts whose status is `error`")
     duration_p50 = serializers.FloatField(allow_null=True, help_text="Seconds; the median")
     duration_p95 = serializers.FloatField(allow_null=True, help_text="Seconds")
     duration_max = serializers.FloatField(allow_null=True, help_text="Seconds")
@@ -154,10 +150,10 @@ class TaskSummarySerializer(serializers.Serializer[dict[str, Any]]):
     )
     next_run = serializers.DateTimeField(
         allow_null=True,
-        help_text="When beat will send it next, or should have, where that is past; null where "
-        "beat does not know it",
+        help_text="When beat will send it next; in the past if beat is late, null if it is not "
+        "on beat's schedule",
     )
 
     def to_representation(self, instance: dict[str, Any]) -> dict[str, Any]:
-        """The row as it is."""
+        """Return the row unchanged: it has the fields' names and values already."""
         return instance

@@ -1,4 +1,4 @@
-"""What each task's runs in a span of time came to."""
+"""Summarise each task's runs in a span of time."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -21,17 +21,18 @@ from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from events.filters import TIME
+from events.filters import utc_time
 from systemtasks.capture.celery.schedule import next_run, scheduled_names
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.reading import BEAT
-from systemtasks.states import UNFINISHED, Status
+from systemtasks.states import Status
 
 DEFAULT_SPAN = timedelta(days=1)
+"""How far a summary goes back where the query does not say."""
 
 
 class Percentile(Aggregate):
-    """The value that this share of the values do not exceed, interpolated between two."""
+    """The value that `share` (0 to 1) of all values do not exceed; interpolated, if need be."""
 
     function = "PERCENTILE_CONT"
     template = "%(function)s(%(share)s) WITHIN GROUP (ORDER BY %(expressions)s)"
@@ -39,31 +40,36 @@ class Percentile(Aggregate):
 
 
 class TimeField(serializers.DateTimeField):
-    """A time in the form that the filters of the runs take."""
+    """A time, in the same form as for the filters of the runs."""
 
     def to_internal_value(self, value: datetime | str) -> datetime:
-        # An empty text is what DRF refuses in its own words.
-        return super().to_internal_value(value if TIME.fullmatch(str(value)) else "")
+        try:
+            return utc_time(str(value))
+        except ValueError:
+            return super().to_internal_value("")  # raises DRF's own error for a malformed time
 
 
 class SpanSerializer(serializers.Serializer[Any]):
-    """The query of a summary."""
+    """The query parameters of a summary."""
 
     started_from = TimeField(
-        required=False, help_text="Runs that started then or later; by default a day ago"
+        required=False, help_text="Runs that started at this time or later; by default a day ago"
     )
     started_until = TimeField(
-        required=False, help_text="Runs that started before then; by default all"
+        required=False, help_text="Runs that started before this time; by default all"
     )
     name = serializers.CharField(required=False, help_text="Only the tasks of this name")
 
 
 def summaries(request: Request) -> "QuerySet[Any, Any]":
-    """A row a task, in the order of their names; raises ValidationError for a malformed query."""
+    """Return one row for each task that has finished runs in the span, ordered by name and uid.
+
+    Raises ValidationError for a malformed query.
+    """
     query = SpanSerializer(data=request.query_params.dict())
     query.is_valid(raise_exception=True)
     span = query.validated_data
-    ended: QuerySet[Any, Any] = TaskRun.objects.exclude(state__in=UNFINISHED).filter(
+    ended: QuerySet[Any, Any] = TaskRun.objects.finished().filter(
         start_timestamp__gte=span.get("started_from", timezone.now() - DEFAULT_SPAN)
     )
     if "started_until" in span:
@@ -83,8 +89,8 @@ def summaries(request: Request) -> "QuerySet[Any, Any]":
 
 
 def with_next_runs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, and when beat will send each task next."""
-    # Beat's schedule names tasks, and no uid of theirs.
+    """Return the rows of `summaries` with `next_run`: when beat is to send the task."""
+    # Beat's schedule knows tasks by their name alone.
     names = scheduled_names()
     keys = [row["system_task"] for row in rows if not row["uid"] and row["name"] in names]
     sent = _last_sent(keys) if keys else {}
@@ -95,13 +101,15 @@ def with_next_runs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _last_sent(keys: Sequence[UUID]) -> dict[UUID, datetime | None]:
-    """When the last run of each of these tasks that beat sent was sent, or else started.
+    """Return, by a task's uuid, when beat last sent it.
 
-    Where no run says that beat sent it, as in rows of old, the last run of all counts.
+    A run that does not know when it was sent counts from its start. A task of which no run says
+    that beat sent it, as in rows of older releases, counts from its last run.
     """
     runs = (
-        TaskRun.objects.filter(system_task=OuterRef("pk"), start_timestamp__isnull=False)
-        .order_by("-start_timestamp", "-id")
+        TaskRun.objects.filter(system_task=OuterRef("pk"))
+        .started()
+        .newest_first()
         .values(moment=Coalesce("sent_timestamp", "start_timestamp"))
     )
     of_beat = runs.filter(sender__startswith=BEAT, attempt=1)

@@ -1,4 +1,4 @@
-"""How often a token may be used: as its grant says, exactly, however many processes serve."""
+"""Limit how often a token may be used, exactly, however many processes serve the API."""
 
 import math
 from datetime import timedelta
@@ -17,26 +17,27 @@ MINUTE = timedelta(minutes=1)
 
 
 class TokenThrottle(BaseThrottle):
-    """Lets a token's `rate` pass in a minute, all at once or evenly; the rest are 429.
+    """Allow as many requests a minute as the token's grant says, at once or spread out.
 
-    The generic cell rate algorithm (ITU-T I.371): each request spends a share of the minute, and a
-    whole minute may be spent ahead. It is one UPDATE, and none for a token without a rate.
+    This is the generic cell rate algorithm (ITU-T I.371). At a rate of N, each request costs an Nth
+    of a minute, and at most a whole minute may be spent in advance. A request takes one UPDATE, or
+    none if its token has no rate.
     """
 
     def allow_request(self, request: Request, view: APIView) -> bool:
-        """Whether this request may pass, which is then counted."""
-        bearer: Any = request.auth
-        self.rate: int | None = getattr(bearer, "rate", None)
+        """Count the request, and return True if it is allowed; a refused one costs nothing."""
+        token: Any = request.auth
+        self.rate: int | None = getattr(token, "rate", None)
         if self.rate is None:
             return True
-        self.grant = TokenGrant.objects.filter(pk=bearer.digest)
-        share = MINUTE / self.rate
-        ahead = Q(spent_until__isnull=True) | Q(spent_until__lte=Now() + (MINUTE - share))
-        spent = Greatest("spent_until", Now()) + share  # Postgres's GREATEST leaves out NULL
-        return self.grant.filter(ahead).update(spent_until=spent) == 1
+        self.grant = TokenGrant.objects.filter(pk=token.digest)
+        cost = MINUTE / self.rate
+        affordable = Q(spent_until__isnull=True) | Q(spent_until__lte=Now() + (MINUTE - cost))
+        spent = Greatest("spent_until", Now()) + cost  # Postgres's GREATEST ignores NULL
+        return self.grant.filter(affordable).update(spent_until=spent) == 1
 
     def wait(self) -> float | None:
-        """Seconds until the next request may pass, at least 1."""
+        """Return the seconds until a request is allowed again, at least 1; None without a rate."""
         if self.rate is None:
             return None
         spent_until = self.grant.values_list("spent_until", flat=True).first()

@@ -1,4 +1,4 @@
-"""What the commands for tokens share: a user by name, and a time as people write it."""
+"""Helpers of the commands that manage tokens."""
 
 import re
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
 
 
 def user_named(username: str) -> User:
-    """The user; raises CommandError where there is none."""
+    """Return the user of this name; raises CommandError if there is none."""
     users = get_user_model().objects
     try:
         return users.get_by_natural_key(username)
@@ -22,10 +22,12 @@ def user_named(username: str) -> User:
         raise CommandError(f"There is no user {username!r}.") from None
 
 
-def time_to_come(text: str, now: datetime) -> datetime:
-    """The time that `90d`, `12h`, `2027-01-31` or an ISO 8601 date-time means; UTC unless it says.
+def future_time(text: str, now: datetime) -> datetime:
+    """Return the time that `90d`, `12h`, `2027-01-31` or an ISO 8601 date-time stands for.
 
-    A date is the beginning of that day. Raises CommandError for any other text, and for the past.
+    `90d` and `12h` are counted from `now`. A date stands for the beginning of that day. The time
+    is in UTC unless the text names an offset. Raises CommandError for any other text, and for a
+    time that is not after `now`.
     """
     try:
         time = _time(text, now)

@@ -1,4 +1,4 @@
-"""The paths of the API, below wherever a project puts them."""
+"""The paths of the API, relative to the prefix that a project includes them under."""
 
 from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter

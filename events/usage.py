@@ -1,9 +1,7 @@
-"""When each token was last used: noted in memory, and written once a minute by a thread."""
+"""Record when each token was last used: in memory at once, in the database once a minute."""
 
 import atexit
 import logging
-import os
-import threading
 import time
 from datetime import datetime
 
@@ -11,80 +9,84 @@ from django.db import DatabaseError, connections, router, transaction
 from django.utils import timezone
 
 from events.models import TokenGrant
+from systemtasks.background import BackgroundThread
 from systemtasks.under_test import is_under_test
 
 logger = logging.getLogger(__name__)
 
-INTERVAL = 60.0  # seconds
+INTERVAL = 60.0  # seconds between two writes
 
 
-class Usage:
-    """Takes a note of each use, at the cost of one assignment."""
+class UsageWriter:
+    """Collects when tokens are used, and writes it from a thread of its own.
+
+    A request pays for one assignment to a dictionary, and waits for nothing.
+    """
 
     def __init__(self) -> None:
-        self.begin()
+        self._last_used: dict[str, datetime] = {}
+        self._thread = BackgroundThread(
+            self._write_forever, name="token-usage", after_fork=self.clear
+        )
 
-    def begin(self) -> None:
-        """Begin without a thread and without a note, as a forked child must."""
-        self.forget()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+    def clear(self) -> None:
+        """Forget every use that is not written yet."""
+        self._last_used = {}
 
-    def forget(self) -> None:
-        """Drop what was noted."""
-        self._last: dict[str, datetime] = {}
-
-    def note(self, digest: str) -> None:
-        """Note that this token was used now."""
-        self._last[digest] = timezone.now()
-        # Under test the thread's connection would lead to the configured database in the end.
-        if self._thread is None and not is_under_test():
-            with self._starting:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="token-usage", daemon=True
-                    )
-                    self._thread.start()
+    def record(self, digest: str) -> None:
+        """Record that the token with this digest is used now."""
+        self._last_used[digest] = timezone.now()
+        # In tests, the thread would at last write to the database of the settings.
+        if not (self._thread.is_alive or is_under_test()):
+            self._thread.start()
 
     def write(self) -> None:
-        """Write what was noted; what cannot be written now is so the next time."""
-        last, self._last = self._last, {}
-        try:
-            self._upsert(last)
-        except DatabaseError as error:
-            logger.warning("When tokens were last used is not written yet: %s", error)
-            self._last = {**last, **self._last}
+        """Write the uses that are not written yet.
 
-    def _upsert(self, last: dict[str, datetime]) -> None:
+        Where the database does not take them, they are kept for the next call.
+        """
+        last_used, self._last_used = self._last_used, {}
+        try:
+            self._upsert(last_used)
+        except DatabaseError as error:
+            logger.warning("The last use of tokens could not be written yet: %s", error)
+            # A token that was used again in the meantime keeps its later time.
+            self._last_used = {**last_used, **self._last_used}
+
+    def write_and_disconnect(self) -> None:
+        """Write what is not written yet, if there is anything, and close the connection."""
+        if self._last_used:
+            self.write()
+            connections.close_all()
+
+    def write_at_exit(self) -> None:
+        """Write what is left when the process ends, unless the thread never ran."""
+        if self._thread.is_alive:
+            self.write_and_disconnect()
+
+    def _upsert(self, last_used: dict[str, datetime]) -> None:
         alias = router.db_for_write(TokenGrant)
         tokens = TokenGrant._meta.get_field("token").related_model._default_manager
         with transaction.atomic(using=alias):
-            # Locked, so that none is revoked before its row is there.
-            known = tokens.using(alias).select_for_update().order_by("pk").filter(pk__in=last)
-            keys = known.values_list("pk", flat=True)
+            # The lock keeps a token from being revoked before its grant is written.
+            existing = (
+                tokens.using(alias).select_for_update().order_by("pk").filter(pk__in=last_used)
+            )
+            keys = existing.values_list("pk", flat=True)
             TokenGrant.objects.using(alias).bulk_create(
-                [TokenGrant(token_id=key, last_used=last[key]) for key in keys],
+                [TokenGrant(token_id=key, last_used=last_used[key]) for key in keys],
                 update_conflicts=True,
                 unique_fields=["token"],
                 update_fields=["last_used"],
             )
 
-    def _run(self) -> None:
+    def _write_forever(self) -> None:
         while True:
             time.sleep(INTERVAL)
-            if self._last:
-                self.write()
-                connections.close_all()
-
-    def end(self) -> None:
-        """Write what is left, as the process ends."""
-        if self._thread is not None and self._last:
-            self.write()
-            connections.close_all()
+            self.write_and_disconnect()
 
 
-usage = Usage()
-"""This process's."""
+usage = UsageWriter()
+"""The one of this process."""
 
-os.register_at_fork(after_in_child=usage.begin)
-atexit.register(usage.end)
+atexit.register(usage.write_at_exit)

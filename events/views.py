@@ -1,7 +1,7 @@
 """The system-tasks endpoints, and the document that describes them.
 
-They name their classes themselves, so that they keep the contract in any project, whatever its
-REST_FRAMEWORK settings say for its own views.
+The views name their parsers, renderers and so on themselves. So they keep the contract in any
+project, whatever its REST_FRAMEWORK settings are.
 """
 
 import re
@@ -31,7 +31,7 @@ from events.permissions import HasPermission
 from events.prepared import prepared
 from events.renderers import ORJSONRenderer
 from events.serializers import (
-    JSON_COLUMNS,
+    TASK_COLUMNS,
     SystemTaskSerializer,
     TaskRunSerializer,
     TaskSummarySerializer,
@@ -39,19 +39,17 @@ from events.serializers import (
 )
 from events.summary import SpanSerializer, summaries, with_next_runs
 from events.throttling import TokenThrottle
-from events.waiting import LONGEST, wait_for_end
+from events.waiting import LONGEST_WAIT, wait_for_end
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
 
-TASK_COLUMNS = [
-    field.attname for field in SystemTask._meta.concrete_fields if field.name != "messages"
-]
-TASKS = with_json_texts(SystemTask.objects.all(), "messages")
+TASKS = with_json_texts(SystemTask.objects.all(), *SystemTaskSerializer.json_columns)
 ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 @prepared
 def read_task(uuid: Value) -> "QuerySet[Any, Any]":
+    """Return the task with this uuid: its TASK_COLUMNS, and the text of its messages."""
     return TASKS.filter(uuid=uuid).order_by().values_list(*TASK_COLUMNS, "messages_text")
 
 
@@ -59,11 +57,11 @@ ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
 
 
 class ContractView:
-    """A view whose errors have the bodies of the contract, and whose answers have ETags."""
+    """A view whose errors are those of the contract, and whose responses have ETags."""
 
     @classmethod
     def as_view(cls, *args: Any, **initkwargs: Any) -> Any:  # noqa: ANN401
-        """DRF's own, decorated once; the decorator of a method would be made for each request."""
+        """Return DRF's view function with ETags, decorated once and not for each request."""
         return conditional(super().as_view(*args, **initkwargs))  # type: ignore[misc]
 
     def get_exception_handler(self) -> ExceptionHandler:
@@ -71,26 +69,29 @@ class ContractView:
 
 
 class SchemaView(ContractView, SpectacularAPIView):
-    """The OpenAPI document, for everyone."""
+    """The OpenAPI document, which needs no token."""
 
     http_method_names = ("get", "head")
 
 
 class BrowserView(ContractView, SpectacularSwaggerView):
-    """The same as a page to read and to try; its files come from the sidecar, not from a CDN."""
+    """The document as a Swagger UI page, with all files from this service and none from a CDN."""
 
     http_method_names = ("get", "head")
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        """The page without a CSRF token, which no bearer needs, and which never is the same."""
+        """Return the page without a CSRF token.
+
+        Bearer authentication needs none, and a new one each time would change the ETag.
+        """
         page: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
         page.data["csrf_token"] = ""
         return page
 
 
 class Endpoint(ContractView, GenericViewSet[Any]):
-    """What every endpoint has in common."""
+    """The base of the endpoints that need a token."""
 
     authentication_classes = (BearerAuthentication,)
     permission_classes = (HasPermission,)
@@ -101,12 +102,12 @@ class Endpoint(ContractView, GenericViewSet[Any]):
     filter_backends = (DjangoFilterBackend,)
 
     def perform_authentication(self, request: Request) -> None:
-        """Count the request once its token is known: what is then refused counts as well."""
+        """Authenticate, and count the request for its token's rate, even if it is then refused."""
         super().perform_authentication(request)
         super().check_throttles(request)
 
     def check_throttles(self, request: Request) -> None:
-        """Do nothing: DRF comes here after the permissions."""
+        """Do nothing: DRF calls this after it has checked the permissions, which is too late."""
 
 
 @extend_schema_view(
@@ -138,15 +139,17 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     permission_required: ClassVar[str] = "systemtasks.view_systemtask"
 
     def get_object(self) -> SystemTask:
-        """Return the task in the path; raises ValidationError for a malformed uuid, or Http404."""
+        """Return the task that the path names.
+
+        Raises ValidationError for a malformed uuid, and Http404 for an unknown one.
+        """
         uuid: str = self.kwargs["uuid"]
         if not UUID_TEXT.fullmatch(uuid):
             raise ValidationError({"uuid": ["Must be a valid UUID."]})
         for *values, messages_text in read_task(uuid):
-            task: Any = SystemTask.from_db(TASKS.db, TASK_COLUMNS, values)
-            task.messages_text = messages_text
-            found: SystemTask = task
-            return found
+            task = SystemTask.from_db(TASKS.db, TASK_COLUMNS, values)
+            task.messages_text = messages_text  # type: ignore[attr-defined]
+            return task
         raise Http404
 
     @extend_schema(
@@ -162,7 +165,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     )
     @action(detail=True, methods=["post"], permission_required="systemtasks.run_systemtask")
     def run(self, request: Request, uuid: str) -> Response:
-        """Send the task anew, with the arguments and to the queue of its last run."""
+        """Send the task again, with the arguments and to the queue of its last run."""
         try:
             rerun(self.get_object())
         except NotRerunnableError as error:
@@ -193,36 +196,39 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     """Each attempt of each run, those that are queued or running included"""  # noqa: D400, D415
 
     pagination_class = KeysetPagination
-    queryset = (
-        with_json_texts(TaskRun.objects.all(), *JSON_COLUMNS)
-        .annotate(task_name=F("system_task__name"), task_uid=F("system_task__uid"))
-        .order_by("-start_timestamp", "-id")
-    )
+    queryset = with_json_texts(
+        TaskRun.objects.newest_first(), *TaskRunSerializer.json_columns
+    ).annotate(task_name=F("system_task__name"), task_uid=F("system_task__uid"))
     serializer_class = TaskRunSerializer
     filterset_class = TaskRunFilter
     permission_required: ClassVar[str] = "systemtasks.view_taskrun"
 
     def get_object(self) -> TaskRun:
-        """The run in the path, once it has ended where `wait` says so; raises Http404."""
+        """Return the run that the path names; with `wait`, wait for its end first.
+
+        Raises ValidationError for a malformed id or `wait`, and Http404 for an unknown id.
+        """
         run_id, wait = self.kwargs["pk"], self.request.query_params.get("wait")
         if not ROW_ID.fullmatch(run_id):
             raise ValidationError({"id": ["Must be a whole number."]})
         if wait is not None:
-            if not re.fullmatch("[0-9]{1,2}", wait, re.ASCII) or int(wait) > LONGEST:
-                raise ValidationError({"wait": [f"Must be from 0 to {LONGEST} seconds."]})
-            if self.request.method == "GET":  # a HEAD is not for the answer
+            if not re.fullmatch("[0-9]{1,2}", wait, re.ASCII) or int(wait) > LONGEST_WAIT:
+                raise ValidationError({"wait": [f"Must be from 0 to {LONGEST_WAIT} seconds."]})
+            if self.request.method == "GET":  # a HEAD does not wait: it wants no content
                 wait_for_end(int(run_id), int(wait))
-                self.check_again()
+                self.check_access_again()
         run: TaskRun | None = self.get_queryset().filter(pk=run_id).order_by().first()
         if run is None:
             raise Http404
         return run
 
-    def check_again(self) -> None:
-        """Refuse who might ask when the wait began and may no longer, as DRF does at first."""
-        anew = self.initialize_request(self.request._request, *self.args, **self.kwargs)
-        # Which authenticates it, and does not count it for a second time.
-        self.check_permissions(anew)
+    def check_access_again(self) -> None:
+        """Authenticate again, and check the permissions: both may have changed during the wait.
+
+        The request is not counted a second time. Raises what DRF raises for a refused request.
+        """
+        request = self.initialize_request(self.request._request, *self.args, **self.kwargs)
+        self.check_permissions(request)
 
     @extend_schema(
         parameters=[SpanSerializer],
@@ -235,8 +241,8 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     )
     @action(detail=False, pagination_class=Pagination, filter_backends=())
     def summary(self, request: Request) -> Response:
-        """What each task's runs in a span of time came to, in the order of the tasks' names"""  # noqa: D400, D415
+        """Summarise each task's runs in a span of time, in the order of the tasks' names"""  # noqa: D400, D415
         rows = list(summaries(request))
         page: Any = self.paginate_queryset(rows)
-        answers: Any = TaskSummarySerializer(with_next_runs(page), many=True)  # type: ignore[arg-type]
-        return self.get_paginated_response(answers.data)
+        serializer: Any = TaskSummarySerializer(with_next_runs(page), many=True)  # type: ignore[arg-type]
+        return self.get_paginated_response(serializer.data)

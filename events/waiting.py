@@ -1,5 +1,6 @@
-"""Waits for runs to end: one connection a process hears of it, however many wait."""
+"""Wait for runs to end. One connection to Postgres serves all who wait in this process."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -9,94 +10,111 @@ from typing import Any
 import psycopg
 from django.db import connections
 
+from systemtasks.background import BackgroundThread
 from systemtasks.conf import conf
 from systemtasks.models import TaskRun
-from systemtasks.states import UNFINISHED
+
+logger = logging.getLogger(__name__)
 
 CHANNEL = "systemtasks_taskrun"
-"""What the trigger on the runs notifies, of migration 0003."""
+"""The channel that the trigger of migration 0003 notifies when a run ends."""
 
-LONGEST = 60
+LONGEST_WAIT = 60
 """Seconds that one request may wait."""
 
-PATIENCE = 5.0
-"""Seconds after which a waiting thread looks for itself, should the connection have been lost."""
+QUERY_INTERVAL = 5.0
+"""Seconds after which a waiting thread asks the database itself: a notification may be lost."""
+
+RECONNECT_INTERVAL = 5.0
+"""Seconds between two tries to listen."""
 
 
-class Ears:
-    """Listens while somebody waits, and wakes all who do."""
+class NotificationListener:
+    """Listens to Postgres while somebody waits, and wakes all who do at each notification."""
 
     def __init__(self) -> None:
+        self._reset()
+        self._thread = BackgroundThread(
+            self._listen_forever, name="run-listener", after_fork=self._reset
+        )
+
+    def _reset(self) -> None:
         self._changed = threading.Condition()
         self.waiting = 0
-        """How many wait."""
-        self.heard = 0
-        """How many notifications there were."""
-        self._thread: threading.Thread | None = None
+        """How many threads wait."""
+        self.notifications = 0
+        """How many notifications have come."""
 
     @contextmanager
-    def seat(self) -> Iterator[bool]:
-        """Whether there is room for one more to wait, which is taken until the block ends."""
+    def waiter(self) -> Iterator[bool]:
+        """Count this thread among those that wait, for the length of the block.
+
+        Yields True, or False where MOST_WAITING threads wait already: then it is not counted.
+        """
         with self._changed:
-            free = self.waiting < conf().MOST_WAITING
-            self.waiting += free
-            if free and self._thread is None:
-                self._thread = threading.Thread(target=self._listen, daemon=True)
-                self._thread.start()
+            admitted = self.waiting < conf().MOST_WAITING
+            self.waiting += admitted
+            self._changed.notify_all()
         try:
-            yield free
+            if admitted:
+                self._thread.start()
+            yield admitted
         finally:
             with self._changed:
-                self.waiting -= free
+                self.waiting -= admitted
 
-    def wait(self, heard: int, seconds: float) -> None:
-        """Wait until there was another notification than those, or until the seconds are over."""
+    def wait(self, notifications: int, seconds: float) -> None:
+        """Wait until `notifications` is no longer their number, for at most so many seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self.heard != heard, seconds)
+            self._changed.wait_for(lambda: self.notifications != notifications, seconds)
 
     def _wake(self) -> None:
         with self._changed:
-            self.heard += 1
+            self.notifications += 1
             self._changed.notify_all()
 
-    def _listen(self) -> None:
-        try:
-            parameters: dict[str, Any] = connections[TaskRun.objects.db].get_connection_params()
-            for name in ("cursor_factory", "context", "prepare_threshold"):
-                parameters.pop(name, None)
-            with psycopg.connect(**parameters, autocommit=True) as connection:
-                connection.execute(f"LISTEN {CHANNEL}")
-                self._wake()  # whoever looked before this may have missed something
-                while self._is_needed():
-                    for _ in connection.notifies(timeout=1.0, stop_after=1):
-                        self._wake()
-        except psycopg.Error:
-            # Whoever waits looks again by itself; the next one to wait begins anew.
+    def _listen_forever(self) -> None:
+        while True:
             with self._changed:
-                self._thread = None
+                self._changed.wait_for(lambda: self.waiting)
+            try:
+                self._listen()
+            except psycopg.Error as error:
+                logger.warning(
+                    "Ends of runs are looked for every %d seconds: cannot listen for them (%s)",
+                    QUERY_INTERVAL,
+                    error,
+                )
+                time.sleep(RECONNECT_INTERVAL)
 
-    def _is_needed(self) -> bool:
-        with self._changed:
-            if not self.waiting:
-                self._thread = None
-            return self._thread is not None
+    def _listen(self) -> None:
+        """Listen until nobody waits; raises psycopg.Error where the connection is lost."""
+        parameters: dict[str, Any] = connections[TaskRun.objects.db].get_connection_params()
+        for name in ("cursor_factory", "context", "prepare_threshold"):
+            parameters.pop(name, None)
+        with psycopg.connect(**parameters, autocommit=True) as connection:
+            connection.execute(f"LISTEN {CHANNEL}")
+            self._wake()  # a run may have ended after a thread asked, and before this
+            while self.waiting:
+                for _ in connection.notifies(timeout=1.0, stop_after=1):
+                    self._wake()
 
 
-ears = Ears()
-"""This process's."""
+listener = NotificationListener()
+"""The one of this process."""
 
 
 def wait_for_end(run_id: int, seconds: float) -> None:
-    """Return when the run has ended or is gone, at the latest after so many seconds.
+    """Return when the run has ended or does not exist, and after so many seconds at the latest.
 
-    At once where as many wait as may.
+    Return at once where MOST_WAITING threads wait already.
     """
     deadline = time.monotonic() + seconds
-    unfinished = TaskRun.objects.filter(id=run_id, state__in=UNFINISHED).exists
-    with ears.seat() as free:
-        while free:
-            heard = ears.heard
+    is_unfinished = TaskRun.objects.unfinished().filter(id=run_id).exists
+    with listener.waiter() as admitted:
+        while admitted:
+            notifications = listener.notifications
             left = deadline - time.monotonic()
-            if left <= 0 or not unfinished():
+            if left <= 0 or not is_unfinished():
                 return
-            ears.wait(heard, min(left, PATIENCE))
+            listener.wait(notifications, min(left, QUERY_INTERVAL))

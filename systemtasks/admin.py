@@ -28,7 +28,7 @@ from systemtasks.admin_parts.text import (
     log_lines,
     worst_line,
 )
-from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, TaskRun, containing
+from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, SystemTaskQuerySet, TaskRun
 from systemtasks.states import Status
 
 LAST_RUNS = 25
@@ -42,10 +42,18 @@ SEVERITY = Case(
 )
 FAILURE = Left("exception", LONGEST_LINE + 1)
 LAST_EVENT = Left(KeyTextTransform("event", KeyTransform("-1", F("messages"))), LONGEST_LINE + 1)
-RUN_ORDER = ("-start_timestamp", "-id")
 RUN_COLUMNS = (
-    *("id", "system_task", "celery_id", "attempt", "state", "status", "queue", "worker"),
-    *("start_timestamp", "wait", "duration"),
+    "id",
+    "system_task",
+    "celery_id",
+    "attempt",
+    "state",
+    "status",
+    "queue",
+    "worker",
+    "start_timestamp",
+    "wait",
+    "duration",
 )
 
 
@@ -61,7 +69,6 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     list_display_links = ("task",)
     list_filter = (StatusFilter, TimeFilter)
     counts_statuses = True
-    ordering = ("-start_timestamp", "uuid")
     search_fields = (*SYSTEM_TASK_SEARCH, "messages")
     search_help_text = "Name, description or message"
     change_form_template = "systemtasks/system_task.html"
@@ -73,7 +80,8 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
     ) -> "tuple[QuerySet[Any], bool]":
-        return containing(queryset, search_term.split()), False
+        tasks: SystemTaskQuerySet = queryset  # type: ignore[assignment]
+        return tasks.containing(search_term.split()), False
 
     def page_context(self, request: HttpRequest, row: SystemTask) -> dict[str, Any]:
         log = log_lines(row.messages)
@@ -82,7 +90,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
             "log": log,
             "worst": worst_line(log),
             "may_view_runs": may_view_runs,
-            "runs": _table(row.runs.order_by(*RUN_ORDER), LAST_RUNS) if may_view_runs else (),
+            "runs": _table(row.runs.newest_first(), LAST_RUNS) if may_view_runs else (),
         }
 
     @admin.display(description="status", ordering=SEVERITY)
@@ -113,7 +121,6 @@ class TaskRunAdmin(ReadOnlyAdmin):
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
     list_display_links = ("run",)
     list_filter = (StatusFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter, TimeFilter)
-    ordering = RUN_ORDER
     search_fields = ("celery_id", "system_task__name")
     search_help_text = "Celery id or task"
     change_form_template = "systemtasks/task_run.html"

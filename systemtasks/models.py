@@ -1,7 +1,7 @@
 """The two tables: what a task's last run came to, and each attempt of each run."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
@@ -26,15 +26,40 @@ def search_document() -> Func:
 SYSTEM_TASK_SEARCH = ("name", "uid", "description")
 
 
-def containing(
-    tasks: "models.QuerySet[SystemTask]", words: Iterable[str]
-) -> "models.QuerySet[SystemTask]":
-    """Those of the tasks whose search document contains every word, in any case."""
-    tasks = tasks.alias(document=search_document())
-    for word in words:
-        # Upper case on both sides by Postgres itself, as in the expression of the index.
-        tasks = tasks.filter(document__contains=Upper(Value(word)))
-    return tasks
+NEWEST_RUN_FIRST = ("-start_timestamp", "-id")
+"""The order of runs, in which one that has not started comes first."""
+
+
+class SystemTaskQuerySet(models.QuerySet["SystemTask"]):
+    """What is asked of the tasks in more than one place."""
+
+    def containing(self, words: Iterable[str]) -> Self:
+        """Return the tasks whose search document contains every word, in any case."""
+        tasks = self.alias(document=search_document())
+        for word in words:
+            # Postgres makes both sides upper case, as it does in the expression of the index.
+            tasks = tasks.filter(document__contains=Upper(Value(word)))
+        return tasks
+
+
+class TaskRunQuerySet(models.QuerySet["TaskRun"]):
+    """What is asked of the runs in more than one place."""
+
+    def unfinished(self) -> Self:
+        """Return the runs that are queued or running."""
+        return self.filter(state__in=UNFINISHED)
+
+    def finished(self) -> Self:
+        """Return the runs that have ended, however they did."""
+        return self.exclude(state__in=UNFINISHED)
+
+    def started(self) -> Self:
+        """Return the runs that a worker has begun, finished or not."""
+        return self.filter(start_timestamp__isnull=False)
+
+    def newest_first(self) -> Self:
+        """Return the runs, those that have not started first, then by the latest start."""
+        return self.order_by(*NEWEST_RUN_FIRST)
 
 
 def _one_of(column: str, values: Iterable[str]) -> Q:
@@ -68,6 +93,8 @@ class SystemTask(models.Model):
     expires = models.DateTimeField(
         null=True, blank=True, help_text="When the row may be deleted; never, where empty"
     )
+
+    objects = SystemTaskQuerySet.as_manager()
 
     class Meta:
         verbose_name = "System Task"
@@ -187,10 +214,12 @@ class TaskRun(models.Model):
         "last sign of life", null=True, blank=True, help_text="Of the worker, while it runs"
     )
 
+    objects = TaskRunQuerySet.as_manager()
+
     class Meta:
         verbose_name = "task run"
         required_db_vendor = "postgresql"
-        ordering = ("-start_timestamp", "-id")
+        ordering = NEWEST_RUN_FIRST
         constraints = (
             models.UniqueConstraint(fields=("celery_id", "attempt"), name="taskrun_celery_attempt"),
             models.CheckConstraint(condition=Q(attempt__gte=1), name="taskrun_attempt"),
@@ -218,8 +247,8 @@ class TaskRun(models.Model):
             ),
         )
         indexes = (
-            models.Index(fields=("system_task", "-start_timestamp", "-id"), name="taskrun_task"),
-            models.Index(fields=("-start_timestamp", "-id"), name="taskrun_start"),
+            models.Index(fields=("system_task", *NEWEST_RUN_FIRST), name="taskrun_task"),
+            models.Index(fields=NEWEST_RUN_FIRST, name="taskrun_start"),
             models.Index(fields=("status", "-start_timestamp"), name="taskrun_status"),
             models.Index(fields=("queue", "-start_timestamp"), name="taskrun_queue"),
             models.Index(fields=("worker", "-start_timestamp"), name="taskrun_worker"),
@@ -234,3 +263,8 @@ class TaskRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.celery_id} (attempt {self.attempt})"
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the run has ended, however it did."""
+        return self.state not in UNFINISHED

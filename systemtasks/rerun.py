@@ -3,11 +3,11 @@
 from typing import Any
 
 from celery import current_app
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from kombu import Connection
 from kombu.exceptions import KombuError, OperationalError
 
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import SystemTask, TaskRun, TaskRunQuerySet
 from systemtasks.states import State
 
 # One attempt, and an answer within seconds: by default kombu tries for 4 seconds, and waits without
@@ -51,7 +51,7 @@ def rerun(task: SystemTask) -> str:
     Which tasks there are is asked of the workers, and never of this process, which may belong to
     another project.
     """
-    run = _last(task.runs.exclude(UNREGISTERED))
+    run = _last_of(task.runs.exclude(UNREGISTERED))
     if run is None:
         raise NotRerunnableError("No run of this task is on record, so its arguments are unknown.")
     if not run.arguments_intact:
@@ -71,14 +71,15 @@ def rerun(task: SystemTask) -> str:
         return _send(task.name, run, connection)
 
 
-def _last(runs: "QuerySet[TaskRun]") -> TaskRun | None:
-    runs = runs.order_by("-start_timestamp", "-id")
-    return runs.filter(start_timestamp__isnull=False).first() or runs.first()
+def _last_of(runs: TaskRunQuerySet) -> TaskRun | None:
+    """Return the run that started last or, where none has, the one that was sent last."""
+    runs = runs.newest_first()
+    return runs.started().first() or runs.first()
 
 
 def _was_unknown(name: str) -> bool:
     """Return True if no worker knew the task at its last run; such a run has no uid."""
-    last = _last(TaskRun.objects.filter(system_task__name=name))
+    last = _last_of(TaskRun.objects.filter(system_task__name=name))
     return last is not None and TaskRun.objects.filter(UNREGISTERED, pk=last.pk).exists()
 
 

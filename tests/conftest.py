@@ -53,4 +53,4 @@ def _no_journal_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_notes() -> Iterator[None]:
     """No note of a token of one test in another, or when the database is gone."""
     yield
-    usage.forget()
+    usage.clear()

@@ -27,19 +27,19 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "read_only",
-                    models.BooleanField(default=False, help_text="Whether it may only GET"),
+                    models.BooleanField(default=False, help_text="Allow GET only"),
                 ),
                 (
                     "rate",
                     models.PositiveIntegerField(
-                        blank=True, help_text="Requests a minute; no bound where empty", null=True
+                        blank=True, help_text="Requests a minute; no limit if empty", null=True
                     ),
                 ),
                 (
                     "spent_until",
                     models.DateTimeField(
                         editable=False,
-                        help_text="When all that it was used for has been regained",
+                        help_text="When the full rate is available again",
                         null=True,
                     ),
                 ),

@@ -8,12 +8,11 @@ from django.utils.safestring import SafeString
 
 from systemtasks.admin_parts.text import NOTHING, utc_text
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.states import UNFINISHED
 
 
 def badge(row: SystemTask | TaskRun) -> SafeString:
     """The status as a coloured word; for a run without one yet, where it stands."""
-    if isinstance(row, TaskRun) and row.state in UNFINISHED:
+    if isinstance(row, TaskRun) and not row.is_finished:
         kind, word = row.state, row.get_state_display()
     else:
         kind, word = row.status, row.get_status_display()

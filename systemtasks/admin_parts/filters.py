@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT, distinct_values
 from systemtasks.models import SystemTask, TaskRun
+from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
 
 Choices = Iterable[tuple[str, Any]]
@@ -159,7 +160,6 @@ class TimeFilter(SimpleListFilter):
 
     def _moment(self, value: str) -> datetime:
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError as error:
+            return utc(value)
+        except (ValueError, OverflowError) as error:
             raise IncorrectLookupParameters(value) from error
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

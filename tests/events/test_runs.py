@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -246,6 +246,17 @@ def test_a_time_may_have_any_offset(historian: Client, task: SystemTask) -> None
     factories.task_run(task, celery_id="wanted")
     assert found(historian, started_from="2024-05-31T18:26:00-17:34") == ["wanted"]
     assert found(historian, started_from="2024-05-31T18:27:00-17:34") == []
+
+
+@pytest.mark.parametrize("path", ["", "summary/"])
+def test_a_time_without_an_offset_is_in_utc_in_a_project_of_any_time_zone(
+    historian: Client, task: SystemTask, path: str
+) -> None:
+    factories.task_run(task)
+    with override_settings(TIME_ZONE="Asia/Tokyo"):
+        span = {"started_from": "2024-06-01", "started_until": "2024-06-01T12:00:01"}
+        answer = historian.get(f"{URL}{path}", span)
+    assert len(answer.json()["results"]) == 1
 
 
 def test_queued_runs_come_first_and_then_the_last_started(

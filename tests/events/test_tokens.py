@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from knox.models import AuthToken
 
 from events.models import TokenGrant
-from events.tokens import time_to_come
+from events.tokens import future_time
 from events.usage import usage
 from events.views import SystemTaskViewSet
 from tests import factories
@@ -71,13 +71,13 @@ def test_a_token_expires_when_it_was_said_to() -> None:
     ],
 )
 def test_expires_takes_a_span_a_date_and_a_date_time(text: str, time: datetime) -> None:
-    assert time_to_come(text, NOW) == time
+    assert future_time(text, NOW) == time
 
 
 @pytest.mark.parametrize("text", ["0d", "0h", "2027-01-01", "2027-01-01T12:00Z", "1999-12-31"])
 def test_expires_in_the_past_is_refused(text: str) -> None:
     with pytest.raises(CommandError, match=f"must be in the future, and '{text}' is not"):
-        time_to_come(text, NOW)
+        future_time(text, NOW)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_expires_in_the_past_is_refused(text: str) -> None:
 )
 def test_a_malformed_expires_is_refused(text: str) -> None:
     with pytest.raises(CommandError, match="must be like 90d, 12h, 2027-01-31 or"):
-        time_to_come(text, NOW)
+        future_time(text, NOW)
 
 
 @given(st.one_of(st.text(), st.from_regex(r"\A[0-9]{1,9}[dh]\Z"), st.datetimes().map(str)))
-def test_expires_is_a_time_to_come_or_refused_whatever_it_is(text: str) -> None:
+def test_expires_is_a_future_time_or_refused_whatever_it_is(text: str) -> None:
     with suppress(CommandError):
-        assert time_to_come(text, NOW) > NOW
+        assert future_time(text, NOW) > NOW
 
 
 @pytest.mark.usefixtures("reader")

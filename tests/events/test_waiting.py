@@ -1,5 +1,7 @@
 """`?wait=` on a run's GET, and ETags."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,7 @@ from knox.models import get_token_model
 from pytest_django import Settings
 
 from events import views
-from events.waiting import ears
+from events.waiting import listener
 from systemtasks.models import TaskRun
 from systemtasks.states import State
 from tests import factories
@@ -57,7 +59,7 @@ def test_all_who_wait_are_answered_once_the_run_ends_over_one_connection(
 ) -> None:
     settings.SYSTEMTASKS = {"MOST_WAITING": 3}
     waiting = [in_a_thread(lambda: historian.get(f"{URL}{run.id}/?wait=60")) for _ in range(3)]
-    assert eventually(lambda: ears.waiting == 3 and connections_that_listen() == 1)
+    assert eventually(lambda: listener.waiting == 3 and connections_that_listen() == 1)
     assert not any(answers for _, answers in waiting)
     TaskRun.objects.update(state=State.SUCCESS, finish_timestamp=run.start_timestamp)
     for thread, answers in waiting:
@@ -72,6 +74,21 @@ def test_past_the_bound_the_answer_comes_at_once(
 ) -> None:
     settings.SYSTEMTASKS = {"MOST_WAITING": 0}
     assert historian.get(f"{URL}{run.id}/?wait=60").json()["state"] == "running"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_counts_none_of_its_parents_threads_as_waiting() -> None:
+    with listener._changed:
+        listener.waiting += 1
+        try:
+            if (child := os.fork()) == 0:
+                signal.alarm(30)  # ends the child, should it wait for the parent's lock
+                with listener._changed:
+                    os._exit(listener.waiting)
+        finally:
+            listener.waiting -= 1
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.mark.slow

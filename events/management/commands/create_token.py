@@ -1,4 +1,4 @@
-"""Makes a token for the API."""
+"""Create a token for the API."""
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission, User
@@ -9,35 +9,38 @@ from django.utils import timezone
 
 from events.authentication import token_model
 from events.models import TokenGrant
-from events.tokens import TIME_FORMAT, time_to_come, user_named
+from events.tokens import TIME_FORMAT, future_time, user_named
 
 HIGHEST_RATE = 1_000_000  # requests a minute
 
 
 class Command(BaseCommand):
     help = (
-        "Make a token for the API and print it, alone, on standard output. It is shown this once: "
-        "the database keeps only its hash. Clients send it as 'Authorization: Bearer TOKEN'."
+        "Create a token for the API and print it on standard output, which has nothing else. It is "
+        "shown only this once: the database keeps its hash. Clients send it as "
+        "'Authorization: Bearer TOKEN'."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username", metavar="USER", help="whose permissions the token has")
+        parser.add_argument(
+            "username", metavar="USER", help="the user whose permissions the token has"
+        )
         parser.add_argument(
             "--expires",
             metavar="WHEN",
-            help="when it stops working: 90d or 12h from now, the beginning of a day (2027-01-31), "
-            "or an ISO 8601 date-time; in UTC unless it says otherwise (default: never)",
+            help="when it expires: 90d or 12h from now, the beginning of a day (2027-01-31), "
+            "or an ISO 8601 date-time; in UTC unless it names an offset (default: never)",
         )
         parser.add_argument(
-            "--read-only", action="store_true", help="let it GET only, whatever USER may do"
+            "--read-only", action="store_true", help="allow GET only, whatever USER may do"
         )
         parser.add_argument(
-            "--rate", type=int, metavar="N", help="let it be used N times a minute (default: any)"
+            "--rate", type=int, metavar="N", help="allow N requests a minute (default: no limit)"
         )
         parser.add_argument(
             "--create-user",
             action="store_true",
-            help="make USER where there is none: with no password, and permission to view only",
+            help="create USER if there is none, with no password and permission to view only",
         )
 
     @transaction.atomic
@@ -54,7 +57,7 @@ class Command(BaseCommand):
         if rate is not None and not 1 <= rate <= HIGHEST_RATE:
             raise CommandError(f"--rate must be from 1 to {HIGHEST_RATE}, not {rate}.")
         now = timezone.now()
-        expiry = time_to_come(expires, now) if expires is not None else None
+        expiry = future_time(expires, now) if expires is not None else None
         user = find_or_create(username) if create_user else user_named(username)
         if not user.is_active:
             raise CommandError(f"The user {username!r} is inactive, so a token would not work.")
@@ -70,7 +73,10 @@ class Command(BaseCommand):
 
 
 def find_or_create(username: str) -> User:
-    """The user of that name, made with permission to view where there is none."""
+    """Return the user of this name; a new one gets permission to view, and no password.
+
+    Raises CommandError if this cannot be a user's name.
+    """
     users = get_user_model().objects
     if users.filter(username=username).exists():
         return user_named(username)

@@ -1,11 +1,11 @@
-"""Lists the tokens of the API."""
+"""List the tokens of the API."""
 
 from datetime import datetime
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from events.authentication import expired, token_model
-from events.models import TokenGrant, reach
+from events.authentication import is_expired, token_model
+from events.models import TokenGrant, scope_text
 from events.tokens import TIME_FORMAT, user_named
 
 HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES", "LAST USED", "GRANT")
@@ -13,12 +13,14 @@ HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES", "LAST USED", "GRANT")
 
 class Command(BaseCommand):
     help = (
-        "List the tokens of the API, oldest first. KEY is how a token begins, and what "
-        "revoke_token takes; the rest of it is nowhere on record."
+        "List the tokens of the API, oldest first. KEY is the beginning of a token, which "
+        "revoke_token takes. The rest of a token is not stored."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username", metavar="USER", nargs="?", help="only this user's")
+        parser.add_argument(
+            "username", metavar="USER", nargs="?", help="list only this user's tokens"
+        )
 
     def handle(self, *_: object, username: str | None, **__: object) -> None:
         tokens = token_model().objects.select_related("user", "grant").order_by("created", "digest")
@@ -29,7 +31,7 @@ class Command(BaseCommand):
                 token.token_key,
                 token.user.get_username() + ("" if token.user.is_active else " (inactive)"),
                 f"{token.created:{TIME_FORMAT}}",
-                _time(token.expiry) + (" (expired)" if expired(token.expiry) else ""),
+                _time(token.expiry) + (" (expired)" if is_expired(token.expiry) else ""),
                 *_grant(getattr(token, "grant", None)),
             )
             for token in tokens
@@ -48,6 +50,6 @@ def _time(time: datetime | None) -> str:
 
 
 def _grant(grant: TokenGrant | None) -> tuple[str, str]:
-    """When the token was last used, and what it may do."""
+    """Return when the token was last used, and what it allows."""
     rate = f", {grant.rate} a minute" if grant and grant.rate else ""
-    return _time(grant.last_used if grant else None), reach(grant) + rate
+    return _time(grant.last_used if grant else None), scope_text(grant) + rate

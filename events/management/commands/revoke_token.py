@@ -1,4 +1,4 @@
-"""Ends tokens of the API."""
+"""Revoke tokens of the API."""
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Q
@@ -12,16 +12,16 @@ SHOWN = 8  # characters
 
 
 class Command(BaseCommand):
-    help = "End tokens of the API, at once: all that are named, or none where one is unknown."
+    help = "Revoke tokens of the API. If one of those named is unknown, none is revoked."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "keys",
             metavar="KEY",
             nargs="*",
-            help="how a token begins, as list_tokens shows it, or the whole token",
+            help="the beginning of a token, as list_tokens shows it, or the whole token",
         )
-        parser.add_argument("--user", metavar="USER", help="end all of this user's tokens")
+        parser.add_argument("--user", metavar="USER", help="revoke all of this user's tokens")
 
     def handle(self, *_: object, keys: list[str], user: str | None, **__: object) -> None:
         if not keys and user is None:
@@ -44,5 +44,5 @@ class Command(BaseCommand):
 
 
 def _shown(key: str) -> str:
-    """The key so cut that a whole token is no longer one."""
+    """Return the key, cut so that a whole token does not appear in an error."""
     return key if len(key) <= SHOWN else f"{key[:SHOWN]}…"
