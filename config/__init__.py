@@ -1,1 +1,1 @@
-"""The service of this repository: its settings, its Celery app, its start on one machine."""
+"""The service as this repository runs it: settings, Celery app, URLs, and `make up`."""

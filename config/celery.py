@@ -1,4 +1,4 @@
-"""The Celery app of this repository's own service."""
+"""The Celery app of the service."""
 
 import os
 
@@ -20,11 +20,11 @@ if settings.DEMO_TASKS:
     app.autodiscover_tasks(["config"], related_name="demo")
 
 
-def refuse(**_: object) -> None:
-    """End a worker or beat, which would stand in for the project's own."""
+def refuse_to_start(**_: object) -> None:
+    """End this worker or beat: it would take the place of one of the project's own."""
     stop("WEB_ONLY is set, so the workers and beat are the project's.")
 
 
 if settings.WEB_ONLY:
     for signal in (celeryd_init, beat_init):
-        signal.connect(refuse, weak=False)
+        signal.connect(refuse_to_start, weak=False)

@@ -1,4 +1,4 @@
-"""A few tasks to look at, on a schedule, where DEMO_TASKS is true: each ends in another way."""
+"""Scheduled tasks for a demonstration, where DEMO_TASKS is true; each shows another outcome."""
 
 import logging
 import time
@@ -41,7 +41,7 @@ def check_certificates() -> None:
 
 @shared_task(name="demo.charge_card")
 def charge_card(order: int = 4711) -> None:
-    """Charge a card, which the bank refuses."""
+    """Charge a card that the bank refuses."""
     logger.info("Charging the card of order %d", order)
     raise PermissionError(f"The bank refuses order {order}: card expired")
 
@@ -50,7 +50,7 @@ def charge_card(order: int = 4711) -> None:
     bind=True, name="demo.sync_directory", autoretry_for=(ConnectionError,), default_retry_delay=2
 )
 def sync_directory(self: Any) -> None:  # noqa: ANN401 - a Celery task
-    """Fetch the users of a directory that answers only at the second try."""
+    """Fetch the users of a directory, which answers at the second attempt."""
     logger.info("Connecting to %s", choice(["ldap-1", "ldap-2"]))  # noqa: S311
     if self.request.retries == 0:
         raise ConnectionError("The directory does not answer")
@@ -59,9 +59,9 @@ def sync_directory(self: Any) -> None:  # noqa: ANN401 - a Celery task
 
 @shared_task(name="demo.nightly_report")
 def nightly_report() -> None:
-    """Add up the day's figures, step by step.
+    """Add up the day's figures.
 
-    It takes a while, and says how far it is.
+    It takes a few seconds, and logs its progress.
     """
     steps = ("orders", "refunds", "stock", "summary")
     for number, step in enumerate(steps, start=1):

@@ -1,4 +1,8 @@
-"""Reads the environment; what is missing or malformed ends the process with one sentence."""
+"""Read the settings from environment variables.
+
+Each function below ends the process, with a sentence that names the variable, if its value is
+missing or malformed. An empty value counts as not set.
+"""
 
 import json
 import re
@@ -29,17 +33,17 @@ def _read(read: Callable[..., Any], name: str, default: Any, expected: str) -> A
 
 
 def text(name: str, default: str = "") -> str:
-    """A text; an empty one counts as not set."""
+    """Return the value without surrounding white space, or the default if it is not set."""
     return _env.str(name, "").strip() or default
 
 
 def boolean(name: str, *, default: bool) -> bool:
-    """`true` or `false` (also 1/0, yes/no, on/off)."""
+    """Return the value of `true` or `false` (also 1/0, yes/no, on/off)."""
     return bool(_read(_env.bool, name, default, "true or false"))
 
 
 def number(name: str, default: float, *, least: float = 0, most: float) -> float:
-    """A number from `least` to `most`."""
+    """Return a number from `least` to `most`."""
     value = float(_read(_env.float, name, default, "a number"))
     if not least <= value <= most:
         stop(f"{name} must be from {least} to {most}, not {value}.")
@@ -47,7 +51,7 @@ def number(name: str, default: float, *, least: float = 0, most: float) -> float
 
 
 def whole_number(name: str, default: int, *, least: int = 0, most: int) -> int:
-    """A whole number from `least` to `most`."""
+    """Return a whole number from `least` to `most`."""
     value = int(_read(_env.int, name, default, "a whole number"))
     if not least <= value <= most:
         stop(f"{name} must be from {least} to {most}, not {value}.")
@@ -55,18 +59,18 @@ def whole_number(name: str, default: int, *, least: int = 0, most: int) -> int:
 
 
 def json_object(name: str) -> dict[str, Any]:
-    """A JSON object; an empty one where it is not set."""
+    """Return a JSON object, which is empty if the variable is not set."""
     try:
         value = json.loads(text(name, "{}"))
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        stop(f"{name} must be a JSON object.")  # which may hold a password
+        stop(f"{name} must be a JSON object.")  # not shown: it may hold a password
     return value
 
 
 def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
-    """One of these words, in any case."""
+    """Return the one of these choices that the value equals in any case."""
     value = text(name, default)
     for choice in choices:
         if choice.casefold() == value.casefold():
@@ -75,7 +79,7 @@ def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
 
 
 def schema(name: str, default: str) -> str:
-    """The name of a schema that needs no quotes and belongs to nobody else."""
+    """Return the name of a schema of the service's own, which SQL takes without quotes."""
     value = text(name, default)
     if not re.fullmatch(r"(?!pg_|public$|information_schema$)[a-z_][a-z0-9_]{0,62}", value):
         stop(
@@ -86,12 +90,15 @@ def schema(name: str, default: str) -> str:
 
 
 def words(name: str, default: tuple[str, ...] = ()) -> list[str]:
-    """Texts with commas between them."""
+    """Return the texts of a list that is separated by commas."""
     return [word.strip() for word in text(name).split(",") if word.strip()] or list(default)
 
 
 def database(url: str) -> dict[str, Any]:
-    """Django's settings of the Postgres database at this URL, with every option libpq knows."""
+    """Return Django's settings of the Postgres database at this URL.
+
+    The URL may have every option that libpq knows.
+    """
     if not url.startswith(("postgres://", "postgresql://")):
         stop(
             "DATABASE_URL must begin with postgresql://, as in postgresql://user:password@host/db."
@@ -104,7 +111,7 @@ def database(url: str) -> dict[str, Any]:
     if not options.get("dbname"):
         stop("DATABASE_URL names no database; it ends in /name.")
     port = str(options.get("port", ""))
-    if port and not all(part.isdecimal() for part in port.split(",")):  # libpq allows several
+    if port and not all(part.isdecimal() for part in port.split(",")):  # one for each host
         stop(f"DATABASE_URL has the port {port!r}, which is no number.")
     return {
         "ENGINE": "config.postgres",
@@ -118,12 +125,15 @@ def database(url: str) -> dict[str, Any]:
 
 
 def broker(url: str, *, of_project: bool = False) -> str:
-    """The URL of a Redis or Valkey, as kombu takes it; a project's may be that of a RabbitMQ."""
+    """Return the broker's URL, once it is one of Redis or Valkey that kombu accepts.
+
+    With `of_project`, RabbitMQ is accepted as well.
+    """
     schemes = ["redis://", "rediss://", "redis+socket://", "sentinel://"]
     schemes += ["amqp://", "amqps://"] if of_project else []
     if not url.startswith(tuple(schemes)):
         stop(f"BROKER_URL must begin with {schemes[0]} (or {', '.join(schemes[1:])}).")
-    for part in url.split(";"):  # it may name several
+    for part in url.split(";"):  # one for each broker
         parts = urlsplit(part)
         database = parts.path.strip("/")
         if parts.scheme in ("amqp", "amqps"):
@@ -145,7 +155,7 @@ def _has_valid_port(parts: SplitResult) -> bool:
 
 
 def hosts(name: str, default: tuple[str, ...]) -> list[str]:
-    """Host names with commas between them, as Django's ALLOWED_HOSTS has them."""
+    """Return host names that are separated by commas, for Django's ALLOWED_HOSTS."""
     names = words(name, default)
     if not names:
         stop(f"{name} is not set; it lists the host names of this service.")
@@ -156,18 +166,18 @@ def hosts(name: str, default: tuple[str, ...]) -> list[str]:
 
 
 def origins(name: str) -> list[str]:
-    """Origins with commas between them."""
-    given = words(name)
-    for origin in given:
+    """Return origins (`https://host`) that are separated by commas."""
+    listed = words(name)
+    for origin in listed:
         if not re.fullmatch(r"https?://[^/\s]+", origin):
             stop(f"{name} must list origins like https://host, not {origin!r}.")
-    return given
+    return listed
 
 
 def secret_key(value: str) -> str:
-    """Django's secret key, where it is long and nobody else's.
+    """Return the secret key if it is long and random enough.
 
-    The bounds are those of Django's own deployment check, security.W009.
+    The limits are those of Django's own deployment check, security.W009.
     """
     if not value:
         stop("SECRET_KEY is not set; it must be 50 or more random characters that you keep.")

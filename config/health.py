@@ -1,6 +1,7 @@
-"""Answers the probes of a container platform, at authentik's paths for them.
+"""Health checks for container platforms, at the paths that authentik has them.
 
-`/-/health/live/` says that the process serves, `/-/health/ready/` that the database does too.
+`/-/health/live/` succeeds if this process serves requests, `/-/health/ready/` if the database
+answers as well.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,10 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
 def answer_health(get_response: GetResponse) -> GetResponse:
-    """A middleware, the first one: a probe knows neither the host's name nor HTTPS."""
+    """Respond to health checks; a middleware.
+
+    It must be the first: a health check uses neither an allowed host name nor HTTPS.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.path == "/-/health/live/":

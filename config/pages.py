@@ -1,4 +1,4 @@
-"""Django's middlewares that only pages for people need: the API knows no session."""
+"""Django's middleware for sessions, users and messages, without its cost for the API."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from django.http import HttpRequest
 from events.errors import API_PREFIX
 
 
-class NotForTheAPI:
-    """Before one of Django's middleware classes: it is passed by on the way to the API."""
+class SkipForAPI:
+    """A mixin for a middleware class, by which requests to the API skip it."""
 
     get_response: Any
 
@@ -21,13 +21,13 @@ class NotForTheAPI:
         return super().__call__(request)  # type: ignore[misc]
 
 
-class SessionMiddleware(NotForTheAPI, sessions.SessionMiddleware):
+class SessionMiddleware(SkipForAPI, sessions.SessionMiddleware):
     pass
 
 
-class AuthenticationMiddleware(NotForTheAPI, auth.AuthenticationMiddleware):
+class AuthenticationMiddleware(SkipForAPI, auth.AuthenticationMiddleware):
     pass
 
 
-class MessageMiddleware(NotForTheAPI, messages.MessageMiddleware):
+class MessageMiddleware(SkipForAPI, messages.MessageMiddleware):
     pass

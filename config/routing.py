@@ -1,4 +1,4 @@
-"""Where this service sends the tasks of a project, whose routes only the project knows."""
+"""Route the tasks of a project, whose own routes this service does not know."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ def route_as_recorded(
     options: dict[str, Any],
     task: object = None,
 ) -> dict[str, Any]:
-    """Return options by which Celery sends to the queue that it was given, and declares none.
+    """Return options that make Celery send to the queue in `options`, without declaring it.
 
-    A queue that is declared must be declared as its consumers do. Raises NotRerunnableError where
-    Celery was given no queue.
+    To declare a queue needs the very arguments with which its consumers declare it. Raises
+    NotRerunnableError if `options` name no queue.
     """
     if not options.get("queue"):
         raise NotRerunnableError("The queue of this task's last run is not on record.")

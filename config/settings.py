@@ -1,4 +1,4 @@
-"""Django's settings, all of them from the environment; docs/settings.md has the table."""
+"""Django's settings, as the environment sets them; docs/settings.md lists its variables."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from systemtasks.conf import LONGEST_EXPIRY, Conf
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# Where a service is not named, one from a wheel serves this checkout alone, in plain HTTP and
-# with a secret key of its own: see config/embedded/.
+# If the environment names no database or broker, one from a wheel is started for this checkout
+# alone, which then serves plain HTTP and makes its own secret key. See config/embedded/.
 EMBEDDED = embedded.Services(
     data=Path(environment.text("DATA_DIR", str(BASE_DIR / "var"))),
     postgres=not environment.text("DATABASE_URL"),
@@ -18,7 +18,7 @@ EMBEDDED = embedded.Services(
 )
 ONE_MACHINE = EMBEDDED.postgres
 
-# Beside a project, which has workers of its own: the API and the admin, and nothing else.
+# For a project with workers of its own: this service is the API and the admin, and nothing else.
 WEB_ONLY = environment.boolean("WEB_ONLY", default=False)
 if WEB_ONLY and (EMBEDDED.postgres or EMBEDDED.valkey):
     environment.stop("WEB_ONLY needs the DATABASE_URL and the BROKER_URL of a project.")
@@ -43,7 +43,7 @@ CSRF_COOKIE_SECURE = HTTPS
 X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
-    "unfold",  # before the admin, whose templates it replaces
+    "unfold",  # it replaces templates of the admin, so it must come first
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -109,7 +109,7 @@ DATABASES = {
 }
 SERVICE_SCHEMA = environment.schema("SERVICE_SCHEMA", "systemtasks_service")
 DATABASE_ROUTERS = ["config.postgres.Router"]
-# On each connection, Postgres keeps the plans of the statements that events.prepared asks.
+# Lets Postgres keep the plans of the statements of events.prepared, on each connection.
 DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
@@ -144,7 +144,7 @@ UNFOLD = {
 }
 
 STATIC_URL = "static/"
-# Finds a file where its package keeps it, so there is no collectstatic to forget.
+# Serves each file from its package, so that collectstatic is not needed.
 WHITENOISE_USE_FINDERS = True
 
 LOG_LEVEL = environment.one_of("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
@@ -163,17 +163,17 @@ CELERY_BROKER_URL = environment.broker(
 )
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_RESULT_EXPIRES = None  # without results, beat need not send a task that deletes them
+CELERY_RESULT_EXPIRES = None  # no results, so beat need not schedule their deletion
 CELERY_WORKER_LOG_FORMAT = LOG_FORMAT
 CELERY_WORKER_TASK_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(task_name)s: %(message)s"
 CELERY_TIMEZONE = "UTC"
 
-# Names of the service's own, since a project may use the same broker by Celery's: then nobody takes
-# a message, answers a command or hears an event of the other's.
+# A project may use the same broker with Celery's default names. Names of its own keep the service
+# from taking the project's messages, commands and events, and the project from taking these.
 CELERY_TASK_DEFAULT_QUEUE = "systemtasks"
 CELERY_EVENT_EXCHANGE = "systemtasks.events"
-# Whoever reads from a Redis gives messages back to their queues that were taken long ago, by its
-# own VISIBILITY_TIMEOUT; a project may have a longer one.
+# A process that reads from Redis requeues the unacknowledged messages that it finds under these
+# keys, after its own visibility timeout. The project's may be longer, so its keys are others.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     **{f"{key}_key": f"systemtasks.{key}" for key in ("unacked", "unacked_index", "unacked_mutex")},
     **environment.json_object("BROKER_TRANSPORT_OPTIONS"),
@@ -187,7 +187,7 @@ DEMO_TASKS = environment.boolean("DEMO_TASKS", default=False)
 if WEB_ONLY and DEMO_TASKS:
     environment.stop("DEMO_TASKS needs a worker, and WEB_ONLY starts none.")
 
-# Each setting has the name and the default that it has in systemtasks.conf.
+# Names and defaults are those of systemtasks.conf.
 _DEFAULTS = Conf()
 SYSTEMTASKS = {
     "EXPIRES_AFTER_DAYS": environment.number(
@@ -220,7 +220,7 @@ REST_KNOX = {"TOKEN_TTL": None}
 REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
 SPECTACULAR_SETTINGS = {
     "TITLE": "System Tasks",
-    "DESCRIPTION": "What became of every Celery task, as authentik's system-tasks API tells it.",
+    "DESCRIPTION": "Outcomes of Celery tasks, in the format of authentik's system-tasks API.",
     "VERSION": "2024.6",
     "SERVERS": [{"url": "/api/v3"}],
     "SCHEMA_PATH_PREFIX": "/api/v3",

@@ -1,6 +1,6 @@
-"""`make up`: the whole service on this machine, in one terminal, until Ctrl-C.
+"""Run the whole service on this machine, in one terminal, until Ctrl-C: `make up`.
 
-With WEB_ONLY, for a project that has workers of its own, it is the web server alone.
+With WEB_ONLY, for a project that has workers of its own, only the web server is started.
 """
 
 import argparse
@@ -30,19 +30,19 @@ FIRST_TASK = "demo.clean_sessions"
 
 
 class Stopped(BaseException):
-    """A signal asks this process to end."""
+    """Raised when a signal asks this process to end."""
 
 
 @dataclass
 class Child:
-    """One of the processes of the service."""
+    """A process of the service, and the thread that prints its output."""
 
     name: str
     process: "subprocess.Popen[str]"
     printer: threading.Thread
 
     def kill(self) -> None:
-        """End it at once, with all that it started."""
+        """Kill the process and all that it has started."""
         kill_group(self.process.pid)
         self.process.wait()
         self.printer.join(timeout=2)
@@ -58,13 +58,16 @@ def main() -> None:
 
 
 def _watchdog() -> "subprocess.Popen[str]":
-    """What ends the processes whose ids it is told, once this one has ended, in whatever way."""
+    """Start the process that ends the service's processes if this one is killed.
+
+    It reads their ids from its standard input; see config/watchdog.py.
+    """
     command = [sys.executable, "-m", "config.watchdog"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def _run(port: int, watchdog: "subprocess.Popen[str]") -> bool:
-    """Run the service until Ctrl-C, or until one of its processes ends; returns that one did."""
+    """Run the service until Ctrl-C, or until one of its processes ends; return True if one did."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stopped)
     data = Path(environment.text("DATA_DIR", str(Path.cwd() / "var")))
@@ -91,7 +94,7 @@ def _raise_stopped(_number: int, _frame: FrameType | None) -> None:
 
 
 def _claim(data: Path, port: int) -> None:
-    """Make sure that nobody else runs here, or on this port."""
+    """Make sure that no other `make up` uses the data directory, and nothing uses the port."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         lock = try_lock(data / "up.lock")  # held until this process ends
@@ -109,7 +112,7 @@ def _claim(data: Path, port: int) -> None:
 
 
 def _prepare(data: Path) -> None:
-    """Set what one machine needs, and bring the database up to date."""
+    """Set the environment for a single machine, start what it lacks, and migrate the database."""
     services = Services(data, postgres=False, valkey=False)
     for name, value in {
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -119,7 +122,7 @@ def _prepare(data: Path) -> None:
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
         "WEB_WORKERS": "1",
         "SECRET_KEY": services.secret_key(),
-        # A container's root is not worth five lines at each start.
+        # In a container, Celery would print five lines about the user root at each start.
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
     }.items():
         os.environ.setdefault(name, value)
@@ -135,7 +138,7 @@ def _prepare(data: Path) -> None:
     try:
         with Connection(settings.CELERY_BROKER_URL, connect_timeout=5) as broker:
             broker.ensure_connection(max_retries=1, interval_start=0)
-    except Exception as error:  # noqa: BLE001 - each transport has errors of its own
+    except Exception as error:  # noqa: BLE001 - each transport raises other errors
         stop(f"the broker cannot be used: {str(error).splitlines()[0]}")
     try:
         call_command("migrate", verbosity=0, interactive=False)
@@ -158,18 +161,30 @@ def _commands(data: Path, port: int) -> dict[str, list[str]]:
         return web
     return web | {
         "worker": [
-            *(*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"),
-            *("--hostname", "systemtasks@%h"),
+            *celery,
+            "worker",
+            "--concurrency",
+            "2",
+            "--loglevel",
+            "INFO",
+            "--hostname",
+            "systemtasks@%h",
         ],
         "beat": [
-            *(*celery, "beat", "--loglevel", "INFO", "--pidfile", ""),
-            *("--schedule", str(data / "celerybeat-schedule")),
+            *celery,
+            "beat",
+            "--loglevel",
+            "INFO",
+            "--pidfile",
+            "",
+            "--schedule",
+            str(data / "celerybeat-schedule"),
         ],
     }
 
 
 def _start(name: str, command: list[str]) -> Child:
-    # In sessions of their own, since Ctrl-C must reach this process alone, which ends the others.
+    # A session of its own keeps Ctrl-C from the child: this process ends it in the right order.
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -197,14 +212,15 @@ def _coloured(text: str, colour: int) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
-def _await(children: list[Child], met: Callable[[], bool], what: str) -> None:
+def _await(children: list[Child], condition: Callable[[], bool], failure: str) -> None:
+    """Wait until the condition holds; stop if a child ends, or with `failure` after a while."""
     deadline = time.monotonic() + READY_TIMEOUT
-    while not met():
+    while not condition():
         for child in children:
             if (code := child.process.poll()) is not None:
                 stop(f"{child.name} ended with exit code {code}; its lines above may say why.")
         if time.monotonic() > deadline:
-            stop(f"{what} within {READY_TIMEOUT:.0f} seconds.")
+            stop(f"{failure} within {READY_TIMEOUT:.0f} seconds.")
         time.sleep(0.1)
 
 
@@ -218,7 +234,10 @@ def _await_web(children: list[Child], port: int) -> None:
 
 
 def _welcome(children: list[Child], port: int) -> str:
-    """What a newcomer needs to know; on the very first start, with a password and a token."""
+    """Return the text that says how to use the service.
+
+    At the very first start, make a superuser and a token, and show their secrets in it.
+    """
     from django.conf import settings
     from django.contrib.auth import get_user_model
     from django.db import connection, transaction
@@ -237,13 +256,13 @@ def _welcome(children: list[Child], port: int) -> str:
         for name in demo.SCHEDULE:
             app.send_task(name)
         first = system_task_uuid(FIRST_TASK)
-        # Its row is there before any of its runs has ended.
+        # The task's own row is no proof: it is written before any of its runs has ended.
         recorded = TaskRun.objects.filter(system_task=first, state=State.SUCCESS).exists
         _await(children, recorded, "no task was recorded")
         path += f"{first}/"
 
     login = f"your own account, or a new one: {_manage()} createsuperuser"
-    token = "$TOKEN"  # noqa: S105 - a name for the reader to fill in
+    token = "$TOKEN"  # noqa: S105 - a placeholder
     hint = f"(make a token: {_manage()} create_token admin)"
     users = get_user_model()._default_manager
     with transaction.atomic():
@@ -269,18 +288,18 @@ def _welcome(children: list[Child], port: int) -> str:
 
 
 def _manage() -> str:
-    """How to start manage.py in another terminal, over the same database."""
+    """Return the command that runs manage.py in another terminal, with the same database."""
     from django.conf import settings
 
     command = ".venv/bin/python manage.py"
     if settings.EMBEDDED.postgres:
         return command
-    # Its DATABASE_URL and BROKER_URL are the person's own, and may hold a password.
+    # DATABASE_URL and BROKER_URL are left out: they may hold a password.
     return f"SECRET_KEY=$(cat var/secret_key) ALLOWED_HOSTS=localhost {command}"
 
 
 def _watch(children: list[Child]) -> bool:
-    """Wait until a child ends, which none should; returns that it failed."""
+    """Wait until a child ends, which is always a failure, and return True."""
     while True:
         for child in children:
             if (code := child.process.poll()) is not None:
@@ -290,7 +309,7 @@ def _watch(children: list[Child]) -> bool:
 
 
 def _stop(children: list[Child]) -> None:
-    """End the children, the tasks that run included, and let go of the embedded services."""
+    """End the children, wait for tasks that still run, and detach from the embedded services."""
     deadline = time.monotonic() + WARM_TIMEOUT
     try:
         for child in children:

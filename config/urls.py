@@ -1,11 +1,11 @@
-"""Where everything is."""
+"""The root URLs: the API, the admin, and a redirect to it."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 urlpatterns = [
-    # authentik's published reference prints its paths with a second slash; reverse() gives one.
+    # authentik's published reference has a second slash, so it is accepted. reverse() writes one.
     re_path("^api/v3/+", include("events.urls")),
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),

@@ -1,10 +1,11 @@
-"""Ends what `make up` started, where `make up` was killed before it could.
+"""End the processes of `make up`, even if `make up` itself was killed.
 
-`python -m config.watchdog` reads the ids of processes, each the leader of a group, until whoever
-writes them ends, in whatever way. Then it asks the leaders to end, and at last kills their groups.
+`python -m config.watchdog` reads process ids, each of the leader of a process group, from standard
+input. When the input ends, because the process that writes it has ended, it sends the leaders a
+SIGTERM. It kills the groups that are left after WARM_TIMEOUT.
 
-The kernel would ask them itself (PR_SET_PDEATHSIG), but once for each thread of the dead process
-that outlives another, and a second SIGTERM while it handles the first makes Granian hang for good.
+The kernel could send that signal itself (PR_SET_PDEATHSIG). But it may send it several times, once
+for each thread that outlives another, and a second SIGTERM makes Granian hang for good.
 """
 
 import os
@@ -13,7 +14,7 @@ import sys
 import time
 from contextlib import suppress
 
-WARM_TIMEOUT = 10.0  # seconds that a running task gets to end
+WARM_TIMEOUT = 10.0  # seconds in which a running task may still end
 POLL_INTERVAL = 0.1
 
 
@@ -23,19 +24,19 @@ def main() -> None:
         with suppress(ProcessLookupError):
             os.kill(leader, signal.SIGTERM)
     deadline = time.monotonic() + WARM_TIMEOUT
-    while any(map(_is_there, leaders)) and time.monotonic() < deadline:
+    while any(map(_group_exists, leaders)) and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
     for leader in leaders:
         kill_group(leader)
 
 
 def kill_group(leader: int) -> None:
-    """Kill this process with all that it started, where anything of it is left."""
+    """Kill all processes of the group that this process leads, if there are any left."""
     with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
 
 
-def _is_there(leader: int) -> bool:
+def _group_exists(leader: int) -> bool:
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:

@@ -1,8 +1,9 @@
-"""Postgres and Valkey from wheels, for one checkout on one machine.
+"""Run Postgres and Valkey from wheels, for one checkout on one machine.
 
-Every process that needs them attaches: it holds a shared lock on one file. The first to attach
-starts the server process (`servers.py`), which keeps both running until nobody holds that lock
-any more. The kernel drops a dead process's locks, so a `kill -9` leaves nothing to clean up.
+A process that needs them attaches to them: it holds a shared lock on a file. The first one starts
+the server process (`servers.py`), which keeps both services running for as long as any process
+holds the lock. The kernel releases the locks of a dead process, so a `kill -9` leaves nothing to
+clean up.
 """
 
 import fcntl
@@ -20,15 +21,16 @@ from pathlib import Path
 
 from config.environment import stop
 
-LONGEST_SOCKET_PATH = 100  # sun_path takes 108 bytes on Linux and 104 on macOS
-START_TIMEOUT = 90.0  # seconds; a first start makes the database cluster
+LONGEST_SOCKET_PATH = 100  # bytes; sun_path has 108 on Linux and 104 on macOS
+START_TIMEOUT = 90.0  # seconds; the first start creates the database cluster
 
 _held: dict[Path, int] = {}
+"""The descriptor of the lock that this process holds, by data directory."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """Which services run here, and where they keep their data and listen."""
+    """The services of one checkout: which ones, where their data is, and where they listen."""
 
     data: Path
     postgres: bool
@@ -36,7 +38,7 @@ class Services:
 
     @property
     def run(self) -> Path:
-        """The folder of both sockets: below `data`, or where that path is too long, in /tmp."""
+        """The folder of both sockets: in `data`, or in /tmp if its path is too long."""
         folder = self.data.resolve() / "run"
         if len(os.fsencode(folder / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH:
             return folder
@@ -54,16 +56,16 @@ class Services:
         return f"redis+socket://{self.valkey_socket}"
 
     def password(self) -> str:
-        """The password of the Postgres role, derived from the secret key."""
+        """Return the password of the Postgres role, which is derived from the secret key."""
         return hmac.new(self.secret_key().encode(), b"postgres", hashlib.sha256).hexdigest()
 
     def secret_key(self) -> str:
-        """A secret key of this checkout's own, made at the first call and kept in `data`."""
+        """Return the secret key of this checkout, which the first call stores in `data`."""
         path = self.data / "secret_key"
         with _explained(self.data):
             self.data.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                # Linked into place whole, so that two first starts at once agree on one key.
+                # A link is made whole or not at all, so two processes at once agree on one key.
                 with tempfile.NamedTemporaryFile("w", dir=self.data) as file:
                     file.write(secrets.token_urlsafe(48))
                     file.flush()
@@ -72,7 +74,10 @@ class Services:
             return path.read_text()
 
     def attach(self) -> None:
-        """Have the services run while this process does; ends the process if they cannot."""
+        """Keep the services running for as long as this process runs.
+
+        Start them if need be. End this process with a message if they cannot be started.
+        """
         if not (self.postgres or self.valkey) or self.data in _held:
             return
         with _explained(self.data):
@@ -84,7 +89,7 @@ class Services:
                     self._start()
 
     def detach(self) -> None:
-        """Let go of the services, and if nobody else holds them, wait until they have stopped."""
+        """Release the services. If no other process is attached, wait until they have stopped."""
         if (held := _held.pop(self.data, None)) is None:
             return
         os.close(held)
@@ -107,7 +112,10 @@ class Services:
 
 
 def lock(path: Path, kind: int) -> int:
-    """A descriptor that holds a lock of this kind on the file; waits for it, and makes the file."""
+    """Wait for a lock on the file, and return the descriptor that holds it until it is closed.
+
+    `kind` is an operation of fcntl.flock(). The file is created if it does not exist.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, kind)
@@ -118,7 +126,7 @@ def lock(path: Path, kind: int) -> int:
 
 
 def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the file alone, or None where somebody else holds it."""
+    """Return a descriptor that holds an exclusive lock on the file, or None if it is taken."""
     try:
         return lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -127,7 +135,7 @@ def try_lock(path: Path) -> int | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the file alone."""
+    """Hold an exclusive lock on the file for the length of the block."""
     descriptor = lock(path, fcntl.LOCK_EX)
     try:
         yield
@@ -137,6 +145,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _explained(data: Path) -> Iterator[None]:
+    """End the process with a sentence if the block raises OSError."""
     try:
         yield
     except OSError as error:

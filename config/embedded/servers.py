@@ -1,7 +1,7 @@
-"""The process that keeps the embedded Postgres and Valkey while somebody is attached.
+"""The process that runs the embedded Postgres and Valkey while any process is attached.
 
-`python -m config.embedded.servers DATA postgres valkey` goes to the background, and returns when
-both answer (0) or cannot (1, with a sentence on standard output).
+`python -m config.embedded.servers DATA postgres valkey` starts them in the background. It exits
+with 0 when both answer, and with 1 and a sentence on standard output if one cannot be started.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from config.embedded import Services, lock, try_lock
 
 POLL_INTERVAL = 0.1
 READY_TIMEOUT = 60.0
-RESTART_TIMEOUT = 10.0  # a killed Postgres's own children take a moment to notice and leave
+RESTART_TIMEOUT = 10.0  # the children of a killed Postgres take a while to end
 STOP_TIMEOUT = 20.0
 
 
@@ -36,13 +36,16 @@ class CannotStartError(Exception):
     """A service cannot start; the message is a sentence for the person who started it."""
 
 
-def reachable_by_anyone(path: Path) -> bool:
-    """Whether another user may run this file, or enter this folder."""
+def is_open_to_all(path: Path) -> bool:
+    """Return True if any user may run this file, or enter this folder."""
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in (path, *path.parents))
 
 
 def wheel_folder(package: str) -> Path:
-    """Where a wheel's files are. Importing it is no part of that: some of them act on import."""
+    """Return the folder of an installed package, without importing it: an import may do things.
+
+    Raises CannotStartError if the package is not installed.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise CannotStartError(
@@ -53,17 +56,17 @@ def wheel_folder(package: str) -> Path:
 
 
 def dying_with_us(signal_name: str, *options: str) -> list[str]:
-    """What stands before a command whose process this signal shall end when this one dies.
+    """Return a prefix for a command, by which it gets this signal when this process dies.
 
-    The kernel sends it (PR_SET_PDEATHSIG), where there is a setpriv to ask it to; `options` are
-    setpriv's further ones.
+    The kernel sends the signal (PR_SET_PDEATHSIG). The prefix is empty if the program setpriv is
+    not installed. `options` are further ones of setpriv.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name, *options, "--"] if setpriv else []
 
 
 class Account:
-    """Who runs Postgres, which refuses to be root: the caller, or for root the user `nobody`."""
+    """The user that runs Postgres: the current one or, since Postgres refuses root, `nobody`."""
 
     def __init__(self) -> None:
         self.is_root = os.geteuid() == 0
@@ -74,63 +77,64 @@ class Account:
             )
 
     def own(self, folder: Path) -> None:
-        """Make this folder, for the account alone."""
+        """Create this folder, to which only the account has access; see `make_private`."""
         make_private(folder)
         self.give(folder)
 
     def give(self, path: Path) -> None:
-        """Make this file or folder the account's."""
+        """Make the account the owner of this file or folder."""
         if self.is_root:
             nobody = pwd.getpwnam("nobody")
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
 
     def command(self, program: Path, *folders: Path) -> list[str]:
-        """How to start a program as this account, with these folders in its reach.
+        """Return the command that starts a program as this account, with access to these folders.
 
-        A checkout or virtual environment that only root may enter is reached by a capability, since
-        the alternative is to open root's folders to everyone.
+        If only root may enter the checkout or the virtual environment, the program gets a
+        capability. The alternative would be to open root's folders to everyone.
         """
         options: list[str] = []
         if self.is_root:
             nobody = pwd.getpwnam("nobody")
             options += [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-            if not all(map(reachable_by_anyone, (program, *(f.parent for f in folders)))):
-                # access(2) ignores capabilities of other users than root, unless told not to.
+            if not all(map(is_open_to_all, (program, *(f.parent for f in folders)))):
+                # Without this, access(2) ignores the capabilities of any user but root.
                 options += ["--securebits=+no_setuid_fixup"]
                 options += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
         return [*dying_with_us("INT", *options), str(program)]
 
 
 def make_private(folder: Path) -> None:
-    """Make this folder, which may be one among the temporary ones, or take what is left of it.
+    """Create this folder, or use it if it exists: it may be in /tmp, where others may create it.
 
-    Raises CannotStartError where another account has made it, and would read what is put there.
+    Raises CannotStartError if it belongs to another account, which could read its files, or if
+    others may write to it.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     status, accounts = folder.lstat(), [os.geteuid()]
     if os.geteuid() == 0:
-        accounts.append(pwd.getpwnam("nobody").pw_uid)  # a start that was killed has left it
+        accounts.append(pwd.getpwnam("nobody").pw_uid)  # from an earlier start
     others_write = stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in accounts or others_write:
         raise CannotStartError(f"{folder} belongs to somebody else, or is open to others")
 
 
 class Service(Protocol):
-    """One of the two."""
+    """A service that this process runs: Postgres or Valkey."""
 
     name: str
 
     def prepare(self) -> None:
-        """What must be there before the first start."""
+        """Create what the service needs before its first start."""
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the process."""
 
     def answers(self) -> bool:
-        """Whether it can be used."""
+        """Return True if the service can be used."""
 
     def after_start(self) -> None:
-        """What can be made only while it runs."""
+        """Create what can be created only while the service runs."""
 
 
 class Postgres:
@@ -143,9 +147,11 @@ class Postgres:
         self.account = Account()
 
     def prepare(self) -> None:
-        """Make the cluster, under another name until it is whole."""
+        """Create the database cluster, under another name until it is complete."""
         self.account.own(self.services.run)
-        (self.data / "postmaster.pid").unlink(missing_ok=True)  # nobody but us starts one here
+        (self.data / "postmaster.pid").unlink(
+            missing_ok=True
+        )  # no other process starts Postgres here
         if self.data.exists():
             return
         unfinished = self.data.with_suffix(".new")
@@ -179,8 +185,8 @@ class Postgres:
     def after_start(self) -> None:
         name = "systemtasks"
         with self._connect("postgres") as connection:
-            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
-            if not known.fetchone():
+            existing = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+            if not existing.fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
     def _connect(self, database: str) -> "psycopg.Connection[tuple[object, ...]]":
@@ -221,8 +227,8 @@ class Valkey:
         pass
 
 
-class Keeper:
-    """Starts the services, starts again what has died, and stops them."""
+class Supervisor:
+    """Starts the services, restarts those that have died, and stops them."""
 
     def __init__(self) -> None:
         self.running: dict[str, tuple[Service, subprocess.Popen[bytes]]] = {}
@@ -241,14 +247,14 @@ class Keeper:
             while not service.answers():
                 code = self.running[name][1].poll()
                 if time.monotonic() > (last_restart if code is not None else deadline):
-                    why = "does not answer" if code is None else f"ended with exit code {code}"
-                    raise CannotStartError(f"{name} {why}")
-                self.revive()
+                    reason = "does not answer" if code is None else f"ended with exit code {code}"
+                    raise CannotStartError(f"{name} {reason}")
+                self.restart_dead()
                 time.sleep(POLL_INTERVAL)
             service.after_start()
 
-    def revive(self) -> None:
-        """Start again what has died."""
+    def restart_dead(self) -> None:
+        """Restart the services whose processes have ended."""
         for name, (service, process) in self.running.items():
             if (code := process.poll()) is not None:
                 print(f"{name} ended with exit code {code}: starting it again", flush=True)  # noqa: T201
@@ -266,29 +272,34 @@ class Keeper:
 
 
 def serve(services: Services, report: Callable[[str], None]) -> None:
-    """Run the services until nobody is attached."""
-    lock(services.data / "server.lock", fcntl.LOCK_EX)  # until this process has ended
-    keeper = Keeper()
+    """Run the services until no process is attached.
+
+    `report` is called once: with an empty text when they answer, or with a sentence that says why
+    they cannot be started.
+    """
+    lock(services.data / "server.lock", fcntl.LOCK_EX)  # held until this process ends
+    supervisor = Supervisor()
     try:
         try:
             if services.postgres:
-                keeper.start(Postgres(services))
+                supervisor.start(Postgres(services))
             if services.valkey:
-                keeper.start(Valkey(services))
+                supervisor.start(Valkey(services))
         except (CannotStartError, OSError, ImportError) as error:
             report(f"{error} ({services.data}/embedded.log may say more).")
             return
         report("")
-        # Once the holders' lock is ours, whoever comes next waits for our end and starts anew.
+        # With this lock taken, a process that attaches waits for the end of this one, and starts
+        # another.
         while try_lock(services.data / "holders.lock") is None:
-            keeper.revive()
+            supervisor.restart_dead()
             time.sleep(POLL_INTERVAL)
     finally:
-        keeper.stop()
+        supervisor.stop()
         shutil.rmtree(services.run, ignore_errors=True)
 
 
-def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+def exit_on_signal(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit
 
 
@@ -303,7 +314,7 @@ def main(data: str, *names: str) -> None:
         sys.exit(1 if sentence else 0)
     os.close(read)
     os.setsid()
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, exit_on_signal)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     log = os.open(services.data / "embedded.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for standard in (1, 2):

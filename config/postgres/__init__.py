@@ -1,28 +1,27 @@
-"""The service's tables beside those of a project, in one database.
+"""Keep the service's tables apart from those of a project in the same database.
 
-Django's own tables of this service (users, tokens, sessions, permissions, its record of
-migrations) are in a schema of their own, SERVICE_SCHEMA. The tables of the app `systemtasks` are
-where any other connection to the database finds them too, since a project's workers write them.
+The schema SERVICE_SCHEMA holds what only this service uses: users, tokens, sessions, permissions,
+and its record of migrations. The tables of the app `systemtasks` are outside of it, where any other
+connection finds them too: a project's workers write them.
 
-A connection at run time looks into the service's schema first, and then into the others. Migrations
-run over two more aliases, each of which sees one of the two places alone; `manage.py migrate`
-makes them.
+At run time, a connection searches the service's schema first, and then the others. Migrations use
+two more aliases, which `manage.py migrate` makes. Each of them searches only one of the two places.
 """
 
 from typing import Any
 
 SERVICE = "service"
-"""The alias whose connections look into the service's own schema alone."""
+"""The alias whose connections search the service's own schema only."""
 
 SHARED = "shared"
-"""The alias whose connections look where they do without this service."""
+"""The alias whose connections search every schema but the service's own."""
 
 
 class Router:
-    """Which app is migrated over which of the two aliases."""
+    """Assigns each app to the one of the two aliases that it is migrated with."""
 
     def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool | None:  # noqa: ANN401 - Django's hints
-        """Return False for an app whose tables are in the other place."""
+        """Return True or False for the two aliases of migrations, and None for any other."""
         if db == SHARED:
             return app_label == "systemtasks"
         if db == SERVICE:

@@ -1,4 +1,4 @@
-"""Django's backend for Postgres, with connections that look into the service's schema first."""
+"""Django's backend for Postgres, with connections that search the service's schema first."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from config.postgres import SERVICE, SHARED
 
-LOOK = """
+SELECT_SCHEMAS_AND_TABLES = """
 SELECT current_schemas(false)::text[],
     ARRAY(SELECT tablename::text FROM pg_tables WHERE schemaname = %s)
 """
@@ -25,22 +25,23 @@ NOT_TAKEN = (
 
 Connection = Any  # psycopg's
 SearchPath = tuple[list[str], str | None]
-"""The schemas that a connection must look into, and the `options` to start it with, if any."""
+"""The schemas that a connection must search, and the `options` that it needs to do so, if any."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection that finds the service's tables in its schema, and all others where they are.
+    """A connection that finds the service's tables in their schema, and all others as usual.
 
-    The search path is a parameter with which a connection starts. It is never set later: behind a
-    pooler in transaction mode, other clients would inherit it.
+    The search path is a startup parameter of the connection. It is never set later: behind a pooler
+    in transaction mode, other clients would inherit it.
     """
 
     _search_paths: ClassVar[dict[tuple[object, ...], SearchPath]] = {}
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
-        """Return a connection; raises psycopg's OperationalError where it would find other tables.
+        """Return a connection that searches the right schemas.
 
-        It would if one of the service's own were missing: a project may have one of that name.
+        Raises psycopg's OperationalError if there can be none. A missing table of the service is
+        such an error: a project may have a table of the same name, which would be used instead.
         """
         if self.alias == NO_DB_ALIAS:
             return super().get_new_connection(conn_params)
@@ -53,15 +54,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
             if "startup parameter" in str(error):  # PgBouncer's refusal of `options`
                 raise _not_taken(schemas) from error
             raise
-        if _look(connection)[0] != schemas:
+        if _schemas_and_tables(connection)[0] != schemas:
             connection.close()
             raise _not_taken(schemas)
         return connection
 
     def _search_path(self, conn_params: Mapping[str, Any]) -> SearchPath:
-        """Return this connection's search path, which is found out once a process.
+        """Return the search path for these parameters, which is determined once a process.
 
-        The database and the role may have one of their own, and `options` may come from the
+        It depends on the database, on the role, and on `options`, which libpq may take from the
         environment.
         """
         names = ("host", "port", "dbname", "user", "options")
@@ -75,7 +76,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self._search_paths[key]
 
     def _find_search_path(self, connection: Connection) -> SearchPath:
-        usual, tables = _look(connection)
+        usual, tables = _schemas_and_tables(connection)
         schemas = self._schemas(usual, tables)
         if schemas == usual:
             return schemas, None
@@ -83,7 +84,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return schemas, f"{options} -c search_path={_escaped(_joined(schemas))}".lstrip()
 
     def _schemas(self, usual: Sequence[str], tables: Sequence[str]) -> list[str]:
-        """Return the schemas to look into, of a database that looks into `usual` by itself."""
+        """Return the schemas to search.
+
+        `usual` are those that the database searches by default, `tables` the tables in the
+        service's schema.
+        """
         own = settings.SERVICE_SCHEMA
         shared = [schema for schema in usual if schema != own]
         if self.alias == SERVICE:
@@ -101,13 +106,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return {*own.introspection.django_table_names(), "django_migrations"}
 
 
-def _look(connection: Connection) -> tuple[list[str], list[str]]:
-    """Return the schemas that the connection looks into, and the tables in the service's."""
+def _schemas_and_tables(connection: Connection) -> tuple[list[str], list[str]]:
+    """Return the schemas that the connection searches, and the tables in the service's schema."""
     connection.autocommit = True
-    looked: tuple[list[str], list[str]] = connection.execute(
-        LOOK, [settings.SERVICE_SCHEMA]
+    row: tuple[list[str], list[str]] = connection.execute(
+        SELECT_SCHEMAS_AND_TABLES, [settings.SERVICE_SCHEMA]
     ).fetchone()
-    return looked
+    return row
 
 
 def _not_taken(schemas: Sequence[str]) -> OperationalError:

@@ -1,4 +1,4 @@
-"""`manage.py migrate`, for the two places that the tables are in: see config/postgres/."""
+"""Migrate the two places that hold the tables; config/postgres/ describes them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,21 +22,21 @@ NO_SCHEMA = (
 
 
 class Command(migrate.Command):
-    """Django's own, once for each of the two places that tables are in."""
+    """Django's `migrate`, run once for each of the two places that hold the tables."""
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Django's own signature
-        """Migrate both places, or what the arguments name.
+        """Migrate both places, or only the database that the options name.
 
-        The record of migrations in the service's schema has those of `systemtasks` too, which make
-        nothing there: Django's other commands look into that record alone.
+        The record of migrations in the service's schema includes those of `systemtasks`, although
+        they create nothing there: Django's other commands read that record only.
         """
         if options["database"] != DEFAULT_DB_ALIAS:
             super().handle(*args, **options)
             return
-        only_looks = options["plan"] or options["check_unapplied"]
+        dry_run = options["plan"] or options["check_unapplied"]
         try:
             with _alias(SHARED), _alias(SERVICE):
-                if not only_looks:
+                if not dry_run:
                     _make_schema()
                 if options["app_label"] in (None, "systemtasks"):
                     shared = {"app_label": "systemtasks", "run_syncdb": False}
@@ -51,7 +51,7 @@ class Command(migrate.Command):
 
 @contextmanager
 def _alias(name: str) -> Iterator[None]:
-    """Have another alias of the default database, whichever that is now: a test's, say."""
+    """Add an alias of the default database, which may be a test's, for the length of the block."""
     default = connections[DEFAULT_DB_ALIAS].settings_dict
     connections[name] = DatabaseWrapper(deepcopy(default), name)
     try:
@@ -62,9 +62,9 @@ def _alias(name: str) -> Iterator[None]:
 
 
 def _make_schema() -> None:
-    """Make the service's schema; raises CommandError where the role may not."""
+    """Create the service's schema, if it is missing; raises CommandError if the role may not."""
     with connections[SHARED].cursor() as cursor:
-        # Not by IF NOT EXISTS, for which the role needs the right to make schemas either way.
+        # CREATE … IF NOT EXISTS needs the right to create schemas even if the schema exists.
         cursor.execute("SELECT to_regnamespace(%s) IS NULL, current_user", [_name()])
         missing, role = cursor.fetchone()
         if not missing:
