@@ -173,7 +173,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_TASK_DEFAULT_QUEUE = "systemtasks"
 CELERY_EVENT_EXCHANGE = "systemtasks.events"
 # A process that reads from Redis requeues the unacknowledged messages that it finds under these
-# keys, after its own visibility timeout. The project's may be longer, so its keys are others.
+# keys, after its own visibility timeout. A project may have a longer one, and so has other keys.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     **{f"{key}_key": f"systemtasks.{key}" for key in ("unacked", "unacked_index", "unacked_mutex")},
     **environment.json_object("BROKER_TRANSPORT_OPTIONS"),

@@ -149,9 +149,8 @@ class Postgres:
     def prepare(self) -> None:
         """Create the database cluster, under another name until it is complete."""
         self.account.own(self.services.run)
-        (self.data / "postmaster.pid").unlink(
-            missing_ok=True
-        )  # no other process starts Postgres here
+        # No other process starts Postgres here, so this file is of one that is gone.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
         if self.data.exists():
             return
         unfinished = self.data.with_suffix(".new")
@@ -289,8 +288,8 @@ def serve(services: Services, report: Callable[[str], None]) -> None:
             report(f"{error} ({services.data}/embedded.log may say more).")
             return
         report("")
-        # With this lock taken, a process that attaches waits for the end of this one, and starts
-        # another.
+        # A process that attaches after this lock is taken waits for this one to end, and starts
+        # another one.
         while try_lock(services.data / "holders.lock") is None:
             supervisor.restart_dead()
             time.sleep(POLL_INTERVAL)
