@@ -47,7 +47,7 @@ class TaskInfo:
         )
 
 
-@dataclass
+@dataclass(slots=True)
 class RunRecord:
     """An attempt as its row will have it: queued, running or finished; JSON is text by now."""
 

@@ -6,6 +6,7 @@ that know of it write. Only the writer's thread calls these functions.
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -279,12 +280,12 @@ def _execute_with(statement: Statement, records: Collection[RunRecord]) -> list[
     if not records:
         return []
     own = [name for name in statement.columns if name not in _VALUES]
+    values_of = attrgetter(*own)
     json = [name for name in own if name in _JSON_COLUMNS]
     other = [(name, _VALUES[name]) for name in statement.columns if name in _VALUES]
     rows = []
     for record in records:
-        values = vars(record)
-        row = {name: values[name] for name in own}
+        row = dict(zip(own, values_of(record), strict=True))
         for name in json:
             if row[name] is not None:
                 row[name] = orjson.Fragment(row[name])

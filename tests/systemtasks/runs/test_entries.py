@@ -1,6 +1,6 @@
 """What a process tells of an attempt is read as it was meant, whatever its message holds."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -38,7 +38,7 @@ def test_record_is_read_as_it_was_told() -> None:
 
 
 def entry_of_record_of(written: RunRecord) -> RunRecord:
-    return entry_of_record(**{"start": written.start_timestamp, **vars(written)}).record()
+    return entry_of_record(**{"start": written.start_timestamp, **asdict(written)}).record()
 
 
 def test_end_is_confirmed_until_it_is_read() -> None:
