@@ -14,6 +14,7 @@ from typing import Any
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
 from celery.utils.log import get_task_logger
+from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.utils.functional import SimpleLazyObject
 
@@ -214,7 +215,7 @@ def report(slug: str) -> None:
 @shared_task(name="tests.log_lazily")
 def log_lazily() -> int:
     """Log a queryset whose SQL would fail, within a transaction that goes on."""
-    unusable = SystemTask.objects.extra(where=["no_such_column = 1"])
+    unusable = ContentType.objects.extra(where=["no_such_column = 1"])
     with transaction.atomic():
         logger.info("Looking", extra={"tasks": unusable, "nested": [{"tasks": unusable}]})
         reporting.info("Found", tasks=unusable, first=SimpleLazyObject(unusable.first))

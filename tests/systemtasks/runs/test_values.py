@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import orjson
 import pytest
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.utils.functional import SimpleLazyObject
 from django.utils.safestring import mark_safe
@@ -232,7 +233,7 @@ def local() -> object:
         (np.array([1]), "<ndarray>"),
         (gettext_lazy("text"), "<__proxy__>"),
         (SimpleLazyObject(lambda: 1), "<SimpleLazyObject>"),
-        (TaskRun.objects.all(), "<QuerySet>"),
+        (ContentType.objects.all(), "<QuerySet>"),
         (TaskRun(), "<TaskRun>"),
     ],
     ids=lambda value: type(value).__name__,

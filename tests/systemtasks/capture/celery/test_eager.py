@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import Retry
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
@@ -52,7 +53,7 @@ def add(make_task: MakeTask) -> Any:
 def test_queryset_is_named_and_asks_the_database_for_nothing(
     records: list[RunRecord], make_task: MakeTask
 ) -> None:
-    unusable = SystemTask.objects.extra(where=["no_such_column = 1"])
+    unusable = ContentType.objects.extra(where=["no_such_column = 1"])
     alone = logging.Logger("alone", logging.INFO)  # noqa: LOG001 - no other handler prints it
     alone.addHandler(logs._handler())
     usable: list[bool] = []
@@ -87,7 +88,7 @@ def test_queryset_is_named_and_asks_the_database_for_nothing(
 def test_queryset_that_is_an_argument_asks_the_database_for_nothing(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
-    unusable = SystemTask.objects.extra(where=["no_such_column = 1"])
+    unusable = ContentType.objects.extra(where=["no_such_column = 1"])
     # Celery itself prints the arguments of a task that it runs.
     with django_assert_num_queries(0):
         given = (unusable,), {"tasks": unusable}
