@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from multiprocessing.pool import ThreadPool
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -34,6 +35,8 @@ POOL_METHODS = (
 
 OBSERVERS = ("ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk")
 """Packages whose threads serve the whole process, whichever run happens to need one first."""
+
+PLAIN_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType)
 
 Arguments = tuple[Any, ...]
 Prepare = Callable[[Run | None, Arguments, dict[str, Any]], Arguments]
@@ -174,7 +177,7 @@ def _bound(run: Run, value: Any) -> Any:  # noqa: ANN401
     """Return what does the same in the run as this function or iterator; other values as given."""
     if callable(value):
         return _function_in(run, value)
-    return _iterator_in(run, value) if hasattr(value, "__next__") else value
+    return _iterator_in(run, value) if hasattr(type(value), "__next__") else value
 
 
 def _function_in(run: Run, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,7 +194,7 @@ def _function_in(run: Run, function: Callable[..., Any]) -> Callable[..., Any]:
             with suppress(ValueError):  # the function may leave another context behind
                 recorder.current.reset(token)
 
-    with suppress(Exception):  # a callable object may raise anything when it is asked
+    if type(function) in PLAIN_FUNCTIONS:  # any other object may run code of its own when asked
         return wraps(function, updated=())(call)
     return call
 
