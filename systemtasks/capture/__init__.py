@@ -1,5 +1,5 @@
-"""Runs in the process and thread of whoever sends or runs a task, and may neither raise nor wait.
+"""Runs in the process and thread that sends or runs a task, and may neither raise nor wait.
 
-A task waits for what is done here, so microseconds count. What is captured is handed to `storage`,
-whose own thread waits for the database.
+The task waits for this code, so microseconds count. Captured runs are handed to `storage`, whose
+own thread waits for the database.
 """

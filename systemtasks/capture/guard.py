@@ -1,4 +1,4 @@
-"""Recording may fail; the task that is recorded must not notice."""
+"""Keep failures of recording away from the task that is recorded."""
 
 import logging
 from collections.abc import Callable
@@ -16,7 +16,10 @@ P = ParamSpec("P")
 
 
 def counting(receiver: Callable[..., None]) -> Callable[..., None]:
-    """Return a receiver that counts what the given one raises, which Celery then logs."""
+    """Return a receiver that counts and re-raises the exceptions of the given one.
+
+    Celery logs them.
+    """
 
     @wraps(receiver)
     def call(**arguments: object) -> None:
@@ -32,9 +35,10 @@ def counting(receiver: Callable[..., None]) -> Callable[..., None]:
 
 
 def never_raising(function: Callable[P, None]) -> Callable[P, None]:
-    """Log what the function raises, and go on.
+    """Return a function that logs and counts exceptions instead of raising them.
 
-    A soft time limit is not the function's: Celery raises it wherever the task happens to be.
+    It does raise a soft time limit. That is meant for the task: Celery raises it in whatever code
+    the task is running.
     """
 
     @wraps(function)

@@ -1,7 +1,7 @@
-"""From `logging` to the messages of the run that logs.
+"""Add log records to the messages of the run that logs them.
 
-A message is the text that a handler before this one has made of the record. If there is none, it is
-formatted here, without code of its arguments' own (see `runs.kinds`).
+If an earlier handler has formatted the record, its text is used. Otherwise it is formatted here,
+without running code of its arguments (see `runs.kinds`).
 """
 
 import logging
@@ -23,28 +23,33 @@ from systemtasks.storage.failures import failures
 logger = logging.getLogger(__name__)
 
 PLAIN_ATTRIBUTES = tuple(vars(logging.makeLogRecord({})))
-"""The attributes that a record is made with; those of `extra=` come behind them."""
+"""The attributes of a new record. Those given by `extra=` come after them."""
 LAST_ATTRIBUTE = PLAIN_ATTRIBUTES[-1]
-# What a record has without any `extra=`, and what Celery's own formatter adds to it.
+# The attributes that are not from `extra=`: logging's own, and those added by formatters.
 STANDARD_ATTRIBUTES = {
     *PLAIN_ATTRIBUTES,
-    *("message", "asctime", "taskName", "task_id", "task_name", "color_message"),
+    "message",
+    "asctime",
+    "taskName",
+    "task_id",
+    "task_name",
+    "color_message",
 }
-# structlog renders these itself, and a LogEvent has keys of its own for them.
+# Keys that structlog adds, for which a LogEvent has keys of its own.
 STRUCTLOG_KEYS = {"event", "level", "log_level", "logger", "logger_name", "timestamp"}
-PLAIN_LIMIT = 8192  # characters of an argument of a message that is formatted as it is
-WIDTH_LIMIT = 1000  # characters that an argument of a message may ask for by `%*s`
+PLAIN_LIMIT = 8192  # characters of an argument that is formatted without a check
+WIDTH_LIMIT = 1000  # the largest width, in characters, that `%*s` may take from an argument
 UNFORMATTED = (TypeError, ValueError, LookupError, OverflowError)
-"""What a malformed call raises when it is formatted."""
+"""The exceptions of formatting a malformed logging call."""
 
 
 class RunHandler(logging.Handler):
-    """Adds each record to the run that logs it; outside a run it does nothing."""
+    """Adds each record to the run that logs it. Does nothing outside a run."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Add it without a lock: no thread waits for another one's run."""
+        """Add the record without a lock, so that no thread waits for another one's run."""
         try:
-            run = current.get() or current_run()  # nearly always the first, which is quicker
+            run = current.get() or current_run()  # the first is faster, and mostly set
             if run is None or run.ended:
                 return True
             name = record.name
@@ -53,19 +58,19 @@ class RunHandler(logging.Handler):
             if not _is_chatter(name):
                 _add(run, name, record)
         except SoftTimeLimitExceeded:
-            raise  # it is the task's, which happens to be here
+            raise  # it is meant for the task, which this code interrupts
         except Exception:  # noqa: BLE001 - whatever it is, the task goes on
-            # `handleError` would print the record's arguments.
+            # Not `handleError`, which would print the record's arguments.
             failures.count("a log record is not recorded")
             log_handled(logger, "What a task has logged is not recorded")
         return True
 
 
 class LastResort(logging.Handler):
-    """Prints what logging would print, were there no handler of this app."""
+    """Prints what `logging.lastResort` would print if this app had installed no handler."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Hand it to `logging.lastResort`, unless the logger has another handler."""
+        """Pass the record to `logging.lastResort`, unless the logger has another handler."""
         printer = logging.lastResort
         if printer and record.levelno >= printer.level and not _has_handlers(record.name):
             printer.handle(record)
@@ -76,10 +81,10 @@ _last_resort = LastResort()
 
 
 def install() -> None:
-    """Have the handler see what every logger sees that does not pass its records on.
+    """Add the handler to the root logger and to each logger that does not propagate.
 
-    Celery's `celery.task` is one of those, and projects configure others. Call it again whenever
-    the logging may have been configured anew: it adds nothing twice.
+    Celery's `celery.task` is one of those, and projects configure others. Call this again whenever
+    logging may have been reconfigured. It adds no handler twice.
     """
     handler = _handler()
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
@@ -93,7 +98,7 @@ def install() -> None:
 
 
 def are_captured() -> bool:
-    """Whether the root logger still has the handler: no configuration has come in between."""
+    """Return True if the root logger still has the handler, so nothing has reconfigured logging."""
     return _handler() in logging.root.handlers
 
 
@@ -103,7 +108,7 @@ def _handler() -> RunHandler:
 
 
 def _has_handlers(name: str) -> bool:
-    """Return True if what this logger logs comes to a handler that is not of this app."""
+    """Return True if records of this logger reach a handler that is not this app's."""
     logger = logging.root.manager.loggerDict.get(name)
     found: logging.Logger | None = logger if isinstance(logger, logging.Logger) else logging.root
     while found is not None:
@@ -115,7 +120,7 @@ def _has_handlers(name: str) -> bool:
 
 @lru_cache
 def _is_chatter(name: str) -> bool:
-    """Whether Celery itself says this ("Task … succeeded in …"), or this app."""
+    """Return True for a logger of Celery itself ("Task … succeeded in …") or of this app."""
     root, _, rest = name.partition(".")
     if root == "celery":
         return not rest.startswith(("task", "redirected"))
@@ -124,20 +129,20 @@ def _is_chatter(name: str) -> bool:
 
 def _add(run: Run, name: str, record: logging.LogRecord) -> None:
     fields = vars(record)
-    # A project's own class of records may give them some before Python does.
+    # A project's own record class may set attributes before logging sets its own.
     attributes = _extra(fields, LAST_ATTRIBUTE if type(record) is logging.LogRecord else None)
     message = fields["msg"]
     if (type(message) is not str or message[:1] == "{") and (event := _structured(fields)):
         text = formatted(event["event"], conf().TEXT_LIMIT)
         attributes |= {k: v for k, v in event.items() if k not in STRUCTLOG_KEYS}
     elif type(printed := fields.get("message")) is str:
-        text = printed  # by a `logging.Formatter`, for a handler before this one
+        text = printed  # made by a `logging.Formatter` for an earlier handler
     else:
         text = _text(message, fields["args"], attributes)
     error = None if fields["exc_info"] is None else _exception(fields)
     level, created = fields["levelno"], fields["created"]
-    # Celery logs what a task prints as WARNING, but to print is no reason for a warning. And
-    # whoever makes log records himself may make them of anything.
+    # Celery logs what a task prints as WARNING, but printing is no reason for a warning. A record
+    # that a project has made itself may have a level of any type.
     if name == "celery.redirected" or type(level) is not int:
         level = logging.INFO
     when = created if type(created) is float else None
@@ -145,7 +150,10 @@ def _add(run: Run, name: str, record: logging.LogRecord) -> None:
 
 
 def _extra(fields: dict[str, Any], last: str | None) -> dict[str, Any]:
-    """The attributes that `extra=` has given a record, behind this last one of its own."""
+    """Return the attributes given by `extra=`, which come after `last`, logging's own last one.
+
+    With None for `last`, all attributes are searched.
+    """
     added: dict[str, Any] = {}
     for key in reversed(fields):
         if key is last:
@@ -158,7 +166,7 @@ def _extra(fields: dict[str, Any], last: str | None) -> dict[str, Any]:
 
 
 def _odd_extra(fields: dict[Any, Any]) -> dict[str, Any]:
-    """The same where some are named by no text, whose hashes only code of their own may know."""
+    """Return the same if keys are not texts. Hashing such a key could run code of its own."""
     named = (
         (key if type(key) is str else describe(key, NAME_LIMIT), value)
         for key, value in fields.items()
@@ -171,7 +179,10 @@ def _text(
     args: Any,  # noqa: ANN401
     attributes: dict[str, Any],
 ) -> str:
-    """The message; of a malformed call the format, while its arguments become an attribute."""
+    """Return the formatted message.
+
+    For a malformed call, return the format, and add the arguments to the attributes.
+    """
     given = args
     if type(message) is not str or not _are_plain(args):
         limit = conf().TEXT_LIMIT
@@ -183,7 +194,7 @@ def _text(
             _check_widths(args)
         return message % args  # type: ignore[no-any-return]
     except UNFORMATTED:
-        # To report it to logging would print the call's stack, and Celery logs what is printed.
+        # Reporting it to logging would print the stack, and Celery logs what is printed.
         attributes["args"] = given
         return message  # type: ignore[no-any-return]
 
@@ -200,7 +211,7 @@ def _are_plain(args: object) -> bool:
 
 
 def _printable(args: object, limit: int) -> Any:  # noqa: ANN401 - what is formatted
-    """These arguments of a message, as they may be formatted."""
+    """Return a message's arguments, replaced where formatting one would run its own code."""
     if args is None:
         return None
     if is_of(args, tuple):
@@ -211,7 +222,7 @@ def _printable(args: object, limit: int) -> Any:  # noqa: ANN401 - what is forma
 
 
 class _Named(dict[str, object]):
-    """Arguments of a message that are named in it, or printed as one."""
+    """A message's arguments given as a dictionary: used by name, or printed as a whole."""
 
     def __init__(self, args: dict[Any, Any], limit: int) -> None:
         self._args, self._limit = args, limit
@@ -224,7 +235,7 @@ class _Named(dict[str, object]):
 
 
 def _check_widths(args: object) -> None:
-    """Raise ValueError for arguments by which a message would be padded at length."""
+    """Raise ValueError if an argument could pad the message to an excessive width."""
     if type(args) is tuple and any(type(one) is int and abs(one) > WIDTH_LIMIT for one in args):
         raise ValueError("too wide")
 
@@ -237,7 +248,7 @@ def _exception(fields: dict[str, Any]) -> ExceptionText | None:
 
 
 def _structured(fields: dict[str, Any]) -> dict[str, Any] | None:
-    """The event dictionary of structlog, whose JSONRenderer may have made a text of it; or None."""
+    """Return structlog's event dictionary, decoded if its JSONRenderer has encoded it, or None."""
     message, args = fields["msg"], fields["args"]
     if is_of(message, str):
         text = str.__str__(message)

@@ -1,12 +1,12 @@
-"""What a task's own threads log belongs to the task's run.
+"""Assign what a task's own threads log to the task's run.
 
-`Thread.start` notes on the thread which run starts it, and what is logged there later goes by that
-note. Neither `run` nor what a thread calls is replaced, for others (Sentry, OpenTelemetry) replace
-them in ways of their own. Only a pool's threads, which serve many runs, are given functions that
-are wrapped.
+`Thread.start` is wrapped. It assigns the current run to the thread, and messages logged in the
+thread are added to that run. A thread's `run` and its target are not wrapped, because other
+packages (Sentry, OpenTelemetry) wrap them, too. A pool's threads serve many runs, so the functions
+that are submitted to a pool are wrapped instead.
 
-Where Python hands the context of a thread to those that it starts (with `thread_inherit_context`,
-from 3.14 on), the context says which run it is, and `Thread.start` is left alone.
+If Python copies a thread's context to the threads that it starts (`thread_inherit_context`, from
+3.14 on), the context contains the run, and `Thread.start` is not wrapped.
 """
 
 import logging
@@ -29,20 +29,26 @@ from systemtasks.runs.recorder import Run
 logger = logging.getLogger(__name__)
 
 POOL_METHODS = (
-    *("apply_async", "map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered"),
+    "apply_async",
+    "map",
+    "map_async",
+    "starmap",
+    "starmap_async",
+    "imap",
+    "imap_unordered",
 )
-"""The methods of ThreadPool that take a function; `apply` calls the first of them."""
+"""The methods of ThreadPool that take a function. `apply` calls `apply_async`."""
 
 OBSERVERS = ("ddtrace", "elasticapm", "newrelic", "opentelemetry", "sentry_sdk")
-"""Packages whose threads serve the whole process, whichever run happens to need one first."""
+"""Packages whose threads serve the whole process, and not the run that happens to start them."""
 
 PLAIN_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType)
 
 Arguments = tuple[Any, ...]
 Prepare = Callable[[Run | None, Arguments, dict[str, Any]], Arguments]
-"""Takes the current run and a call's arguments; returns the positional ones to call with.
+"""A function of the current run and a call's arguments that returns the positional ones to use.
 
-It may change the dictionary of the others.
+It may change the dictionary of keyword arguments.
 """
 
 
@@ -50,7 +56,7 @@ It may change the dictionary of the others.
 class _Wrapper:
     method: Callable[..., Any]
     replaced: object
-    """What the class had in its place; None where it inherits the method."""
+    """The method that the class had before, or None if it inherits the method."""
 
 
 _wrappers: dict[tuple[type, str], _Wrapper] = {}
@@ -58,15 +64,15 @@ _following = False
 
 
 def follow() -> None:
-    """Have threads, and what is handed to their pools, belong to the run that is current.
+    """Assign new threads, and functions submitted to pools of threads, to the current run.
 
-    To call it again wraps nothing twice, and wraps what has been unwrapped in the meantime.
+    A repeated call wraps nothing twice, but wraps again what has been unwrapped in the meantime.
     """
     global _following
     _following = True
     if not getattr(sys.flags, "thread_inherit_context", False):
-        # Once where Thread defines it, of which gevent makes a subclass, and wherever it is
-        # overridden: OpenTelemetry's `Timer.start` calls the `Thread.start` that it found.
+        # `start` is wrapped in each class that defines it. With gevent, Thread is a subclass of
+        # the original. With OpenTelemetry, `Timer.start` calls the `Thread.start` of before.
         for owner in {*threading.Thread.__mro__, *threading.Timer.__mro__}:
             if "start" in vars(owner):
                 _wrap(owner, "start", _note_run)
@@ -77,9 +83,9 @@ def follow() -> None:
 
 
 def unfollow() -> None:
-    """Follow no more threads, and put back what was wrapped.
+    """Stop following threads, and restore the wrapped methods.
 
-    A wrapper that others have wrapped stays where it is, and does nothing.
+    A wrapper that another package has wrapped stays in place and does nothing.
     """
     global _following
     _following = False
@@ -93,11 +99,14 @@ def unfollow() -> None:
 
 
 def _wrap(owner: type, name: str, prepare: Prepare, *, detach: bool = False) -> None:
-    """Have calls of this method prepared; with `detach`, threads that it starts have no run."""
+    """Wrap a method so that `prepare` is called before it.
+
+    With `detach`, threads that the method starts belong to no run.
+    """
     found = vars(owner).get(name)
     wrapper = _wrappers.get((owner, name))
     if wrapper is not None and found is not wrapper.replaced:
-        return  # it is in place, or within somebody else's
+        return  # it is in place, or another package has wrapped it
     original = _inherited(owner, name) if found is None else getattr(owner, name)
 
     @wraps(original)
@@ -109,12 +118,12 @@ def _wrap(owner: type, name: str, prepare: Prepare, *, detach: bool = False) -> 
             run = recorder.current_run()
             args = prepare(run, args, kwargs)
         except SoftTimeLimitExceeded:
-            raise  # it is the task's, which happens to be here
+            raise  # it is meant for the task, which this code interrupts
         except Exception:
             logger.exception("A thread is not followed")
         if run is None or not detach:
             return original(*args, **kwargs)
-        # Without a token: a signal's exception may come anywhere, and leaves the run current.
+        # Without a token, since a signal handler may raise between taking it and the try block.
         try:
             recorder.current.set(None)
             return original(*args, **kwargs)
@@ -126,7 +135,7 @@ def _wrap(owner: type, name: str, prepare: Prepare, *, detach: bool = False) -> 
 
 
 def _inherited(owner: type, name: str) -> Callable[..., Any]:
-    """Return a function that calls the base class's method, as it is by then."""
+    """Return a function that looks up the base class's method at each call, and calls it."""
 
     @wraps(getattr(owner, name))
     def method(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -137,20 +146,20 @@ def _inherited(owner: type, name: str) -> Callable[..., Any]:
 
 def _note_run(run: Run | None, args: Arguments, _: dict[str, Any]) -> Arguments:
     thread = args[0]
-    if thread.ident is None:  # otherwise it runs already, and this call raises an error
+    if thread.ident is None:  # otherwise the thread has been started, and `start` raises
         recorder.assign(thread, None if _is_of_an_observer(thread) else run)
     return args
 
 
 def _is_of_an_observer(thread: threading.Thread) -> bool:
-    # What a thread calls is known by this name only.
+    # A thread has no public attribute for its target.
     target = getattr(thread, "_target", None)
     modules = (type(thread).__module__, getattr(target, "__module__", None))
     return any(str(module).partition(".")[0] in OBSERVERS for module in modules)
 
 
 def _bind_submitted(run: Run | None, args: Arguments, _: dict[str, Any]) -> Arguments:
-    """Have the function, the first argument, called in the run."""
+    """Bind the submitted function, which is the first argument, to the run."""
     if run is None or len(args) < 2 or _is_of_interpreters(args[0]):
         return args
     executor, function, *others = args
@@ -158,7 +167,7 @@ def _bind_submitted(run: Run | None, args: Arguments, _: dict[str, Any]) -> Argu
 
 
 def _bind_all(run: Run | None, args: Arguments, kwargs: dict[str, Any]) -> Arguments:
-    """Have the function and the callbacks called, and iterators read, in the run."""
+    """Bind all functions, callbacks and iterators among the arguments to the run."""
     if run is None:
         return args
     pool, *others = args
@@ -168,13 +177,13 @@ def _bind_all(run: Run | None, args: Arguments, kwargs: dict[str, Any]) -> Argum
 
 
 def _is_of_interpreters(executor: object) -> bool:
-    """Return True if what is submitted is pickled, for an interpreter of its own (Python 3.14)."""
+    """Return True for an InterpreterPoolExecutor (Python 3.14), which pickles functions."""
     module = sys.modules.get("concurrent.futures.interpreter")
     return module is not None and isinstance(executor, module.InterpreterPoolExecutor)
 
 
 def _bound(run: Run, value: Any) -> Any:  # noqa: ANN401
-    """Return what does the same in the run as this function or iterator; other values as given."""
+    """Return the function or iterator bound to the run. Return other values unchanged."""
     if callable(value):
         return _function_in(run, value)
     return _iterator_in(run, value) if hasattr(type(value), "__next__") else value
@@ -185,13 +194,13 @@ def _function_in(run: Run, function: Callable[..., Any]) -> Callable[..., Any]:
         thread = threading.current_thread()
         before = recorder.assigned(thread)
         token = recorder.current.set(run)
-        # As well, for a context that was copied where no run was set, as in a noted thread.
+        # Assigned as well, for code in a copied context in which no run is set.
         recorder.assign(thread, run)
         try:
             return function(*args, **kwargs)
         finally:
             recorder.assign(thread, before)
-            with suppress(ValueError):  # the function may leave another context behind
+            with suppress(ValueError):  # the function may have changed the context
                 recorder.current.reset(token)
 
     if type(function) in PLAIN_FUNCTIONS:  # any other object may run code of its own when asked

@@ -1,5 +1,5 @@
-"""Called in any process and thread, and may do no I/O, nor know Celery, the database or the models.
+"""Runs in any process and thread; does no I/O and knows neither Celery, the database nor models.
 
-Here are a run in flight and what it logs, the line of the journal that reports on it, and the
-record that the line becomes.
+It has a run in flight and its messages, the run's line in the journal, and the record that the line
+becomes.
 """

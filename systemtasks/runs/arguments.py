@@ -16,18 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 class Arguments(NamedTuple):
-    """A run's arguments, or None where they are not kept."""
+    """A run's arguments as JSON, or None if they are not kept."""
 
     args: str | None
     kwargs: str | None
     intact: bool = False
-    """Whether they are the very ones: nothing masked, cut or described."""
+    """True if nothing in them was masked, cut or replaced by a description."""
     uid: str = ""
-    """The uid that they make."""
+    """The uid computed from them."""
 
 
-def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
-    """What is kept of these arguments of a task."""
+def clean_arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
+    """Return what is kept of these arguments of a task, within ARGUMENTS_LIMIT."""
     rules = conf()
     uid = uid_of(task, args, kwargs) if task.uid else ""
     if not rules.RECORD_ARGUMENTS or args is None:
@@ -48,11 +48,14 @@ def arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
 def _kept(
     task: TaskInfo, args: object, kwargs: object, uid: str, text_limit: int
 ) -> Arguments | None:
-    """The arguments with their texts cut to that many characters; None if they take too much."""
+    """Return the arguments with texts cut to `text_limit` characters.
+
+    Return None if they still take more than ARGUMENTS_LIMIT.
+    """
     rules = conf()
     cleaner = Cleaner(text_limit, rules.HIDDEN_KEYS)
     kept_args, kept_kwargs = cleaner.clean(args), cleaner.clean({} if kwargs is None else kwargs)
-    # Where Celery is given what it calls a task with, but cannot be looked into.
+    # Celery accepts objects of any type as arguments; the cleaner makes a text of an unknown one.
     if type(kept_args) is not list:
         kept_args = [kept_args]
         cleaner.intact = False
@@ -67,9 +70,9 @@ def _kept(
 
 
 def _plain(args: object, limit: int) -> str | None:
-    """The JSON of a few texts and numbers, as most arguments are; None for any others."""
+    """Return the JSON of a list of texts and numbers, as most arguments are, or None for others."""
     kind = type(args)
-    # Each takes two bytes or more.
+    # Each item takes two bytes or more.
     if (kind is not tuple and kind is not list) or len(args) > limit // 2:  # type: ignore[arg-type]
         return None
     size = 0
@@ -89,7 +92,10 @@ def _plain(args: object, limit: int) -> str | None:
 
 
 def _mask(task: TaskInfo, args: list[Any], kwargs: dict[str, Any]) -> bool:
-    """Mask what the task wants masked; the values under telling names are masked already."""
+    """Mask the parameters that the task's options name, and return True if there were any.
+
+    The cleaner has already masked values whose keys match HIDDEN_KEYS.
+    """
     masked = False
     for index in task.masked_positions:
         if index < len(args):
@@ -102,11 +108,11 @@ def _mask(task: TaskInfo, args: list[Any], kwargs: dict[str, Any]) -> bool:
 
 
 def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
-    """The uid that these arguments make; "" where the task's function for it makes none."""
+    """Return the uid for these arguments, or "" if the task has no function for it or it fails."""
     if task.uid is None or not (is_of(args, list) or is_of(args, tuple)) or not is_of(kwargs, dict):
         return ""
-    # This is the project's own code. What it raises to leave its process, or what a signal raises
-    # meanwhile, ends the task as it would within it.
+    # This is the project's own code. A BaseException such as SystemExit, or one raised by a signal
+    # handler, is not caught: it ends the task as it would in the task's own code.
     try:
         return uid_text(task.uid(*args, **kwargs))
     except Exception:  # noqa: BLE001 - it may raise anything
@@ -115,9 +121,9 @@ def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
 
 
 def uid_text(uid: object) -> str:
-    """Return what a project names as the uid as its column holds it; None is none.
+    """Return a uid given by a project as the text that its column stores, or "" for None.
 
-    Raises TypeError for an object that only code of its own could print.
+    Raise TypeError for an object that cannot be printed without running its own code.
     """
     if uid is None:
         return ""

@@ -1,7 +1,8 @@
-"""What a process tells of an attempt, as one line of the journal.
+"""Encode an attempt as one line of the journal.
 
-The thread that runs a task, or sends one, tells no more than it must, and as Celery has it. The
-writer's thread makes sense of it later, in batches, at a fraction of that time (`reading.py`).
+The thread that runs or sends a task writes only what is necessary, in the form in which Celery has
+it. The writer's thread decodes the lines later, in batches, which takes far less time
+(`reading.py`).
 """
 
 from collections.abc import Mapping
@@ -20,20 +21,24 @@ from systemtasks.runs.values import NOTHING, Cleaner
 from systemtasks.states import State
 
 SENT_HEADER = "systemtasks_sent"
-"""The message header that says when a task was sent, in seconds since 1970, UTC."""
+"""The message header with the time at which a task was sent, in seconds since 1970, UTC."""
 CONTEXT_HEADER = "systemtasks_context"
-"""The message header with what SENDER_CONTEXT said, as JSON."""
+"""The message header with the dictionary that SENDER_CONTEXT returned, as JSON."""
 BEAT_HEADER = "celery_beat_task"
-"""The message header that says that beat sent it; Celery's own."""
+"""Celery's own message header, set on messages that beat sends."""
 
 TEXT_LIMIT = 4097
-"""How many characters of a foreign value are kept at the least: one more than are of any use."""
-LARGE = 32_768  # bytes of a line, from which on it is worth a look why
+"""The maximum length, in characters, of a value from another sender.
+
+It is one more than any reader uses, so that a cut value is still too long.
+"""
+LARGE = 32_768
+"""The size of a line, in bytes, above which its request's texts are checked for their length."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """A line of the journal that waits to be a record."""
+    """A line of the journal, and the state of the attempt that it describes."""
 
     line: bytes
     state: State
@@ -42,12 +47,12 @@ class Entry:
 
     def make_final(self) -> bool:
         """Make a provisional end final. Return False if the line has been read already."""
-        # In this order, here and below, no lock is needed.
+        # Each of the two methods sets its flag before it reads the other one: no lock is needed.
         self._is_final = True
         return not self._is_read
 
     def record(self) -> RunRecord:
-        """Return the record of its attempt. Raises what `read` raises."""
+        """Return the record of the attempt. Raise what `read` raises."""
         self._is_read = True
         record = read(self.line)
         if self._is_final:
@@ -55,31 +60,31 @@ class Entry:
         return record
 
 
-def entry(
+def make_entry(
     task: TaskInfo,
     request: tuple[object, ...],
     arguments: Arguments,
     state: State,
-    told: dict[str, Any],
+    fields: dict[str, Any],
 ) -> Entry:
-    """The entry of an attempt in this state.
+    """Return the entry of an attempt in this state.
 
-    `request` is what `fields_of` makes; all of `told`, which is what else there is to say, is JSON
-    but for its messages, or one of orjson's own types.
+    `request` is the result of `fields_of`. `fields` are the other fields of the line, and this
+    function adds to them. All but the messages must be values that orjson can encode.
     """
-    told["task"], told["request"], told["state"] = task.told, request, state
-    told["args"], told["kwargs"], told["intact"], told["first_uid"] = arguments
+    fields["task"], fields["request"], fields["state"] = task.journal_fields, request, state
+    fields["args"], fields["kwargs"], fields["intact"], fields["first_uid"] = arguments
     try:
-        line = orjson.dumps(told)
-    except TypeError:  # a foreign sender, one whose serializer is not JSON, or odd log records
+        line = orjson.dumps(fields)
+    except TypeError:  # another sender, a serializer other than JSON, or unusual log records
         clean = Cleaner(TEXT_LIMIT, NOTHING).clean
-        told["request"] = [clean(value) for value in request]
-        if isinstance(messages := told.get("messages"), list):
-            told["messages"] = [orjson.Fragment(dumped(message)) for message in messages]
-        line = orjson.dumps(told)
+        fields["request"] = [clean(value) for value in request]
+        if isinstance(messages := fields.get("messages"), list):
+            fields["messages"] = [orjson.Fragment(dumped(message)) for message in messages]
+        line = orjson.dumps(fields)
     if len(line) > LARGE and any(type(one) is str and len(one) > TEXT_LIMIT for one in request):
-        return entry(task, tuple(map(_cut, request)), arguments, state, told)
-    # A copy, since orjson's own bytes hold on to a buffer of several times their size.
+        return make_entry(task, tuple(map(_cut, request)), arguments, state, fields)
+    # Copied, because the bytes that orjson returns keep a buffer of several times their size.
     return Entry(line + b"\n", state)
 
 
@@ -88,15 +93,15 @@ def _cut(value: object) -> object:
 
 
 def fields_of(request: Mapping[str, Any]) -> tuple[object, ...]:
-    """What `reading.Request` names, in that order, of Celery's message or request.
+    """Return the fields of Celery's message or request that `reading.Request` names, in its order.
 
-    They may hold anything. What is no text or number becomes JSON here and now.
+    A field may have a value of any type. One that is neither a text nor a number becomes JSON here.
     """
-    # Not the attributes of Celery's Context, which cost more.
+    # The attributes of Celery's Context would be slower.
     get = request.get
     own, where = get, get("delivery_info")
     if SENT_HEADER not in request and is_of(headers := get("headers"), dict):
-        own = partial(dict.get, headers)  # in message protocol 1 they are apart from the fields
+        own = partial(dict.get, headers)  # message protocol 1 keeps headers apart from the fields
     of_beat = get(BEAT_HEADER)
     fields = (
         get("id"),

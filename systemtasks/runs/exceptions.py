@@ -1,7 +1,7 @@
-"""What is said of an exception, without running code of its own.
+"""Turn an exception into texts without running code of its own.
 
-`str()` of an exception may do anything, and so may `traceback`, which asks objects for their
-attributes to suggest another one.
+`str()` of an exception may do anything. So may `traceback`, which reads objects' attributes to
+suggest a name for a misspelt one.
 """
 
 import logging
@@ -26,14 +26,14 @@ from systemtasks.runs.values import (
 TYPE_LIMIT = 255  # characters
 ARGUMENT_LIMIT = 20  # arguments of an exception that Python may print by itself
 FRAME_LIMIT = 1000
-"""How many frames are printed of all the exceptions in a traceback."""
+"""The maximum number of frames printed in a traceback, over all its exceptions."""
 EXCEPTION_LIMIT = 100
-"""How many exceptions are printed in a traceback: causes, contexts and those of groups."""
+"""The maximum number of exceptions in a traceback, including causes, contexts and members."""
 NOTE_LIMIT = 20  # notes of an exception
 GROUP_LIMIT = 15  # exceptions of a group
 DEPTH_LIMIT = 10  # groups within groups
 SEARCHED_LIMIT = 1_000_000
-"""How many characters of a printed traceback are looked through."""
+"""The maximum length, in characters, of a printed traceback that is searched for a message."""
 
 CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
@@ -49,7 +49,7 @@ PRINTED_BY_PYTHON: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (UnicodeTranslateError, ("reason",)),
     (BaseExceptionGroup, ("message",)),
 )
-"""Whose `__str__` is Python's own, and what it reads."""
+"""The classes that define a `__str__` in Python itself, and the attributes that it reads."""
 
 _own: Any = BaseException.__dict__
 _classes: Any = type.__dict__["__mro__"].__get__
@@ -58,7 +58,7 @@ _names: Any = type.__dict__["__dict__"].__get__
 
 @dataclass(frozen=True, slots=True)
 class ExceptionText:
-    """An exception as texts, with those it was raised from in the traceback."""
+    """An exception as texts. The traceback includes the exceptions that it was raised from."""
 
     type: str
     message: str
@@ -66,14 +66,14 @@ class ExceptionText:
 
     @property
     def line(self) -> str:
-        """The last line of a traceback: type and message."""
+        """Return the type and the message, like the last line of a traceback."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
     @classmethod
     def of(cls, error: BaseException, limit: int, printed: object = None) -> "ExceptionText":
-        """Return these texts of an exception, each of about `limit` characters at the most.
+        """Return the texts of an exception, each of at most about `limit` characters.
 
-        `printed` is its traceback as somebody else has printed it, if that is known.
+        `printed` is a traceback that already exists as text (Celery's, for example), or None.
         """
         name = clean_text(full_name(type(error)), TYPE_LIMIT)
         message = _message(error, limit, printed)
@@ -81,9 +81,9 @@ class ExceptionText:
 
 
 def printable(value: object, limit: int) -> object:
-    """Return what may be formatted in the value's place, in any way, or the value itself.
+    """Return the value, or a replacement, such that formatting it is fast and safe.
 
-    It is printed in next to no time, and without code of the value's own.
+    Formatting runs no code of the value's own. `limit` is in characters.
     """
     if is_plain(value, limit) or is_printable(value):
         return value
@@ -96,14 +96,14 @@ def printable(value: object, limit: int) -> object:
 
 
 def formatted(value: object, limit: int) -> str:
-    """Return what `str()` makes of the value, as far as no code of its own is needed for it."""
+    """Return the value's `str()`, or a description if that would run code of its own."""
     return value if type(value) is str else str(printable(value, limit))
 
 
 def log_handled(logger: logging.Logger, message: str, *args: object) -> None:
-    """Log the exception that is being handled, as `logger.exception` does.
+    """Log the exception that is being handled, as `logger.exception` does, but as plain text.
 
-    What formats a record of that runs the exception's own code, and that of its causes.
+    Formatting the record of `logger.exception` would run code of the exception and its causes.
     """
     error = sys.exc_info()[1]
     text = "" if error is None else ExceptionText.of(error, conf().TEXT_LIMIT).traceback
@@ -112,7 +112,10 @@ def log_handled(logger: logging.Logger, message: str, *args: object) -> None:
 
 
 def _message(error: BaseException, limit: int, printed: object = None) -> str:
-    """The exception's str(): by Python, or as somebody has printed it, or else of its arguments."""
+    """Return the exception's message.
+
+    Its `str()` is used if that is Python's own, then the message in `printed`, then its arguments.
+    """
     own_str = _own_str(type(error))
     for kind, read in PRINTED_BY_PYTHON:
         if own_str is kind.__str__:
@@ -131,7 +134,7 @@ def _message_of(arguments: tuple[object, ...], limit: int) -> str:
 
 
 def _own_str(kind: type) -> Any:  # noqa: ANN401
-    """The `__str__` of this type of exceptions, whatever its metaclass says."""
+    """Return the `__str__` of an exception class without asking its metaclass."""
     return next(names["__str__"] for one in _classes(kind) if "__str__" in (names := _names(one)))
 
 
@@ -142,7 +145,7 @@ def _is_plain(value: object, limit: int) -> bool:
 
 
 def _message_in(printed: str, error: BaseException) -> str | None:
-    """The message of this exception in a traceback that has it; None where it is not found."""
+    """Return this exception's message as found in a printed traceback, or None."""
     if len(printed) > SEARCHED_LIMIT:
         return None
     _, found, message = f"\n{printed}".rpartition(f"\n{full_name(type(error))}: ")
@@ -159,7 +162,7 @@ def _arguments(error: BaseException) -> tuple[object, ...]:
 
 
 class _Traceback:
-    """Prints a traceback as Python does, or as much of it as is kept."""
+    """Prints a traceback as Python does, up to the limits above."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -168,8 +171,8 @@ class _Traceback:
         self._depth = 0
 
     def text(self, error: BaseException, message: str) -> str:
-        """Return what Python prints of the exception and of those that it was raised from."""
-        # From its end on, since that is what is kept of a long one.
+        """Return the traceback of the exception and of those that it was raised from."""
+        # Printed from the end, because the end of a long traceback is kept.
         parts = [self._block(error, message)]
         size = len(parts[0])
         while (before := _before(error)) is not None:
@@ -223,7 +226,7 @@ class _Traceback:
 
 
 def _before(error: BaseException) -> tuple[str, BaseException] | None:
-    """What led to this exception, and how."""
+    """Return the exception that led to this one, after the line that links them, or None."""
     cause: BaseException | None = _own["__cause__"].__get__(error)
     if cause is not None:
         return CAUSED, cause
@@ -234,7 +237,7 @@ def _before(error: BaseException) -> tuple[str, BaseException] | None:
 
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback without Celery's own first frames, which call the task."""
+    """Return the traceback without Celery's first frames, which call the task."""
     own = frames
     while own and own.tb_frame.f_code.co_filename.endswith("celery/app/trace.py"):
         own = own.tb_next

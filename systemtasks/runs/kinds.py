@@ -1,8 +1,8 @@
-"""What can be known of any value without running code of the value's own.
+"""Inspect and print values without running code of their own.
 
-`isinstance` asks a value for its `__class__`, which may be a property that does anything; a set or
-a dictionary asks a type's metaclass for its hash. So types are compared by `is` and `issubclass`,
-and values are read by the methods of Python's own types.
+`isinstance` reads a value's `__class__`, which may be a property that does anything. A set or a
+dictionary calls a type's metaclass for its hash. Therefore types are compared by `is` and
+`issubclass`, and values are read by the methods of Python's own types.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ T = TypeVar("T")
 NAME_LIMIT = 255  # characters of a type's name
 LARGEST_INTEGER = 2**63 - 1
 BITS_LIMIT = 4096
-"""How large an integer may be that is printed: the time it takes grows with the square."""
+"""The size, in bits, up to which an integer is printed: the time grows with its square."""
 DECIMAL_SIZE = 1024  # bytes that a Decimal takes in memory, nearly all of them its digits
 EXPONENT_LIMIT = 1000
 
@@ -31,8 +31,21 @@ _module: Callable[[type], object] = type.__dict__["__module__"].__get__
 _IS_HEAP_TYPE = 1 << 9
 _NUMPY_NUMBERS = frozenset(
     (
-        *("bool", "bool_", "float16", "float32", "float64", "longlong", "ulonglong"),
-        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        "bool",
+        "bool_",
+        "float16",
+        "float32",
+        "float64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "longlong",
+        "ulonglong",
     )
 )
 
@@ -46,13 +59,13 @@ def is_of(value: object, base: type[T]) -> TypeGuard[T]:
 
 
 def type_name(kind: type) -> str:
-    """Return the name of a type, whatever its metaclass makes of it."""
+    """Return the name of a type without asking its metaclass."""
     name = str.__str__(_qualified_name(kind))
     return name.rpartition("<locals>.")[2][:NAME_LIMIT]
 
 
 def full_name(kind: type) -> str:
-    """Return the name of a type with its module's, as a traceback has it."""
+    """Return the name of a type with its module, as in a traceback."""
     name, module = str.__str__(_qualified_name(kind)), _module(kind)
     if type(module) is str and module not in ("builtins", "__main__"):
         name = f"{module}.{name}"
@@ -60,9 +73,10 @@ def full_name(kind: type) -> str:
 
 
 def is_plain(value: object, limit: int) -> bool:
-    """Return True for a number or a text of one of Python's own types, if it is short.
+    """Return True if the value is a short text, bytes, a number, a boolean or None.
 
-    That is at most `limit` characters or bytes. To print it takes next to no time.
+    It must be of one of Python's own types, and a text or bytes of at most `limit` characters or
+    bytes, so that printing it takes almost no time.
     """
     kind = type(value)
     if kind is str or kind is bytes:
@@ -78,7 +92,7 @@ def is_enum(value: object) -> bool:
 
 
 def built_in_number(value: object) -> int | float | None:
-    """Return the int or float that the value is, extends or, as one of NumPy's, stands for."""
+    """Return a value of an int or float type, a subclass or NumPy's as Python's own, or None."""
     if is_of(value, int):
         return int.__int__(value)
     if is_of(value, float):
@@ -90,7 +104,7 @@ def built_in_number(value: object) -> int | float | None:
 
 
 def number(value: object) -> int | float:
-    """Return the number as one of Python's own; raises TypeError for what is none."""
+    """Return the number as Python's own int or float. Raise TypeError for any other value."""
     own = built_in_number(value)
     if own is None and type(value) is Decimal and _is_small(value) and not value.is_snan():
         own = float(value)
@@ -100,9 +114,9 @@ def number(value: object) -> int | float:
 
 
 def scalar_text(value: object, limit: int) -> str | None:
-    """Return the text, of about `limit` characters, of a value that has no others in it.
+    """Return the text, of about `limit` characters, of a value that contains no other values.
 
-    None for one that cannot be printed without code of its own.
+    Return None if it is of another kind, or cannot be printed without running its own code.
     """
     kind = type(value)
     if is_of(value, str):
@@ -121,7 +135,7 @@ def scalar_text(value: object, limit: int) -> str | None:
 
 
 def is_printable(value: object) -> bool:
-    """Return True if the value may be formatted in any way, and takes no time to speak of."""
+    """Return True if formatting the value is safe and fast, whatever the format."""
     kind = type(value)
     if kind is int:
         return value.bit_length() <= BITS_LIMIT  # type: ignore[attr-defined, no-any-return]
@@ -147,7 +161,7 @@ def _bytes_text(value: bytes | bytearray, limit: int) -> str:
 def _memory_text(value: memoryview, limit: int) -> str | None:
     try:
         size = value.nbytes
-    except ValueError:  # it is released
+    except ValueError:  # it has been released
         return None
     if value.ndim != 1:
         return f"<memoryview of {size} bytes>"
@@ -165,7 +179,7 @@ def _decimal_text(value: Decimal, limit: int) -> str | None:
 
 
 def knows_its_offset(zone: object) -> bool:
-    """Return True for a time zone of Python's own, or none."""
+    """Return True for None or a time zone whose class is Python's own."""
     kind = type(zone)
     return zone is None or kind is timezone or kind is ZoneInfo
 
@@ -189,7 +203,7 @@ def _uuid_text(value: UUID, limit: int) -> str | None:
 
 
 def _path_text(value: Any, limit: int) -> str | None:  # noqa: ANN401 - four types
-    # From Python 3.12 on, a path is made of its pieces only when it is printed.
+    # From Python 3.12 on, a path joins its pieces only when it is printed.
     pieces: list[Any] = getattr(value, "_raw_paths", None) or getattr(value, "_parts", [])
     if any(type(piece) is not str for piece in pieces) or sum(map(len, pieces)) > limit:
         return None
@@ -231,7 +245,7 @@ _TEXTS: tuple[tuple[type, Callable[[Any, int], str | None]], ...] = (
 
 
 def _is_of_numpy(kind: type) -> bool:
-    """Return True for NumPy's own types of numbers, which no code in Python can imitate."""
+    """Return True for NumPy's number types. No class written in Python passes for one."""
     if _flags(kind) & _IS_HEAP_TYPE or _module(kind) != "numpy":
         return False
     return type_name(kind) in _NUMPY_NUMBERS

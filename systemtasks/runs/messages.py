@@ -1,4 +1,4 @@
-"""What a run says, as the LogEvents of the contract, bounded in number and size."""
+"""A run's messages, as the LogEvents of the contract, bounded in number and size."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ from systemtasks.conf import conf
 from systemtasks.runs.values import Cleaner, moment
 
 LOGGER = "systemtasks.messages"
-"""The logger of the message that stands where messages were left out."""
+"""The logger of the message that replaces those left out."""
 
 LEVEL_NAMES = (
     (logging.CRITICAL, "critical"),
@@ -29,23 +29,23 @@ LEVEL_NAMES = (
 
 @lru_cache
 def level_name(level: int) -> str:
-    """The contract's name of a logging level; a custom level has that of the nearest below."""
+    """Return the contract's name of a logging level; for a custom level, of the nearest below."""
     return next((name for bound, name in LEVEL_NAMES if level >= bound), "notset")
 
 
 Message = tuple[float, int, str, str, Mapping[str, Any]]
-"""What a line of the journal has of a LogEvent: when (in seconds since 1970), level, logger, event
-and attributes."""
+"""A LogEvent in a line of the journal: time (in seconds since 1970), level, logger, event and
+attributes."""
 
 KEYS_SIZE = 72
-"""How many bytes a LogEvent's keys, its time and its level take more than they do in a line."""
+"""The bytes that a LogEvent takes in its row beyond those that it takes in the line."""
 
 
 def log_events(messages: Iterable[Message]) -> str:
-    """These messages as JSON, with the keys of authentik's `LogEventSerializer`."""
+    """Return the messages as JSON, with the keys of authentik's `LogEventSerializer`."""
     events = [
         {
-            # Whoever makes log records himself may make them of anything.
+            # A project may make log records itself, with values of any type.
             "timestamp": moment(when) or datetime.now(UTC),
             "log_level": level_name(level if isinstance(level, int) else logging.INFO),
             "logger": logger,
@@ -61,36 +61,39 @@ NOT_RUN_YET = "Task has not been run yet."  # authentik's own words
 
 
 def not_run_yet(name: str) -> str:
-    """The messages of a task without a run that has ended, as JSON."""
+    """Return the messages of a task of which no run has ended yet, as JSON."""
     return log_events([(time.time(), logging.INFO, name, NOT_RUN_YET, {})])
 
 
 SHORT = 256
-"""How many characters the event of a short message has at the most."""
+"""The maximum length, in characters, of a short message's event."""
 SHORT_SIZE = 4096
-"""How many bytes of JSON a short message takes, if every character has to be escaped."""
+"""The maximum size, in bytes, of a short message as JSON, with every character escaped."""
 
 
 class Messages:
-    """A run's messages: the first and the last are kept. Any thread may add to them."""
+    """A run's messages, of which the first and the last are kept.
 
-    said = 0
-    """How often something was added."""
+    Any thread may add to them.
+    """
+
+    added = 0
+    """The number of messages added so far, kept or not."""
     _size = 0
     _progress: bytes | None = None
-    _tail: deque[bytes] | None = None  # few runs say so much
+    _tail: deque[bytes] | None = None  # few runs have so many messages
     _left_out = 0
 
     def __init__(self) -> None:
-        # Garbage may be collected anywhere, and log when it is.
+        # Reentrant, because the garbage collector may run here, and a finalizer may log.
         self._lock = RLock()
-        self._few: list[Message] | None = []  # as they are, while there is room for any such
+        self._few: list[Message] | None = []  # not encoded, while short messages surely fit
         self._head: list[bytes] = []
 
     def append(self, message: Message) -> None:
-        """Add one, in JSON's own types."""
+        """Add a message whose attributes are of JSON's own types."""
         with self._lock:
-            self.said += 1
+            self.added += 1
             if (few := self._few) is not None:
                 if not message[4] and len(message[3]) <= SHORT and _room_for(len(few)):
                     few.append(message)
@@ -102,15 +105,18 @@ class Messages:
             self._keep(dumped(message))
 
     def progress(self, message: Message) -> None:
-        """Add one that gives way to the next one of its kind, if nothing comes between."""
+        """Add a progress message, which replaces the last message if that was one, too."""
         with self._lock:
-            self.said += 1
+            self.added += 1
             if self._few is not None:
                 self._encode(self._few)
             self._progress = dumped(message)
 
-    def told(self) -> list[Message] | orjson.Fragment:
-        """All that is kept, for orjson, with a message in the gap that says how many are not."""
+    def for_journal(self) -> list[Message] | orjson.Fragment:
+        """Return the messages that are kept, for orjson to encode.
+
+        Where messages are left out, one says how many.
+        """
         with self._lock:
             if self._few is not None:
                 return self._few.copy()
@@ -150,17 +156,17 @@ class Messages:
 
 
 def dumped(message: Message) -> bytes:
-    """The message as JSON, whatever it is made of."""
+    """Return the message as JSON, with values that JSON has no type for made safe."""
     try:
         return orjson.dumps(message)
-    except TypeError:  # of an odd log record, or of odd numbers
+    except TypeError:  # from an unusual log record, or with unusual numbers
         rules = conf()
         clean = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean
         return orjson.dumps([clean(value) for value in message])
 
 
 def _room_for(number: int) -> bool:
-    """Whether there is room for a short message after so many, whatever is in them."""
+    """Return True if a short message fits after `number` others, whatever their characters."""
     rules = conf()
     return number < rules.MESSAGE_LIMIT // 2 and (number + 1) * SHORT_SIZE <= (
         rules.MESSAGES_LIMIT // 2

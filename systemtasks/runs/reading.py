@@ -1,6 +1,6 @@
-"""From a line of the journal to the record of an attempt.
+"""Decode a line of the journal to the record of an attempt.
 
-What the line has of Celery's message is as its sender said it, and may be anything.
+The fields that come from Celery's message are as the sender wrote them, and may have any value.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ from systemtasks.states import State, Status
 
 CONTEXT_LIMIT = 4096  # bytes of JSON
 BEAT = "celerybeat@"
-"""How the sender of beat's runs begins."""
+"""The prefix of the sender of a run that beat sent."""
 JUNK_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class Request(NamedTuple):
-    """What a line has of Celery's message or request."""
+    """The fields of Celery's message or request that a line contains."""
 
     celery_id: Any
     retries: Any
@@ -37,12 +37,17 @@ class Request(NamedTuple):
 
 
 def read(line: bytes) -> RunRecord:
-    """The record of a line; raises one of JUNK_ERRORS for anything else."""
-    told = orjson.loads(line)
-    task, request = told["task"], Request(*told["request"])
-    state, start, duration = State(told["state"]), moment(told.get("start")), told.get("duration")
+    """Return the record of a line. Raise one of JUNK_ERRORS if it is not a valid line."""
+    fields = orjson.loads(line)
+    task, request = fields["task"], Request(*fields["request"])
+    state, start, duration = (
+        State(fields["state"]),
+        moment(fields.get("start")),
+        fields.get("duration"),
+    )
     sent, eta = moment(request.sent), moment(request.eta)
-    # By the monotonic clock, so that no step of the system's clock ends a run before its start.
+    # The duration is measured by the monotonic clock, so a change of the system's clock cannot end
+    # a run before its start.
     finish = start + timedelta(seconds=duration) if start and duration is not None else None
     celery_id, queue, worker, sender, parent_id, root_id = _columns(
         request.celery_id or "",
@@ -55,16 +60,16 @@ def read(line: bytes) -> RunRecord:
     return RunRecord(
         name=task["name"],
         description=task["description"],
-        uid=told["uid"],
-        first_uid=told["first_uid"],
+        uid=fields["uid"],
+        first_uid=fields["first_uid"],
         celery_id=celery_id,
         attempt=_attempt(request.retries),
         state=state,
-        status=Status(told["status"]),
+        status=Status(fields["status"]),
         queue=queue,
         worker=worker,
         sender=sender,
-        # Celery takes the first attempt for the parent of an orphan's second one.
+        # When an orphaned run is sent again, Celery names the first attempt as its parent.
         parent_id="" if parent_id == celery_id else parent_id,
         root_id=root_id,
         context=_object(request.context),
@@ -74,16 +79,16 @@ def read(line: bytes) -> RunRecord:
         finish_timestamp=finish,
         wait=_wait(sent, eta, start),
         duration=duration,
-        args=told["args"],
-        kwargs=told["kwargs"],
-        arguments_intact=told["intact"],
-        exception=told.get("exception", ""),
-        messages=log_events(told.get("messages", ())),
-        # Of a run in progress as well, which may be left to the reaper.
+        args=fields["args"],
+        kwargs=fields["kwargs"],
+        arguments_intact=fields["intact"],
+        exception=fields.get("exception", ""),
+        messages=log_events(fields.get("messages", ())),
+        # Set for a run in progress, too: it may have no other end than the reaper's.
         expires=_expiry(task["expires_after"], finish or start or eta or sent),
-        lease=told.get("lease"),
-        provisional=told.get("provisional", False),
-        from_main_process=told.get("from_main_process", False),
+        lease=fields.get("lease"),
+        provisional=fields.get("provisional", False),
+        from_main_process=fields.get("from_main_process", False),
         save_run=task["save_on_success"] or state is not State.SUCCESS,
     )
 
@@ -92,12 +97,12 @@ def _sender(request: Request) -> object:
     sender = request.sender or ""
     if not request.of_beat:
         return sender
-    # Celery calls beat's process `gen123@host`, like any other.
+    # Celery names beat's process `gen123@host`, like any other.
     return f"{BEAT}{str(sender).rpartition('@')[2]}"
 
 
 def _wait(sent: datetime | None, eta: datetime | None, start: datetime | None) -> float | None:
-    """Seconds between when a run was due and its start."""
+    """Return the seconds from the time at which a run was due to its start, or None."""
     ready = max(sent, eta) if sent and eta else sent or eta
     if ready is None or start is None:
         return None
@@ -110,19 +115,19 @@ def _expiry(seconds: float | None, end: datetime | None) -> datetime | None:
         return None
     try:
         return end + timedelta(seconds=seconds)
-    except OverflowError:  # it is due in the year 9999
+    except OverflowError:  # it lies after the year 9999
         return None
 
 
 def _attempt(retries: object) -> int:
-    """The number of the attempt; 1 where a foreign sender's message says what no column holds."""
+    """Return the number of the attempt, or 1 if `retries` is no number that the column can hold."""
     return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
 
 
 def _columns(*values: object) -> Iterable[str]:
-    """These values as texts that columns hold."""
+    """Return the values as texts that their columns can hold."""
     try:
-        # As one text, since nearly all of them are as they should be.
+        # Checked as one text, because nearly all values are valid.
         together = "".join(values)  # type: ignore[arg-type]
     except TypeError:
         together = "\0"
@@ -132,7 +137,7 @@ def _columns(*values: object) -> Iterable[str]:
 
 
 def _object(text: object) -> str:
-    """The text if it is a JSON object that Postgres takes, or else an empty one."""
+    """Return the text if it is a JSON object that Postgres accepts, or else "{}"."""
     if not isinstance(text, str) or len(text) > CONTEXT_LIMIT or "\\u0000" in text:
         return "{}"
     try:

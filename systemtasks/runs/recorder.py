@@ -1,4 +1,4 @@
-"""A run in flight, and the entries that tell of it. Pure: no I/O, no Celery."""
+"""A run in flight, and its entries for the journal. Does no I/O and does not import Celery."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ from weakref import ref
 
 from systemtasks.conf import conf
 from systemtasks.runs.arguments import Arguments
-from systemtasks.runs.entries import Entry, entry, fields_of
+from systemtasks.runs.entries import Entry, fields_of, make_entry
 from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.kinds import number
 from systemtasks.runs.messages import Messages
@@ -22,21 +22,21 @@ from systemtasks.runs.values import Cleaner, clean_column, clean_text
 from systemtasks.states import State, Status
 
 current: ContextVar["Run | None"] = ContextVar("systemtasks_run", default=None)
-"""The run that the code which asks is part of, as far as its context says so."""
+"""The run to which the current code belongs, if it is set in the context."""
 
 _UNSET = object()
 _ATTRIBUTE = "_systemtasks_run"
-"""The attribute of a thread that refers to its run, weakly: a thread may live for long."""
+"""The attribute of a thread with a weak reference to its run, since the thread may outlive it."""
 
 _ended: ContextVar["Run | None"] = ContextVar("systemtasks_ended_run", default=None)
 
 
 class Run:
-    """An attempt in flight: it gathers messages until it is finished."""
+    """An attempt in flight, which collects messages until it is finished."""
 
-    # What few runs need is in the class, since a task waits while its run is made.
+    # Defaults are in the class, because a task waits while its run is created.
     from_main_process = False
-    """Whether this is what the worker's main process knows of a run that a child had taken."""
+    """True in the worker's main process, for a run that a child process had started."""
     outer: "Run | None" = None
     worst_level: int = logging.NOTSET
     warned = False
@@ -44,9 +44,9 @@ class Run:
     exception = ""
     ended = False
     _success: Entry | None = None
-    """The provisional end that was submitted when the task had succeeded."""
+    """The provisional end that was submitted when the task succeeded."""
     _success_facts: tuple[int, str, Status | None]
-    """What that end was made of and the task's `after_return` may still change."""
+    """The values in that end which the task's `after_return` may still change."""
 
     def __init__(
         self,
@@ -55,23 +55,23 @@ class Run:
         arguments: Arguments,
         lease: str,
     ) -> None:
-        """Start it now. `request` are the fields of Celery's request."""
+        """Start the run now. `request` has the fields of Celery's request."""
         self.task = task
         self.request = fields_of(request)
         self.celery_id: Any = request.get("id")
-        """What `.delay()` returned, as Celery has it."""
+        """The id that `.delay()` returned, of whatever type Celery has it."""
         self.arguments = arguments
         self.uid = arguments.uid
         self.lease = lease
         self.messages = Messages()
         self.start = time.time()
         self.clock = time.monotonic()
-        """When it started, by the monotonic clock."""
+        """The start by the monotonic clock, in seconds."""
 
     def belongs_to_child(self, started: float | None) -> None:
-        """Be what the main process knows of this run, which a child had taken.
+        """Mark this run as one that a child process had, recorded by the worker's main process.
 
-        It started then, in seconds since 1970, unless it never did.
+        `started` is when the child started it, in seconds since 1970, or None if it never did.
         """
         self.from_main_process = True
         if started is not None:
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def age(self) -> float:
-        """Seconds since its start."""
+        """Return the seconds since its start."""
         return max(time.monotonic() - self.clock, 0.0)
 
     def log(
@@ -92,7 +92,10 @@ class Run:
         error: ExceptionText | None = None,
         when: float | None = None,
     ) -> None:
-        """Add a message, made safe and bounded; it is of now, or of then (seconds since 1970)."""
+        """Add a message, made safe and bounded.
+
+        `when` is in seconds since 1970; the default is now.
+        """
         if self.ended:
             return  # a thread that outlived the run
         if level > self.worst_level:
@@ -103,7 +106,10 @@ class Run:
         self.messages.append((when or time.time(), level, _name(logger), text, attributes))
 
     def progress(self, done: float, total: float | None) -> None:
-        """Say how far the run is, in finite numbers; raises TypeError for what is no number."""
+        """Record how far the run is.
+
+        Ignore numbers that are not finite. Raise TypeError for any other object.
+        """
         done, total = number(done), None if total is None else number(total)
         if self.ended or not isfinite(done):
             return
@@ -116,9 +122,9 @@ class Run:
         self.messages.progress((time.time(), logging.INFO, self.task.name, event, attributes))
 
     def fail(self, error: BaseException, printed: object = None) -> None:
-        """Note the exception that ends this attempt; it becomes the last message.
+        """Record the exception that ends this attempt as its last message.
 
-        `printed` is its traceback, where Celery has printed it.
+        `printed` is the traceback as text, if Celery has made one.
         """
         self.ended = False  # Celery itself may fail once the task is done
         text = ExceptionText.of(error, conf().TEXT_LIMIT, printed)
@@ -128,9 +134,9 @@ class Run:
     def retry(
         self, reason: BaseException | None, countdown: float | None, printed: object = None
     ) -> None:
-        """Note why this attempt is tried again, and in how many seconds.
+        """Record why the run will be tried again, and in how many seconds (`countdown`).
 
-        `printed` is a traceback with the reason in it, where Celery has printed one.
+        `printed` is a traceback as text that includes the reason, if Celery has made one.
         """
         event = "Retry" if countdown is None else f"Retry in {countdown:g} s"
         text = None
@@ -142,59 +148,59 @@ class Run:
         self.log(logging.WARNING, self.task.name, event, attributes, text)
 
     def revoke(self, reason: str, *, terminated: bool) -> None:
-        """Note why this attempt does not run, or does not run on."""
+        """Record why this attempt does not start, or was terminated."""
         self.log(logging.ERROR if terminated else logging.WARNING, self.task.name, reason, {})
 
     def finish(self, state: State, *, provisional: bool = False) -> Entry:
-        """End this attempt in this state, and return the entry of it.
+        """End this attempt in this state, and return its entry.
 
-        A provisional end gives way to what the worker's main process knows of it.
+        An end recorded by the worker's main process replaces a provisional one.
         """
         self.ended = True
         return self._entry(state, self.age, provisional=provisional)
 
     def succeed(self) -> Entry:
-        """Return the entry of a provisional success, in case the process is killed before its end.
+        """Return the entry of a provisional success.
 
-        The task's `after_return` is still to come.
+        It counts if the process is killed before the end, while `after_return` runs, for example.
         """
-        self._success_facts = self.messages.said, self.uid, self.chosen_status
+        self._success_facts = self.messages.added, self.uid, self.chosen_status
         self._success = self._entry(State.SUCCESS, self.age, provisional=True)
         return self._success
 
     def end_as_succeeded(self) -> bool:
         """End this attempt by making its provisional success final.
 
-        Return False, and do nothing, if there is none or the task has added to it since, and if it
-        is too late because its record has been read.
+        Return False if there is none, if the run has changed since, or if the entry has been read
+        already. The attempt is then not ended.
         """
-        facts = self.messages.said, self.uid, self.chosen_status
+        facts = self.messages.added, self.uid, self.chosen_status
         if self._success is None or self._success_facts != facts:
             return False
         self.ended = self._success.make_final()
         return self.ended
 
     def in_progress(self) -> Entry:
-        """Return the entry of this attempt as it stands."""
+        """Return the entry of this attempt while it runs."""
         return self._entry(State.RUNNING, None)
 
     def _entry(self, state: State, duration: float | None, *, provisional: bool = False) -> Entry:
-        told = {
+        fields = {
             "uid": self.uid,
             "status": self._status(state),
             "start": self.start,
             "duration": duration,
             "exception": self.exception,
-            "messages": self.messages.told(),
+            "messages": self.messages.for_journal(),
             "lease": None,
         }
         if provisional:
-            told["provisional"] = True
+            fields["provisional"] = True
         if self.from_main_process:
-            told["from_main_process"] = True
+            fields["from_main_process"] = True
         if provisional or self.from_main_process or duration is None:
-            told["lease"] = self.lease
-        return entry(self.task, self.request, self.arguments, state, told)
+            fields["lease"] = self.lease
+        return make_entry(self.task, self.request, self.arguments, state, fields)
 
     def _status(self, state: State) -> Status:
         if state == State.SUCCESS:
@@ -208,13 +214,13 @@ class Run:
 
 
 def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> Entry:
-    """The entry of an attempt that has been sent and not begun."""
-    told = {"uid": arguments.uid, "status": State.QUEUED.outcome.status}
-    return entry(task, fields_of(request), arguments, State.QUEUED, told)
+    """Return the entry of an attempt that has been sent and has not started."""
+    fields = {"uid": arguments.uid, "status": State.QUEUED.outcome.status}
+    return make_entry(task, fields_of(request), arguments, State.QUEUED, fields)
 
 
 def current_run() -> Run | None:
-    """Return the run of this context or, where the context says nothing, of this thread."""
+    """Return the run of this context or, if none was ever set in it, of this thread."""
     run = current.get()
     if run is None and current.get(_UNSET) is _UNSET:
         return assigned(threading.current_thread())
@@ -222,35 +228,35 @@ def current_run() -> Run | None:
 
 
 def assign(thread: threading.Thread, run: Run | None) -> None:
-    """Have a thread belong to this run, wherever the context says nothing."""
+    """Assign a thread to this run, for code in whose context no run is set."""
     vars(thread)[_ATTRIBUTE] = None if run is None else ref(run)
 
 
 def assigned(thread: threading.Thread) -> Run | None:
-    """Return the run that a thread belongs to, if it still exists."""
+    """Return the run to which a thread is assigned, if it still exists."""
     reference: ref[Run] | None = vars(thread).get(_ATTRIBUTE)
     return None if reference is None else reference()
 
 
 def start(run: Run, *, nested: bool = False) -> Run:
-    """Make this run the current one, inside the one that is current where it is nested."""
+    """Make this run the current one. If nested, the one before is current again after its end."""
     run.outer = current_run() if nested else None
     current.set(run)
     return run
 
 
 def running(celery_id: str) -> Run | None:
-    """The current run, if it is this one."""
+    """Return the current run if it has this Celery id."""
     return _if_it_is(celery_id, current.get())
 
 
 def ended(celery_id: str) -> Run | None:
-    """The run that ended last here, if it is this one."""
+    """Return the run that ended last in this context if it has this Celery id."""
     return _if_it_is(celery_id, _ended.get())
 
 
 def end(celery_id: str) -> Run | None:
-    """The current run, if it is this one; from now on the one around it is current again."""
+    """Return the current run if it has this Celery id, and make its outer run the current one."""
     if run := running(celery_id):
         current.set(run.outer)
         _ended.set(run)
@@ -260,7 +266,7 @@ def end(celery_id: str) -> Run | None:
 def _if_it_is(celery_id: object, run: Run | None) -> Run | None:
     if run is None or celery_id is run.celery_id:
         return run
-    # Celery takes anything for an id.
+    # Celery accepts an id of any type.
     kind = type(celery_id)
     is_comparable = kind is type(run.celery_id) and (kind is str or kind is UUID)
     return run if is_comparable and celery_id == run.celery_id else None
@@ -268,12 +274,12 @@ def _if_it_is(celery_id: object, run: Run | None) -> Run | None:
 
 @lru_cache
 def _name(name: str) -> str:
-    """A logger's name, of which there are few, no longer than a column's."""
+    """Return a logger's name, cut to the length of a column. Cached, since there are few."""
     return clean_column(name, NAME_LIMIT)
 
 
 def _attributes(given: Mapping[str, object], error: ExceptionText | None) -> dict[str, Any]:
-    """These attributes in JSON's own types, with what is to be said of an exception."""
+    """Return the attributes in JSON's own types, with the exception's texts if there is one."""
     rules = conf()
     cleaned: dict[str, Any] = {}
     if given:

@@ -1,4 +1,4 @@
-"""A task, and an attempt to run it, as their rows will have them."""
+"""A task and an attempt, with the values of their rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ NAME_LIMIT = 255  # characters; the columns' own
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What is the same in every run of a task."""
+    """The properties of a task that are the same in all its runs."""
 
     name: str
     description: str = ""
     expires_after: timedelta | None = None
     recorded: bool = True
     save_on_success: bool = True
-    """Whether a successful run is a TaskRun; if not, only its SystemTask tells of it."""
+    """False if a successful run changes only its SystemTask and makes no TaskRun."""
     uid: Callable[..., object] | None = None
-    """Called with a run's arguments, it tells the uid."""
+    """A function of a run's arguments that returns the uid."""
     masked: frozenset[str] = frozenset()
     """The names of the parameters whose values are masked."""
     masked_positions: tuple[int, ...] = ()
-    """Which positional arguments are masked."""
+    """The indexes of the positional arguments that are masked."""
 
     @cached_property
-    def told(self) -> orjson.Fragment:
-        """What a line of the journal says of it."""
+    def journal_fields(self) -> orjson.Fragment:
+        """Return the task's fields in a line of the journal."""
         expires_after = None
         if self.expires_after is not None:
             expires_after = self.expires_after.total_seconds()
@@ -49,13 +49,13 @@ class TaskInfo:
 
 @dataclass(slots=True)
 class RunRecord:
-    """An attempt as its row will have it: queued, running or finished; JSON is text by now."""
+    """An attempt with the values of its row: queued, running or finished. JSON is encoded."""
 
     name: str
     description: str = ""
     uid: str = ""
     first_uid: str = ""
-    """The uid under which it was sent or started, where the task has changed it since."""
+    """The uid with which it was sent or started. The task may change it while it runs."""
     celery_id: str = ""
     attempt: int = 1
     state: State = State.QUEUED
@@ -79,16 +79,16 @@ class RunRecord:
     messages: str = "[]"
     expires: datetime | None = None
     lease: str | None = None
-    """The lease of the worker that ran it, unless its end is final as it stands here."""
+    """The lease of the worker that ran it, or None if this is the run's final end."""
     provisional: bool = False
-    """Whether it is an end that another process may know better: a final one replaces it."""
+    """True for an end that is replaced if another process records a final one."""
     from_main_process: bool = False
-    """Whether it is an end of which only the worker's main process heard.
+    """True for an end that only the worker's main process could record.
 
-    It closes the row of the run with this lease, and keeps what the child wrote of it.
+    It ends the row of the run with this lease, and keeps what the child process wrote there.
     """
     save_run: bool = True
-    """Whether it becomes a TaskRun."""
+    """True if it becomes a TaskRun."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

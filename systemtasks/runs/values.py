@@ -1,6 +1,7 @@
-"""Any Python value as one that Postgres stores as JSON and every client reads.
+"""Turn any Python value into JSON that Postgres stores and every client can read.
 
-Postgres refuses NUL, lone surrogates and NaN in jsonb. What is too large is cut, and says so.
+Postgres refuses NUL, lone surrogates and NaN in jsonb. A value that is too large is cut, and a note
+in it says so.
 """
 
 import re
@@ -25,31 +26,31 @@ NOTHING = r"(?!)"  # matches no key
 DEPTH_LIMIT = 8
 ITEM_LIMIT = 200
 BUDGET = 5000
-"""How much of one value is looked at: items, and hundreds of characters."""
+"""The maximum work for one value: an item costs 1, and so do 100 characters."""
 KEY_LIMIT = 8192
-"""How many characters of a key are kept, and looked at for whether it hides its value."""
+"""The number of characters of a key that are kept and compared with HIDDEN_KEYS."""
 CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple, set, frozenset, deque)
-"""What is looked into; what extends them is read by their own methods, and not by its."""
+"""The types whose items are cleaned. A subclass is read by the methods of its base type here."""
 LARGEST_EXACT_FLOAT = 2**53
 
 
 @lru_cache(4096)
 def hides(pattern: str, name: str) -> bool:
-    """Whether what has this name is masked, by the setting HIDDEN_KEYS."""
+    """Return True if the pattern, from the setting HIDDEN_KEYS, masks the value of this name."""
     return re.search(pattern, name, re.IGNORECASE) is not None
 
 
 def utc(text: str) -> datetime:
-    """The ISO 8601 date-time in UTC, which is also the zone of a text that names none.
+    """Return the ISO 8601 date-time in UTC. A text without a time zone is in UTC already.
 
-    Raises ValueError or OverflowError for any other text.
+    Raise ValueError or OverflowError for any other text.
     """
     moment = datetime.fromisoformat(text)
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def moment(value: object) -> datetime | None:
-    """A time that somebody gives: seconds since 1970, or ISO 8601; None for anything else."""
+    """Return the time for seconds since 1970 or an ISO 8601 text, or None for anything else."""
     if value is None:
         return None
     try:
@@ -61,9 +62,9 @@ def moment(value: object) -> datetime | None:
 
 
 def clean_text(text: str, limit: int) -> str:
-    """The text without NUL and lone surrogates, of at most about `limit` characters.
+    """Return the text without NUL and lone surrogates, of at most about `limit` characters.
 
-    It may be of a type that extends Python's.
+    `text` may be of a subclass of str.
     """
     if type(text) is not str:
         length, text = str.__len__(text), str.__getitem__(text, slice(limit))
@@ -75,14 +76,14 @@ def clean_text(text: str, limit: int) -> str:
 
 
 def clean_column(text: str, limit: int) -> str:
-    """The text as a column of `limit` characters holds it."""
+    """Return the text as a column of `limit` characters can hold it."""
     if len(text) <= limit and text.isascii() and "\0" not in text:
         return text
     return _storable(text)[:limit]
 
 
 def clean_end(text: str, limit: int) -> str:
-    """Like `clean_text`, but of a long text the end is kept: a traceback's last line says most."""
+    """Return the text like `clean_text`, but keep the end of a long one, as a traceback needs."""
     if len(text) > limit:
         text = f"({len(text) - limit} characters before) …{text[-limit:]}"
     return _storable(text)
@@ -97,7 +98,7 @@ def _storable(text: str) -> str:
 
 
 class Rendering:
-    """Stands where a value is formatted, and prints as this text."""
+    """Replaces a value that is to be formatted, and prints as this text."""
 
     __slots__ = ("_representation", "_text")
 
@@ -114,10 +115,10 @@ class Rendering:
 
 @dataclass
 class Cleaner:
-    """Turns values into JSON; `intact` says whether each came through as it was.
+    """Turns values into JSON. `intact` is True as long as no value had to be changed.
 
-    This is the only place where values are walked. It runs no code of theirs (see `kinds`), and
-    looks at no more of them than the bounds above allow.
+    No other code walks through values. This runs no code of theirs (see `kinds`), and stops at the
+    limits above.
     """
 
     text_limit: int
@@ -151,7 +152,7 @@ class Cleaner:
 
     def _number(self, number: float) -> Any:  # noqa: ANN401
         if type(number) is float and isfinite(number):
-            # Postgres prints a large one as an integer, with other digits.
+            # Postgres prints a large float as an integer, with different digits.
             self.intact = self.intact and abs(number) < LARGEST_EXACT_FLOAT
             return number
         if type(number) is int and -LARGEST_INTEGER <= number <= LARGEST_INTEGER:
@@ -163,7 +164,7 @@ class Cleaner:
         return self._text(text, self.text_limit)
 
     def _other(self, value: object, depth: int) -> Any:  # noqa: ANN401
-        """What JSON has no type for, as a text; of most things that is their type's name."""
+        """Return a value for which JSON has no type as a text, mostly the name of its type."""
         if is_of(value, str):
             return self._text(value, self.text_limit)
         if is_of(value, BaseException):
@@ -174,7 +175,7 @@ class Cleaner:
         return self._named(f"<{type_name(type(value))}>" if text is None else text)
 
     def _call(self, error: BaseException, depth: int) -> str:
-        """The exception as the call that makes it, which is how Python prints one."""
+        """Return the exception as the call that creates it, like its `repr()`."""
         given = self._printed(BaseException.args.__get__(error), depth + 1)  # type: ignore[attr-defined]
         listed = ", ".join(map(repr, given)) if type(given) is tuple else str(given)
         return f"{type_name(type(error))}({listed})"
@@ -195,7 +196,7 @@ class Cleaner:
             if base is dict:
                 return self._mapping(value, depth)
             return self._sequence(value, base, depth)
-        except RuntimeError:  # another thread changes it meanwhile
+        except RuntimeError:  # another thread is changing it
             self.intact = False
             return self._named(f"<{type_name(type(value))}: changed while it was read>")
         finally:
@@ -223,11 +224,11 @@ class Cleaner:
         return cleaned
 
     def _key(self, key: object, name: str, others: dict[Any, Any]) -> Any:  # noqa: ANN401
-        # Keys that differ may have one name.
+        # Different keys may have the same text.
         return name if name not in others else f"{name} ({len(others)})"
 
     def _sequence(self, value: Any, base: Any, depth: int) -> Any:  # noqa: ANN401
-        # Celery hands a task its positional arguments as a tuple or a list; JSON knows only lists.
+        # Celery passes positional arguments as a tuple or a list; JSON has only lists.
         if type(value) is not list and not (type(value) is tuple and depth == 0):
             self.intact = False
         cleaned = []
@@ -244,7 +245,7 @@ class Cleaner:
 
 
 class Printer(Cleaner):
-    """Turns values into what prints as they do, as far as no code of theirs is needed for it."""
+    """Turns values into replacements that print like them, but run no code of theirs."""
 
     def _named(self, text: str) -> Any:  # noqa: ANN401
         return Rendering(self._text(text, self.text_limit))
@@ -261,7 +262,7 @@ class Printer(Cleaner):
 
 
 def describe(value: object, limit: int) -> str:
-    """Return the value's text, or its type's name where only code of its own could make one."""
+    """Return the value's text, or its type's name if printing it would run its own code."""
     printed = Printer(limit, NOTHING).clean(value)
     if type(printed) is str:
         return printed

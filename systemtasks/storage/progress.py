@@ -15,7 +15,7 @@ CHEAP = 65_536  # bytes of an entry that may well be written once every RUNNING_
 
 @dataclass(slots=True)
 class _Row:
-    said: int
+    added: int
     """How much its run had said when it was written."""
     next_look: float
 
@@ -58,10 +58,10 @@ class InProgress:
 
     def _is_due(self, run: Run, now: float) -> bool:
         row = self._rows.get(run)
-        return row is None or (now >= row.next_look and row.said != run.messages.said)
+        return row is None or (now >= row.next_look and row.added != run.messages.added)
 
     def _entry(self, run: Run, now: float) -> Entry | None:
-        self._rows[run] = row = _Row(run.messages.said, now)
+        self._rows[run] = row = _Row(run.messages.added, now)
         try:
             entry = run.in_progress()
         except Exception:

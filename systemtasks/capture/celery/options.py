@@ -1,6 +1,6 @@
-"""What a task's own options say of how it is recorded.
+"""Read a task's own options for how it is recorded.
 
-They are options of its decorator, `@shared_task(systemtasks_uid=…)`, or attributes of its class.
+They are arguments of its decorator, `@shared_task(systemtasks_uid=…)`, or attributes of its class.
 """
 
 import inspect
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 AnyTask: TypeAlias = "Task[Any, Any]"
-"""In quotes, since Celery 5.6 has no such class when this runs."""
+"""In quotes, because Celery 5.6 has no generic Task at run time."""
 
 
 @cache
 def task_info(task: AnyTask) -> TaskInfo:
-    """What is the same in every run of this task.
+    """Return the properties of this task that are the same in all its runs.
 
-    An option that makes no sense gives way to its default, and is logged.
+    An invalid option is logged, and its default is used.
     """
     description = str.__str__(_option(task, "description", _is_text, "a string", ""))
     masked = frozenset(
@@ -54,13 +54,13 @@ def task_info(task: AnyTask) -> TaskInfo:
 
 
 def info_of(app: Celery, name: str) -> TaskInfo:
-    """The same by a task's name, which this process need not know."""
+    """Return the same for a task's name, which may not be registered in this process."""
     task = app.tasks.get(name)
     return default_info(name) if task is None else task_info(task)
 
 
 def default_info(name: str) -> TaskInfo:
-    """What is assumed of a task that is not registered in this process."""
+    """Return the defaults for a task that is not registered in this process."""
     return TaskInfo(_name(name), expires_after=conf().expires_after)
 
 
@@ -69,7 +69,7 @@ def _name(name: str) -> str:
 
 
 def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str, default: T) -> T:
-    # Not by getattr, which makes a method of a function.
+    # Not `getattr`, which would bind a function as a method.
     value = inspect.getattr_static(task, f"systemtasks_{name}", default)
     if value is default or fits(value):
         own: T = value
@@ -77,7 +77,11 @@ def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str,
     limit = conf().TEXT_LIMIT
     logger.warning(
         "systemtasks_%s of %s must be %s, not %r; it is taken as %r",
-        *(name, task.name, what, printable(value, limit), printable(default, limit)),
+        name,
+        task.name,
+        what,
+        printable(value, limit),
+        printable(default, limit),
     )
     return default
 

@@ -1,7 +1,7 @@
-"""What Celery's messages and requests say of a run, as an attempt for the recorder.
+"""Create attempts for the recorder from Celery's messages and requests.
 
-In the prefork pool some ends are known only to the main process, which never saw the task run:
-a child that was killed, a hard time limit, a revoked or expired or unregistered task.
+In the prefork pool, some ends are known only to the main process, which did not run the task: a
+child that was killed, a hard time limit, a revoked or expired or unregistered task.
 """
 
 import signal
@@ -17,7 +17,7 @@ from celery.app.task import Context
 from systemtasks.capture.celery.options import AnyTask, default_info, info_of, task_info
 from systemtasks.conf import conf, sender_context
 from systemtasks.runs import recorder
-from systemtasks.runs.arguments import arguments
+from systemtasks.runs.arguments import clean_arguments
 from systemtasks.runs.entries import SENT_HEADER, Entry
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.reading import CONTEXT_LIMIT
@@ -27,7 +27,7 @@ from systemtasks.runs.values import Cleaner, describe
 from systemtasks.storage import leases
 
 if TYPE_CHECKING:
-    from celery.worker.request import Request  # which no process but a worker needs
+    from celery.worker.request import Request  # imported only by workers
 
 UNNAMED = "(a message without a task's name)"
 
@@ -40,17 +40,20 @@ def remember(request: "Request") -> None:
 
 
 def context_header() -> str | None:
-    """What SENDER_CONTEXT says now, as JSON; None for nothing. Raises what it raises."""
-    if (ask := sender_context(conf())) is None or (said := ask()) is None:
+    """Return the result of SENDER_CONTEXT as JSON, or None if there is none.
+
+    Raise ValueError if it is no dictionary or too large, and whatever SENDER_CONTEXT raises.
+    """
+    if (get_context := sender_context(conf())) is None or (context := get_context()) is None:
         return None
-    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT, conf().HIDDEN_KEYS).clean(said))
+    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT, conf().HIDDEN_KEYS).clean(context))
     if not text.startswith(b"{") or len(text) > CONTEXT_LIMIT:
         raise ValueError(f"SENDER_CONTEXT must return a dictionary of up to {CONTEXT_LIMIT} bytes")
     return text.decode()
 
 
 def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str) -> Entry | None:
-    """The entry of a message that has been sent; None where its task wants none."""
+    """Return the entry of a message that has been sent, or None if its task records none."""
     info = info_of(current_app, name)
     if not info.recorded or not info.save_on_success:
         return None
@@ -60,31 +63,31 @@ def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str
         values = {**body, **headers} if is_of(body, dict) else dict(headers)
         args, kwargs = values.get("args"), values.get("kwargs")
     values["delivery_info"] = {"routing_key": routing_key}
-    return recorder.queued(info, values, arguments(info, args, kwargs))
+    return recorder.queued(info, values, clean_arguments(info, args, kwargs))
 
 
 def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: object) -> Run:
-    """The attempt that this request describes, which starts now."""
-    return Run(info, request, arguments(info, args, kwargs), leases.current_lease().id)
+    """Return the attempt that this request describes. It starts now."""
+    return Run(info, request, clean_arguments(info, args, kwargs), leases.current_lease().id)
 
 
 def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:
-    """Return the attempt that a child of this process took and cannot end itself.
+    """Return the attempt that a child process had and can no longer end.
 
-    Return None if the message is not known, if the attempt has been taken from here before, and if
-    its task is not recorded.
+    Return None if the message is not known, if this has already returned the attempt, or if its
+    task is not recorded.
     """
     if (request := _requests.pop((celery_id, retries or 0), None)) is None:
         return None
     info = task_info(request.task)
     if not info.recorded:
         return None
-    said = {
+    values = {
         **request.request_dict,
         "delivery_info": request.delivery_info,
         "hostname": request.hostname,
     }
-    run = attempt(info, said, request.args, request.kwargs)
+    run = attempt(info, values, request.args, request.kwargs)
     run.belongs_to_child(request.time_start)
     return run
 
@@ -92,7 +95,7 @@ def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:
 def broken_attempt(
     task: AnyTask, celery_id: str, request: object, args: object, kwargs: object
 ) -> Run | None:
-    """The attempt that Celery could not even begin."""
+    """Return the attempt that Celery failed to start, or None if its task is not recorded."""
     info = task_info(task)
     if not info.recorded:
         return None
@@ -101,7 +104,10 @@ def broken_attempt(
 
 
 def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
-    """The attempt that was revoked, which a child may have taken already."""
+    """Return the attempt that was revoked, before or while a child process ran it.
+
+    Return None if its task is not recorded.
+    """
     info = task_info(task)
     if not info.recorded:
         return None
@@ -112,28 +118,28 @@ def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
 
 
 def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
-    """The attempt of a task that this worker does not know."""
-    said = {**(message.headers or {}), "id": celery_id, "delivery_info": message.delivery_info}
-    return attempt(default_info(describe(name, NAME_LIMIT)), said, None, None)
+    """Return the attempt of a task that this worker does not know."""
+    values = {**(message.headers or {}), "id": celery_id, "delivery_info": message.delivery_info}
+    return attempt(default_info(describe(name, NAME_LIMIT)), values, None, None)
 
 
 def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
-    """The attempt of which nothing but a message's envelope can be read."""
+    """Return the attempt of a message of which only the headers and properties can be read."""
     headers = message.headers if is_of(message.headers, dict) else {}
     celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
     known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
-    said = {
+    values = {
         **known,
         "id": describe(celery_id, NAME_LIMIT),
         "delivery_info": message.delivery_info,
     }
     name = headers.get("task")
     info = default_info(name if type(name) is str and name else UNNAMED)
-    return attempt(info, said, None, None)
+    return attempt(info, values, None, None)
 
 
 def revocation(terminated: bool, number: int | str | None, expired: bool) -> str:
-    """Why a task was revoked, as a sentence for its messages."""
+    """Return why a task was revoked, as a text for its messages."""
     if expired:
         return "Expired before it started"
     if not terminated:

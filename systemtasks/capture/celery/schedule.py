@@ -1,4 +1,4 @@
-"""What beat's schedule says: which tasks are known before they have run, and when one is due."""
+"""Read beat's schedule: the tasks that are known before they run, and when a task is due."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -18,9 +18,10 @@ FIELDS = ("task", "args", "kwargs")
 
 
 def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[KnownTask]:
-    """What KNOWN_FROM_START names: each scheduled task, or each registered one as well.
+    """Return the tasks that KNOWN_FROM_START selects: none, the scheduled or all registered ones.
 
-    `schedule` is what beat runs by; a worker knows only the one in the app's settings.
+    `schedule` is the one that beat runs. The default is the one in the app's settings, which is
+    all that a worker knows.
     """
     which = conf().KNOWN_FROM_START
     if which == "none":
@@ -28,27 +29,27 @@ def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[
     entries = schedule if schedule is not None else app.conf.beat_schedule
     known = {*_scheduled(app, entries.values())}
     if which == "registered":
-        # A scheduled task may be known by the uids that its arguments make.
+        # A scheduled task is already known, perhaps with a uid computed from its arguments.
         others = app.tasks.keys() - {task.name for task in known}
         names = (name for name in others if not name.startswith("celery."))
-        known |= {*_known(app, ((name, None, None) for name in names))}
+        known |= {*_recorded(app, ((name, None, None) for name in names))}
     return sorted(known)
 
 
 def scheduled_names() -> set[str]:
-    """The names of the tasks in the app's `beat_schedule`."""
+    """Return the names of the tasks in `beat_schedule`. Raise what `load_tasks` raises."""
     load_tasks()
     return {_field(entry, "task") for entry in current_app.conf.beat_schedule.values()}
 
 
 def next_run(name: str, last: datetime) -> datetime | None:
-    """When beat will send this task next, if it last did at `last`; None where it never will.
+    """Return when beat will send this task next, given when it last did, or None for never.
 
-    It knows the app's `beat_schedule`; of several entries the earliest counts. Where beat is late
-    or away, it is the moment, now past, when the task was due.
+    Only the app's `beat_schedule` is read, and the earliest of a task's entries counts. If beat is
+    late or stopped, the result is the time in the past at which the task was due.
     """
     load_tasks()
-    # Schedules are to the second; so is the last time, for the answer to be the same each time.
+    # Schedules are exact to the second. With `last` rounded, too, each call returns the same time.
     last = last.replace(microsecond=0)
     waits: list[timedelta] = [
         maybe_schedule(_field(entry, "schedule"), app=current_app).remaining_estimate(last)  # type: ignore[union-attr]
@@ -57,16 +58,16 @@ def next_run(name: str, last: datetime) -> datetime | None:
     ]
     if not waits:
         return None
-    # Rounded, since the waits were counted from a moment that has just passed.
+    # Rounded, because the waits were computed from a slightly earlier moment than this one.
     expected = timezone.now() + min(waits) + timedelta(seconds=0.5)
     return expected.replace(microsecond=0)
 
 
 @cache
 def load_tasks() -> None:
-    """Import the modules of tasks, which a web process need not have done; a schedule may be there.
+    """Import the modules of tasks, which may define a schedule and which a web process may lack.
 
-    Raises what one of them raises.
+    Raise what one of them raises.
     """
     current_app.loader.import_default_modules()
 
@@ -74,8 +75,8 @@ def load_tasks() -> None:
 def _scheduled(app: Celery, entries: Iterable[Any]) -> Iterable[KnownTask]:
     for entry in entries:
         name, args, kwargs = (_field(entry, field) for field in FIELDS)
-        if name:  # beat itself says what is wrong with an entry
-            yield from _known(app, [(name, args or (), kwargs or {})])
+        if name:  # beat itself reports an entry without a task
+            yield from _recorded(app, [(name, args or (), kwargs or {})])
 
 
 def _field(entry: Any, name: str) -> Any:  # noqa: ANN401
@@ -83,7 +84,8 @@ def _field(entry: Any, name: str) -> Any:  # noqa: ANN401
     return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)
 
 
-def _known(app: Celery, tasks: Iterable[tuple[Any, ...]]) -> Iterable[KnownTask]:
+def _recorded(app: Celery, tasks: Iterable[tuple[Any, ...]]) -> Iterable[KnownTask]:
+    """Yield those of the tasks, given by name and arguments, that are recorded."""
     for name, args, kwargs in tasks:
         info = info_of(app, name)
         if info.recorded:

@@ -1,7 +1,7 @@
-"""Celery's signals, translated into what the recorder knows.
+"""Receive Celery's signals and record the runs that they report.
 
-A receiver never waits. What one raises, Celery logs ("Signal handler … raised"), and goes on.
-docs/celery-signals.md has which signals come when, and in which process.
+A receiver never waits. Celery logs an exception of a receiver ("Signal handler … raised") and goes
+on. docs/celery-signals.md lists when each signal is sent, and in which process.
 """
 
 import logging
@@ -70,8 +70,8 @@ def connect() -> None:
 
 def stamp(headers: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     headers[SENT_HEADER] = time.time()
-    if (said := received.context_header()) is not None:
-        headers[CONTEXT_HEADER] = said
+    if (context := received.context_header()) is not None:
+        headers[CONTEXT_HEADER] = context
 
 
 def note_sent(
@@ -102,7 +102,7 @@ def begin(task: AnyTask, args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN
 
 
 def note_success(sender: AnyTask, **_: Any) -> None:  # noqa: ANN401
-    # The process may be killed before task_postrun, and Celery then knows of a success.
+    # The process may be killed before task_postrun. Celery has then stored a success already.
     run = recorder.current.get()
     if run is not None and run.task is task_info(sender):
         writer.submit(run.succeed())
@@ -119,11 +119,11 @@ def note_failure(
     if run := recorder.running(task_id):
         run.fail(_original(exception), printed)
     elif is_of(exception, Reject) or is_of(exception, Ignore):
-        return  # it has ended as such
+        return  # its end is recorded already
     elif run := recorder.ended(task_id) or received.take_attempt_of_child(
         task_id, sender.request.retries
     ):
-        # Celery failed after the task's own end, or a child is gone.
+        # Celery failed after the end of the task, or the child process that ran it is gone.
         _end(run, State.FAILURE, exception, printed)
 
 
@@ -138,7 +138,7 @@ def note_retry(
     if run := recorder.running(request.id):
         run.retry(cause, _seconds_until(when), printed)
     elif run := received.take_attempt_of_child(request.id, request.retries):
-        if reason is None:  # a cold shutdown, after which nothing is sent again
+        if reason is None:  # a cold shutdown, after which the task is not sent again
             _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
         else:
             run.retry(cause, _seconds_until(when), printed)
@@ -156,7 +156,7 @@ def note_internal_error(
     **_: Any,  # noqa: ANN401
 ) -> None:
     if recorder.running(task_id) or recorder.ended(task_id):
-        return  # task_postrun, or the task_failure that follows, tells of it
+        return  # task_postrun, or the task_failure that follows, records it
     if run := received.broken_attempt(sender, task_id, request, args, kwargs):
         _end(run, State.FAILURE, exception, getattr(einfo, "traceback", None))
 
@@ -170,11 +170,11 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     error = sys.exc_info()[1]
     if state in STATE_BY_CELERY_NAME:
         _end(run, STATE_BY_CELERY_NAME[state])
-    elif is_of(error, Retry):  # which goes to an eager caller, without a signal of its own
+    elif is_of(error, Retry):  # raised to an eager caller, without a task_retry signal
         run.retry(error.exc, _seconds_until(error.when))
         _end(run, State.RETRY)
     else:
-        # It ends by what no task catches. If a signal was the cause, the main process says more.
+        # It ends by SystemExit or the like. If a signal was the cause, the main process knows that.
         _end(run, State.FAILURE, error, provisional=True)
 
 
@@ -253,9 +253,12 @@ def _end(
 
 
 def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
-    """Hear of messages that cannot be decoded, for which Celery has no signal, only this method."""
+    """Record messages that cannot be decoded.
+
+    Celery sends no signal for those. It only calls this method of its consumer.
+    """
     if "on_decode_error" in vars(consumer):
-        return  # it has connected to its broker anew
+        return  # it has reconnected to its broker, and is replaced already
     report: Callable[..., None] = consumer.on_decode_error
 
     def note(message: Any, exc: BaseException) -> None:  # noqa: ANN401
@@ -268,7 +271,7 @@ def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
 
 
 def _original(error: BaseException) -> BaseException:
-    """The exception as raised, where Celery hands over a stand-in that pickle can take."""
+    """Return the exception as raised, if Celery has replaced it by one that can be pickled."""
     raised = sys.exc_info()[1]
     if raised is not None and is_of(error, UnpickleableExceptionWrapper):
         return raised
@@ -276,7 +279,7 @@ def _original(error: BaseException) -> BaseException:
 
 
 def _seconds_until(when: object) -> float | None:
-    """Return the seconds until a retry; None where only code of a project's own could tell."""
+    """Return the seconds until a retry, or None if only a project's own code could compute them."""
     with suppress(TypeError, ValueError, OverflowError):
         if type(when) is datetime and knows_its_offset(when.tzinfo):
             return max(when.timestamp() - time.time(), 0.0)

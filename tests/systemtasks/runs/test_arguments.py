@@ -11,7 +11,7 @@ import orjson
 import pytest
 from pytest_django import Settings
 
-from systemtasks.runs.arguments import arguments
+from systemtasks.runs.arguments import clean_arguments
 from systemtasks.runs.records import TaskInfo
 
 INFO = TaskInfo(name="shop.charge")
@@ -30,7 +30,7 @@ INFO = TaskInfo(name="shop.charge")
     ],
 )
 def test_arguments_are_kept_and_intact(args: Any, kwargs: Any, kept: tuple[str, str]) -> None:
-    found = arguments(INFO, args, kwargs)
+    found = clean_arguments(INFO, args, kwargs)
 
     assert (found.args, found.kwargs, found.intact) == (*kept, True)
 
@@ -58,7 +58,7 @@ class Size(IntEnum):
     ids=repr,
 )
 def test_argument_that_json_or_postgres_does_not_take_is_kept_but_not_intact(value: object) -> None:
-    found = arguments(INFO, (value,), {})
+    found = clean_arguments(INFO, (value,), {})
 
     assert len(json.loads(found.args or "")) == 1
     assert "\\u0000" not in (found.args or "")
@@ -78,7 +78,7 @@ def test_argument_that_json_or_postgres_does_not_take_is_kept_but_not_intact(val
 def test_arguments_are_an_array_and_an_object_whatever_they_are(
     args: Any, kwargs: Any, kept: tuple[str, str]
 ) -> None:
-    found = arguments(INFO, args, kwargs)
+    found = clean_arguments(INFO, args, kwargs)
 
     assert (found.args, found.kwargs) == kept
     assert found.intact == (kwargs is None)
@@ -94,26 +94,26 @@ def test_only_arguments_that_may_fit_are_read(number: int, monkeypatch: pytest.M
         return dumps(value, **options)
 
     monkeypatch.setattr(orjson, "dumps", count)
-    found = arguments(INFO, [7] * number, {})
+    found = clean_arguments(INFO, [7] * number, {})
 
     assert found.intact == (number == 1000)
     assert max(dumped) <= 1000
 
 
 def test_secret_arguments_are_masked_and_not_intact() -> None:
-    found = arguments(INFO, [], {"password": "hunter2"})
+    found = clean_arguments(INFO, [], {"password": "hunter2"})
 
     assert (found.kwargs, found.intact) == ('{"password":"********"}', False)
 
 
 def test_secret_position_is_masked_and_not_intact() -> None:
-    found = arguments(TaskInfo("shop.pay", masked_positions=(1,)), ["a", "hunter2"], {})
+    found = clean_arguments(TaskInfo("shop.pay", masked_positions=(1,)), ["a", "hunter2"], {})
 
     assert (found.args, found.intact) == ('["a","********"]', False)
 
 
 def test_long_text_is_cut_and_the_other_arguments_are_kept() -> None:
-    found = arguments(INFO, ["x" * 20_000, "shop"], {"password": "hunter2", "page": 7})
+    found = clean_arguments(INFO, ["x" * 20_000, "shop"], {"password": "hunter2", "page": 7})
 
     assert json.loads(found.args or "") == ["x" * 4096 + "… (15904 more characters)", "shop"]
     assert json.loads(found.kwargs or "") == {"password": "********", "page": 7}
@@ -121,19 +121,21 @@ def test_long_text_is_cut_and_the_other_arguments_are_kept() -> None:
 
 
 def test_several_long_texts_are_cut_shorter() -> None:
-    found = arguments(INFO, ["x" * 20_000] * 10, {})
+    found = clean_arguments(INFO, ["x" * 20_000] * 10, {})
 
     assert json.loads(found.args or "") == ["x" * 512 + "… (19488 more characters)"] * 10
 
 
 def test_text_of_nearly_all_that_is_kept_is_intact() -> None:
-    found = arguments(INFO, ["x" * 10_000], {"page": 7})
+    found = clean_arguments(INFO, ["x" * 10_000], {"page": 7})
 
     assert found.intact
 
 
 def test_masked_position_stays_masked_where_others_are_cut() -> None:
-    found = arguments(TaskInfo("shop.pay", masked_positions=(1,)), ["x" * 20_000, "hunter2"], {})
+    found = clean_arguments(
+        TaskInfo("shop.pay", masked_positions=(1,)), ["x" * 20_000, "hunter2"], {}
+    )
 
     assert "hunter2" not in (found.args or "")
 
@@ -143,7 +145,7 @@ def test_name_is_not_cut_before_it_is_known_to_be_secret(settings: Settings) -> 
     name = "what_the_customer_calls_their_own_password"
     info = TaskInfo("shop.pay", masked=frozenset([name.replace("password", "pin")]))
     for hidden in (name, *info.masked):
-        found = arguments(info, ["x" * 200], {hidden: "hunter2"})
+        found = clean_arguments(info, ["x" * 200], {hidden: "hunter2"})
 
         assert json.loads(found.kwargs or "") == {hidden: "********"}
         assert "more characters" in (found.args or "")
@@ -151,7 +153,7 @@ def test_name_is_not_cut_before_it_is_known_to_be_secret(settings: Settings) -> 
 
 def test_large_arguments_are_left_out(settings: Settings) -> None:
     settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 100}
-    found = arguments(INFO, [*range(100)], {"page": 7})
+    found = clean_arguments(INFO, [*range(100)], {"page": 7})
 
     assert json.loads(found.args or "") == ["(left out: these arguments take more than 100 bytes)"]
     assert (found.kwargs, found.intact) == ("{}", False)
@@ -159,6 +161,6 @@ def test_large_arguments_are_left_out(settings: Settings) -> None:
 
 def test_arguments_can_be_left_out(settings: Settings) -> None:
     settings.SYSTEMTASKS = {"RECORD_ARGUMENTS": False}
-    found = arguments(INFO, [1], {})
+    found = clean_arguments(INFO, [1], {})
 
     assert (found.args, found.kwargs, found.intact) == (None, None, False)

@@ -202,7 +202,7 @@ def event(number: int, size: int = 0) -> Message:
 
 
 def told(log: Messages) -> list[Message]:
-    read: list[Message] = orjson.loads(orjson.dumps(log.told()))
+    read: list[Message] = orjson.loads(orjson.dumps(log.for_journal()))
     return read
 
 
