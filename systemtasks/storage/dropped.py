@@ -1,4 +1,4 @@
-"""The run that stands for runs which are not recorded, since too many waited for the database."""
+"""Record how many runs were dropped because too many waited for the database."""
 
 import logging
 import time
@@ -11,11 +11,11 @@ from systemtasks.runs.records import RunRecord
 from systemtasks.states import State
 
 NAME = "systemtasks.writer"
-"""The task whose runs say how many runs were dropped. Clients know it by this name."""
+"""The name of the task whose runs report dropped runs. Clients rely on it."""
 
 
 def record_of_dropped(number: int) -> RunRecord:
-    """Return the record that says that so many runs were dropped until now."""
+    """Return the record which reports that `number` runs were dropped."""
     now, keep = time.time(), conf().expires_after
     moment = datetime.fromtimestamp(now, UTC)
     event = f"{number} task runs are not recorded: too many waited for the database"

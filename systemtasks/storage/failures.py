@@ -1,6 +1,6 @@
-"""Failures of this app's own: each is counted, and logged with its traceback once in a minute.
+"""Count this app's own failures, and log each kind with its traceback at most once a minute.
 
-The counts are of this process, since it began; a forked child begins at 0.
+The counts are those of this process since its start. A forked child starts at 0.
 """
 
 import logging
@@ -12,36 +12,36 @@ from collections import Counter
 logger = logging.getLogger(__name__)
 
 REPORT_INTERVAL = 60.0
-"""Seconds at least between two reports of the same kind of failure."""
+"""The minimum time, in seconds, between two reports of the same kind of failure."""
 
 
 class Failures:
-    """Counts failures by their kind; any thread may use it."""
+    """Counts failures by their kind. Any thread may use it."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin at 0."""
-        # Garbage may be collected anywhere, and fail to be recorded when it is.
+        """Set all counts to 0."""
+        # Reentrant, because the garbage collector may run here, and a finalizer may fail.
         self._lock = threading.RLock()
         self._counts: Counter[str] = Counter()
         self._next_reports: dict[str, float] = {}
 
     def counts(self) -> dict[str, int]:
-        """Return how many failures of each kind there were."""
+        """Return the number of failures of each kind."""
         with self._lock:
             return dict(self._counts)
 
     def count(self, kind: str) -> None:
-        """Count a failure that somebody else logs."""
+        """Count a failure that the caller logs."""
         with self._lock:
             self._counts[kind] += 1
 
     def report(self, kind: str) -> None:
         """Count the exception that is being handled, and log it with its traceback.
 
-        Of one kind, one a minute is logged.
+        At most one exception of each kind is logged in a minute.
         """
         now = time.monotonic()
         with self._lock:
@@ -55,6 +55,6 @@ class Failures:
 
 
 failures = Failures()
-"""This process's failures."""
+"""The failures of this process."""
 
 os.register_at_fork(after_in_child=failures.reset)

@@ -1,6 +1,7 @@
-"""Where the journal is: in a folder that no other account can write to, since it is believed.
+"""Find the folder of the journal, to which no other account may be able to write.
 
-What a line says becomes a row, and "run again" sends a task with the arguments of that row.
+A line of the journal becomes a row, and "run again" sends a task with the arguments of that row. So
+whoever can write to the folder can run tasks.
 """
 
 import hashlib
@@ -22,9 +23,9 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def folders() -> Iterator[Path]:
-    """Yield the folders in which this account's journal may be, the first choice first.
+    """Yield the folders in which this account's journal may be, in the order of preference.
 
-    They are the same for each process of the account, so that one finds what another has left.
+    They are the same for each process of the account, so that it finds the files of dead ones.
     """
     if conf().JOURNAL_DIR:
         yield Path(conf().JOURNAL_DIR)
@@ -35,15 +36,16 @@ def folders() -> Iterator[Path]:
     if (home := _home(account)) is not None:
         name = hashlib.sha256(where.encode()).hexdigest()[:12]
         yield home / ".local" / "state" / "systemtasks" / name
-    # Anybody may make folders there, but knows no project's SECRET_KEY, and so not this name.
+    # Any account can create folders there. The name is derived from SECRET_KEY, so that none can
+    # create this one in advance.
     name = salted_hmac(__name__, where, algorithm="sha256").hexdigest()[:12]
     yield Path(tempfile.gettempdir()) / f"systemtasks-{account}-{name}"
 
 
 def open_folder() -> tuple[Path, int]:
-    """Return the first of `folders` that can be used, and a descriptor of it.
+    """Return the path and a descriptor of the first of `folders` that can be used.
 
-    It is made where there is none. Raises OSError where none can be made, or is private.
+    Create the folder if it does not exist. Raise OSError if no folder can be created or is private.
     """
     errors = []
     for path in folders():
@@ -58,7 +60,7 @@ def open_folder() -> tuple[Path, int]:
 def open_private(path: Path) -> int:
     """Return a descriptor of this folder.
 
-    Raises OSError where there is none, or another account can write to it.
+    Raise OSError if it does not exist or another account can write to it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -73,9 +75,9 @@ def open_private(path: Path) -> int:
 
 
 def fault_of(path: Path) -> str | None:
-    """Return why this folder is not used, as the end of a sentence; None where it can be.
+    """Return why this folder cannot be used, as the end of a sentence, or None if it can.
 
-    Raises FileNotFoundError, or another OSError, where it cannot be looked at.
+    Raise FileNotFoundError, or another OSError, if its status cannot be read.
     """
     return _fault_of(path.lstat())
 
@@ -94,20 +96,20 @@ def _fault_of(status: os.stat_result) -> str | None:
 
 
 def _make(path: Path) -> None:
-    """Make this folder, and those above it, for this account alone."""
+    """Create this folder and its missing parents, accessible to this account only."""
     if not path.exists():
         for folder in reversed([path, *path.parents]):
             if not folder.exists():
-                with suppress(FileExistsError):  # by another process, or a link that leads nowhere
+                with suppress(FileExistsError):  # created by another process, or a broken link
                     folder.mkdir(mode=0o700)
 
 
 @cache
 def _home(account: int) -> Path | None:
-    """Return the account's home, if it has one.
+    """Return the account's home folder, or None if it has none of its own.
 
-    $HOME and $XDG_STATE_HOME may be missing, or another account's, in some of its processes: under
-    sudo, systemd or supervisor.
+    It is not taken from $HOME or $XDG_STATE_HOME. Those may be missing or another account's in some
+    processes, under sudo, systemd or supervisor.
     """
     try:
         home = Path(pwd.getpwuid(account).pw_dir)

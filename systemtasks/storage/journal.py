@@ -1,8 +1,8 @@
-"""Runs on disk, from the moment they are sent or end until their rows are committed.
+"""Keep runs on disk, from the moment they are sent or end until their rows are committed.
 
-Appended without fsync: that outlives the process, not the machine. Each file belongs to one
-process, which holds a lock on it; the kernel drops a dead process's locks, and then the next
-process of the same account on this host takes the file over.
+Lines are appended without fsync. They survive the death of the process, but not of the machine.
+Each file belongs to one process, which holds a lock on it. When the process dies, the kernel
+releases the lock, and another process of the same account on this host takes over the file.
 """
 
 import fcntl
@@ -23,42 +23,45 @@ from systemtasks.storage.folder import folders, open_folder, open_private
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".3.journal"
-"""With the number of the lines' format: another release's files wait for a process of that."""
+"""The suffix of the files, with the version of the lines' format.
+
+Files of another version are left to processes of the release that wrote them.
+"""
 NEW = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
-LEFT = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # a fifo would wait for a writer
-SPARE_LIMIT = 2  # empty files that a process keeps: one is written to, one is being committed
-RETRY_INTERVAL = 5.0  # seconds between two tries to make a file, for which a task waits
+LEFT = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a fifo would block
+SPARE_LIMIT = 2  # empty files to keep: one to write next, one while another batch is committed
+RETRY_INTERVAL = 5.0  # seconds between attempts to create a file, for which a task waits
 PIECE = 65_536  # bytes
 
 
 def line_limit() -> int:
-    """Return how many bytes a line may have: several times what the limits of its parts allow."""
+    """Return the maximum size of a line, in bytes: several times the limits of its parts."""
     rules = conf()
     return 2**24 + 4 * (rules.MESSAGES_LIMIT + rules.ARGUMENTS_LIMIT + rules.TEXT_LIMIT)
 
 
 def file_limit() -> int:
-    """Return how many bytes a file may have: all that waits, or a single line that has no room."""
+    """Return the maximum size of a file, in bytes: PENDING_BYTES and one more line."""
     return conf().PENDING_BYTES + line_limit()
 
 
 class Segment:
-    """One file of a journal, locked for as long as it is open."""
+    """A file of a journal, locked while it is open."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
 
     def append(self, line: bytes) -> None:
-        """Add a line; raises OSError where the disk does not take it whole."""
+        """Append a line. Raise OSError if it cannot be written completely."""
         written = os.write(self._descriptor, line)
         if written != len(line):
-            # The half line ends here, so that it spoils no other.
+            # End the partial line here, so that the next one can be read.
             os.write(self._descriptor, b"\n")
             raise OSError(f"only {written} of {len(line)} bytes were written")
 
     def records(self) -> Iterator[RunRecord]:
-        """Yield what the file holds, without half-written or foreign lines, of which it warns."""
+        """Yield the records of the file. Skip invalid lines, and log how many there were."""
         left_out = 0
         for line in self._lines():
             try:
@@ -71,11 +74,11 @@ class Segment:
             logger.warning("%d entries of %s are not whole, and left out", left_out, self.path)
 
     def _lines(self) -> Iterator[bytes]:
-        """Yield each line, and nothing instead of one that is too long."""
+        """Yield each line, and an empty one in place of one that is too long."""
         left, limit, line = os.fstat(self._descriptor).st_size, line_limit(), bytearray()
         with open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
-            # What is added meanwhile is none of this file's process, which is gone.
+            # Lines added meanwhile are not read: the process that wrote this file is dead.
             while left > 0 and (piece := file.readline(min(PIECE, left))):
                 left -= len(piece)
                 if len(line) <= limit:
@@ -85,7 +88,7 @@ class Segment:
                     line.clear()
 
     def lock(self) -> bool:
-        """Lock the file, unless another process has; whether it is there, and this one's now."""
+        """Lock the file. Return False if another process has locked it, or it has been deleted."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -93,7 +96,7 @@ class Segment:
         return self.is_there
 
     def clear(self) -> bool:
-        """Empty the file, whose lines are committed; whether it can be used anew."""
+        """Empty the file, whose lines are committed. Return True if it can be used again."""
         try:
             os.ftruncate(self._descriptor, 0)
         except OSError:
@@ -102,23 +105,23 @@ class Segment:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file still has its name, so that another process would find it."""
+        """Return True if the file has not been deleted, so that another process can find it."""
         return os.fstat(self._descriptor).st_nlink > 0
 
     def remove(self) -> None:
-        """Delete the file: all that it holds is committed, or not to be."""
-        self.clear()  # should the folder not let it be deleted
+        """Close the file, and delete it with its lines."""
+        self.clear()  # in case the folder's permissions do not allow deleting it
         with suppress(OSError):
             self.path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, and so release its lock."""
         os.close(self._descriptor)
 
 
 class Journal:
-    """The journal of one process; the caller sees to it that one thread uses it at once."""
+    """The journal of one process. The caller must not use it in two threads at once."""
 
     def __init__(self) -> None:
         self._segment: Segment | None = None
@@ -128,7 +131,7 @@ class Journal:
         self._refused: set[Path] = set()
 
     def append(self, line: bytes) -> None:
-        """Write a record's line down. Where the disk fails, it is in memory only; that is said."""
+        """Append a line. If the disk fails, log a warning; the run is then in memory only."""
         try:
             if self._segment is None:
                 if time.monotonic() < self._next_try:
@@ -144,12 +147,12 @@ class Journal:
             self._failed = False
 
     def rotate(self) -> Segment | None:
-        """The file so far, for whoever writes its rows; what comes next goes into a new one."""
+        """Return the current file, or None. Later lines are appended to another file."""
         segment, self._segment = self._segment, None
         return segment
 
     def replace(self, segment: Segment, lines: Iterable[bytes]) -> Segment:
-        """The file that holds these lines instead; the same one where the disk fails."""
+        """Return a new file with these lines, and remove `segment`. Return it if the disk fails."""
         try:
             smaller = self._new_segment()
         except OSError:
@@ -163,9 +166,9 @@ class Journal:
         return smaller
 
     def release(self, segment: Segment) -> None:
-        """Take back a file whose lines are committed, for lines to come; any thread may.
+        """Empty a file whose lines are committed, to be used again. Any thread may call this.
 
-        To make a file takes ten times as long as to write a line, and a task would wait for it.
+        Creating a file takes ten times as long as writing a line, and a task would wait for it.
         """
         if len(self._spare) < SPARE_LIMIT and segment.clear():
             self._spare.append(segment)
@@ -173,30 +176,30 @@ class Journal:
             segment.remove()
 
     def tidy(self) -> None:
-        """Delete the files that hold nothing."""
+        """Delete the empty files."""
         while self._spare:
             self._spare.pop().remove()
 
     def discard(self) -> None:
-        """Delete the files, whatever they hold."""
+        """Delete all files with their lines."""
         if (segment := self.rotate()) is not None:
             segment.remove()
         self.tidy()
 
     def forget(self) -> None:
-        """Close the files without removing them: a forked child must leave them to its parent."""
+        """Close the files without deleting them, as a forked child must: they are its parent's."""
         for segment in (*self._spare, *filter(None, (self._segment,))):
             segment.close()
         self._spare.clear()
         self._segment = None
 
     def abandoned(self) -> Iterator[Segment]:
-        """Yield the files whose processes are dead, each of which is the caller's from now on."""
+        """Yield the files of dead processes, locked. The caller must close or remove each."""
         for path in folders():
             try:
                 folder = open_private(path)
             except OSError:
-                continue  # there is none, or nothing in it is to be believed
+                continue  # it does not exist, or another account could have written to it
             try:
                 with os.scandir(folder) as entries:
                     names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
@@ -207,20 +210,20 @@ class Journal:
                 os.close(folder)
 
     def _abandoned(self, path: Path, folder: int) -> Segment | None:
-        """Return the file, locked, if its process is dead and it is one of a journal."""
+        """Return the file, locked, if it is a journal's and its process is dead."""
         try:
-            # Before it is opened, which means something to a device.
+            # Examined before it is opened, because opening a device can have an effect.
             _examine(os.stat(path.name, dir_fd=folder, follow_symlinks=False))
             descriptor = os.open(path.name, LEFT, dir_fd=folder)
         except FileNotFoundError:
-            return None  # its process has just removed it
+            return None  # its process has just deleted it
         except OSError as error:
             if path not in self._refused:
                 self._refused.add(path)
                 logger.warning("%s is left alone: %s", path, error)
             return None
         segment = Segment(path, descriptor)
-        with suppress(OSError):  # it is another file by now, or this disk has no locks
+        with suppress(OSError):  # the file has been replaced, or the disk supports no locks
             _examine(os.fstat(descriptor))
             if segment.lock():
                 return segment
@@ -247,14 +250,14 @@ class Journal:
                 except OSError:
                     segment.remove()
                     raise
-                # Another process has taken it for an abandoned one before it was locked.
+                # Another process took it for an abandoned file before it was locked.
                 segment.close()
         finally:
             os.close(folder)
 
 
 def _examine(status: os.stat_result) -> None:
-    """Raise PermissionError where this can be no journal's file of this account."""
+    """Raise PermissionError if this cannot be a journal file of this account."""
     if not stat.S_ISREG(status.st_mode):
         raise PermissionError("it is no regular file")
     if status.st_uid != os.geteuid():

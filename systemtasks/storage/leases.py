@@ -1,8 +1,8 @@
-"""Leases: a process takes one, and renews it to say that its runs are alive.
+"""Take and renew leases. A process renews its lease to show that its runs are alive.
 
-A worker's main process takes a lease before it makes its children, and renews it for all of them:
-a child may be busy for an hour in code that lets no other thread run. See `orphans.py` for the runs
-under a lease that nobody renews.
+A worker's main process takes a lease before it forks its children, and renews it for all of them,
+because a child may run code for an hour that lets no other thread run. `orphans.py` ends runs whose
+lease is no longer renewed.
 """
 
 import os
@@ -16,14 +16,14 @@ from systemtasks.storage import rows
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What one process has taken and must renew."""
+    """A lease that one process has taken and must renew."""
 
     id: str
     """A uuid."""
     process: int
-    """The id of the process that has taken it."""
+    """The id of the process that took it."""
     worker: bool
-    """Whether that is a worker's main process, whose children's runs are under it too."""
+    """True if that is a worker's main process. Its children's runs are under the lease, too."""
 
 
 _lease: Lease | None = None
@@ -44,7 +44,7 @@ def current_lease() -> Lease:
 
 
 def to_renew() -> str | None:
-    """Return the id of the lease that this process must renew. A worker's children have none."""
+    """Return the id of the lease that this process must renew, or None in a worker's child."""
     return _lease.id if _lease is not None and _lease.process == os.getpid() else None
 
 
@@ -57,7 +57,7 @@ class Renewal:
     def renew(self) -> bool:
         """Renew the lease if this process must, and has not done so for a quarter of its length.
 
-        Return True if it has been renewed now. Raises what the database raises.
+        Return True if it has been renewed now. Raise what the database raises.
         """
         own, now = to_renew(), time.monotonic()
         if own is None or now - self._renewed < conf().LEASE_SECONDS / 4:

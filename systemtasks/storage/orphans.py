@@ -1,6 +1,6 @@
-"""The reaper: ends runs whose worker gave no sign of life for the length of a lease.
+"""End orphaned runs: those whose worker gave no sign of life for the length of a lease.
 
-Such a run is orphaned. It ends as an error, which is put right if the worker turns up.
+An orphaned run ends as an error. If the worker returns, the run is in progress again.
 """
 
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reaper:
-    """Ends orphaned runs, of whatever process, for a process that renews a lease of its own."""
+    """Ends the orphaned runs of all workers, in a process that renews a lease of its own."""
 
     def __init__(self) -> None:
         self._renewed = float("-inf")
@@ -22,10 +22,10 @@ class Reaper:
     def reap(self) -> None:
         """End orphaned runs, if this process has renewed its lease regularly for long enough.
 
-        Call this after each renewal. Raises what the database raises.
+        Call this after each renewal. Raise what the database raises.
         """
         now, lasts = time.monotonic(), conf().LEASE_SECONDS
-        # While the database was away nobody could renew: give everybody the time to do so.
+        # No process could renew its lease while the database was away. Give each the time to do so.
         if now - self._renewed > lasts / 2:
             self._regular_since = now
         self._renewed = now

@@ -1,4 +1,4 @@
-"""Entries that wait for their rows, in memory and in the journal, up to a bound."""
+"""Keep entries that wait for their rows, in memory and in the journal, up to a limit."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from systemtasks.storage.journal import Journal, Segment
 
 @dataclass(slots=True)
 class Batch:
-    """Entries that are written together, and the file that holds them until then."""
+    """Entries that are written together, and the journal's file with their lines."""
 
     entries: list[Entry] = field(default_factory=list)
     size: int = 0
@@ -19,7 +19,7 @@ class Batch:
 
 
 class Pending:
-    """Batches, oldest first; the caller sees to it that one thread uses it at once."""
+    """A queue of batches, oldest first. The caller must not use it in two threads at once."""
 
     def __init__(self) -> None:
         self._journal = Journal()
@@ -27,25 +27,25 @@ class Pending:
         self._count = 0
         self._size = 0
         self.dropped = 0
-        """How many runs there was no room for."""
+        """The number of runs dropped because the limit was reached."""
 
     def __len__(self) -> int:
         return self._count
 
     @property
     def more_than_one_batch(self) -> bool:
-        """Whether another batch waits than the one that is still being filled."""
+        """Return True if a batch waits besides the one that is still being filled."""
         return len(self._batches) > 1
 
     def add(self, entry: Entry) -> None:
-        """Take the entry, which is in the journal when this returns."""
+        """Add the entry to a batch and to the journal."""
         rules, size = conf(), len(entry.line)
         while self._count and (
             self._count >= rules.PENDING_LIMIT or self._size + size > rules.PENDING_BYTES
         ):
             self._make_room()
         last = self._batches[-1] if self._batches else None
-        # A batch whose file is closed takes no more: another file of its own would be forgotten.
+        # A batch with a closed file takes no more entries: it can refer to one file only.
         if last is None or last.segment or len(last.entries) >= rules.BATCH_LIMIT:
             self._close_last()
             self._batches.append(last := Batch())
@@ -56,7 +56,7 @@ class Pending:
         self._size += size
 
     def take(self) -> Batch | None:
-        """The oldest batch, which is the caller's from now on."""
+        """Remove and return the oldest batch, or None. The caller must call `done` with it."""
         if not self._batches:
             return None
         if len(self._batches) == 1:
@@ -67,24 +67,24 @@ class Pending:
         return batch
 
     def done(self, batch: Batch) -> None:
-        """Forget the batch, all of which is committed; any thread may call this."""
+        """Release the file of a batch that is committed or dropped. Any thread may call this."""
         if batch.segment is not None:
             self._journal.release(batch.segment)
             batch.segment = None
 
     def tidy(self) -> None:
-        """Leave no empty file behind."""
+        """Delete the journal's empty files."""
         self._journal.tidy()
 
     def forget(self) -> None:
-        """Close every file without removing it: a forked child must leave them to its parent."""
+        """Close all files without deleting them, as a forked child must: they are its parent's."""
         self._journal.forget()
         for batch in self._batches:
             if batch.segment is not None:
                 batch.segment.close()
 
     def discard(self) -> None:
-        """Drop all that waits, in the journal too."""
+        """Drop all entries, in the journal, too."""
         for batch in self._batches:
             if batch.segment is not None:
                 batch.segment.remove()
@@ -93,7 +93,7 @@ class Pending:
         self._journal.discard()
 
     def abandoned(self) -> Iterator[Segment]:
-        """Yield the files of dead processes, each of which is the caller's from now on."""
+        """Yield the files of dead processes, locked. The caller must close or remove each."""
         return self._journal.abandoned()
 
     def _close_last(self) -> None:

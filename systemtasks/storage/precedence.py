@@ -1,8 +1,8 @@
-"""Which of two records stands: one rule for an attempt's row, and one for a task's.
+"""Decide which of two records replaces the other: one rule for attempts, one for tasks.
 
-Each rule is written once, as a function of what is known of both records. Given the facts of two
-records, it returns True or False. Given the facts of two rows of a statement, which are expressions
-of SQL, it returns the condition in SQL.
+Each rule is one function of the facts of both records. Given the facts of two records, it returns
+True or False. Given the facts of two rows of a statement, which are SQL expressions, it returns the
+condition in SQL.
 """
 
 from dataclasses import dataclass
@@ -18,30 +18,30 @@ NOT_YET = datetime.max.replace(tzinfo=UTC)
 
 
 class Stage(IntEnum):
-    """How much is known of an attempt."""
+    """How far an attempt has come, as far as a record shows."""
 
     QUEUED = 0
     """It has been sent."""
     RUNNING = 1
-    """It has begun. An orphaned run is at this stage too, since its worker may turn up."""
+    """It has started. An orphaned run is at this stage, too, since its worker may return."""
     PROVISIONAL = 2
-    """It has ended, and another process may know better how."""
+    """It has ended, but another process may record a final end."""
     FINAL = 3
-    """It has ended."""
+    """It has ended, and no process will record another end."""
 
 
 class RunFacts(NamedTuple):
-    """What is known of an attempt: values, or expressions of SQL."""
+    """The facts of an attempt: values, or SQL expressions."""
 
     stage: Any
     start: Any
-    """Before all other times, if it has not begun."""
+    """The start, or a time before all others if it has not started."""
     finish: Any
-    """After all other times, if it has not ended."""
+    """The end, or a time after all others if it has not ended."""
 
 
 class TaskFacts(NamedTuple):
-    """What is known of the run that a task shows: values, or expressions of SQL."""
+    """The facts of the run that a task shows: values, or SQL expressions."""
 
     start: Any
     never_ran: Any
@@ -49,7 +49,7 @@ class TaskFacts(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Expression:
-    """A piece of SQL. To compare or combine two of them makes a larger one."""
+    """A piece of SQL. Comparing or combining two pieces makes a larger one."""
 
     sql: str
 
@@ -70,15 +70,15 @@ class Expression:
 
 
 def run_replaces(new: RunFacts, old: RunFacts) -> Any:  # noqa: ANN401 - a bool, or an Expression
-    """Return whether the new record of an attempt replaces the old one.
+    """Return True if the new record of an attempt replaces the old one.
 
-    It does if it begins no earlier, and either knows as much of the end or begins after the end of
-    the old one. A redelivered task runs again under the same Celery id and attempt: its later run
-    stands. What is only queued replaces nothing.
+    It must not start earlier. It must also be at least at the old one's stage, or start after the
+    old one's end. The second case is a redelivered task, which runs again under the same Celery id
+    and attempt: its later run replaces the earlier one. A queued record replaces nothing.
 
-    The worker's main process takes a run a moment before its child begins. So a child's running or
-    provisional record begins between the start and the end that the main process knows. It does not
-    replace what the main process has written. The child's own final end does.
+    The worker's main process starts a run slightly before its child process does. So a child's
+    running or provisional record starts between the start and the end that the main process has
+    written, and does not replace that end. The child's final end does.
     """
     return (
         (new.stage > int(Stage.QUEUED))
@@ -88,9 +88,9 @@ def run_replaces(new: RunFacts, old: RunFacts) -> Any:  # noqa: ANN401 - a bool,
 
 
 def task_replaces(new: TaskFacts, old: TaskFacts) -> Any:  # noqa: ANN401 - a bool, or an Expression
-    """Return whether the new run replaces the one that a task shows.
+    """Return True if the new run replaces the one that a task shows.
 
-    It does if it begins no earlier, and if the task shows only that it has not run yet.
+    It does if it starts no earlier, or if the task has not run yet.
     """
     return (new.start >= old.start) | old.never_ran
 
@@ -109,9 +109,9 @@ def facts_of_run(record: RunRecord) -> RunFacts:
 
 
 def facts_of_run_row(row: str) -> RunFacts:
-    """Return the same facts of a row of TaskRun, which has this name in the statement.
+    """Return the same facts of a row of TaskRun, as SQL; `row` is its alias in the statement.
 
-    A lease that is renewed, one whose run may be running, has a last sign of life.
+    A row has a time of its last sign of life as long as its run may be in progress.
     """
     return RunFacts(
         Expression(
@@ -130,6 +130,6 @@ def facts_of_task(record: RunRecord) -> TaskFacts:
 
 
 def facts_of_task_row(row: str) -> TaskFacts:
-    """Return the same facts of a row of either table, which has this name in the statement."""
+    """Return the same facts of a row of either table, as SQL; `row` is its alias."""
     never_ran = f"({row}.status = '{Status.UNKNOWN}' AND {row}.duration = 0)"
     return TaskFacts(Expression(f"{row}.start_timestamp"), Expression(never_ran))

@@ -1,4 +1,4 @@
-"""Which runs are in progress in this process, and which of them need a row now."""
+"""Keep the runs in progress in this process, and find those that need a row now."""
 
 import logging
 import time
@@ -10,18 +10,18 @@ from systemtasks.runs.recorder import Run
 
 logger = logging.getLogger(__name__)
 
-CHEAP = 65_536  # bytes of an entry that may well be written once every RUNNING_INTERVAL
+CHEAP = 65_536  # bytes of an entry that is cheap enough to write every RUNNING_INTERVAL
 
 
 @dataclass(slots=True)
 class _Row:
     added: int
-    """How much its run had said when it was written."""
+    """The number of messages of the run when the row was written."""
     next_look: float
 
 
 class InProgress:
-    """The runs in progress; any thread may add and remove, one asks for the entries."""
+    """The runs in progress. Any thread may add and remove runs; one thread reads the entries."""
 
     def __init__(self) -> None:
         self._runs: set[Run] = set()
@@ -32,20 +32,20 @@ class InProgress:
         self._runs.add(run)
 
     def remove(self, run: Run) -> None:
-        """Watch this run no longer."""
+        """Stop watching this run."""
         self._runs.discard(run)
 
     def patience(self, most: float) -> float:
-        """Seconds, `most` at the most, after which entries must be asked for again."""
+        """Return the seconds, at most `most`, after which to call `entries` again."""
         runs = list(self._runs)
         if any(run not in self._rows for run in runs):
             return min(most, conf().BATCH_INTERVAL)
         return min(most, conf().RUNNING_INTERVAL) if runs else most
 
     def entries(self) -> list[Entry]:
-        """The entries of the runs that have no row yet, or said more than theirs says.
+        """Return the entries of the runs that have no row yet, or messages that their row lacks.
 
-        A run that has only just begun may end before the next batch, and then needs none.
+        A run younger than BATCH_INTERVAL is left out: it may end before it needs such a row.
         """
         now, runs = time.monotonic(), set(self._runs)
         self._rows = {run: row for run, row in self._rows.items() if run in runs}
@@ -65,7 +65,7 @@ class InProgress:
         try:
             entry = run.in_progress()
         except Exception:
-            # The others' rows must not wait for it.
+            # One failure must not keep the other runs from their rows.
             logger.exception("A run in progress is not recorded as such")
             return None
         row.next_look += conf().RUNNING_INTERVAL * (1 + len(entry.line) // CHEAP)

@@ -1,6 +1,6 @@
-"""What has expired is deleted: in small batches, between the writer's own.
+"""Delete expired rows in small batches, between the writer's own batches.
 
-Each worker, and beat, does it; one of them at a time.
+Each worker and beat can do so, but only one process at a time does.
 """
 
 import logging
@@ -22,16 +22,16 @@ from systemtasks.states import State
 
 logger = logging.getLogger(__name__)
 
-INTERVAL = 60.0  # seconds between two looks for what has expired
+INTERVAL = 60.0  # seconds between two searches for expired rows
 BATCH_LIMIT = 1_000  # rows of either table
-LOCK_TIMEOUT = "1s"  # for a project's own rows, which may hang on one of these
+LOCK_TIMEOUT = "1s"  # for a project's own rows, which may refer to expired ones
 
 Protected = defaultdict[type[Model], set[Any]]
-"""The keys of what a project's own foreign keys protect, by its model."""
+"""The keys of rows that a project's own foreign keys protect, by model."""
 
 
 class Retention:
-    """Deletes for a process that knows which tasks keep their row."""
+    """Deletes expired rows, once it is known which tasks keep their row."""
 
     def __init__(self) -> None:
         self._kept: list[KnownTask] | None = None
@@ -40,13 +40,13 @@ class Retention:
         self._deleted = 0
 
     def keep(self, tasks: Iterable[KnownTask]) -> None:
-        """Delete from now on, but not these tasks: of a yearly one, there is to be something."""
+        """Start deleting, but keep the rows of these tasks. A task may run only once a year."""
         self._kept = [*tasks]
 
     def delete(self) -> bool:
-        """Delete a batch, if one is due; whether there may be more of them.
+        """Delete a batch, if one is due. Return True if there may be more to delete.
 
-        Raises OperationalError or InterfaceError where the database is away, or busy.
+        Raise OperationalError or InterfaceError if the database is away or busy.
         """
         now = time.monotonic()
         if self._kept is None or now < self._next_look:
@@ -56,7 +56,7 @@ class Retention:
             deleted = delete_expired(self._kept, self._protected)
         except (OperationalError, InterfaceError):
             raise
-        except Exception:  # of the project's own receivers, say
+        except Exception:  # of a receiver of the project, for example
             logger.exception("What has expired is not deleted")
             return False
         self._deleted += deleted
@@ -70,10 +70,11 @@ class Retention:
 
 
 def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
-    """Delete runs that have expired, and then tasks, up to BATCH_LIMIT of each; how many.
+    """Delete up to BATCH_LIMIT expired runs, then as many expired tasks. Return their number.
 
-    No run goes that is in progress, and no task that has runs left; one that is to be kept expires
-    no more. What turns out to be protected becomes one of `protected`, which are passed over.
+    Runs in progress and tasks that still have runs are not deleted. The `kept` tasks no longer
+    expire. A row that turns out to be protected is added to `protected`, and is skipped from then
+    on.
     """
     alias = conf().DATABASE
     tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
@@ -86,7 +87,10 @@ def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
 
 
 def _keep(tasks: "QuerySet[SystemTask]") -> None:
-    """Have these not expire, before the next look of any process, which may not know of them."""
+    """Clear the expiry of tasks that would expire soon.
+
+    Another process, which may not know that they are kept, could delete them at its next search.
+    """
     with transaction.atomic(using=tasks.db):
         soon = tasks.filter(expires__lte=Now() + timedelta(seconds=2 * INTERVAL))
         tasks.filter(pk__in=_locked(soon)).update(expires=None)
@@ -101,7 +105,7 @@ def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
 
 
 def _has_turn(alias: str) -> bool:
-    """Whether no other process deletes; until the transaction ends, then, none does."""
+    """Return True if no other process deletes rows, and keep it so until the transaction ends."""
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.retention'))")
         turn: bool = cursor.fetchone()[0]
@@ -109,17 +113,17 @@ def _has_turn(alias: str) -> bool:
 
 
 def _locked(rows: "QuerySet[Any, Any]") -> list[Any]:
-    """The keys of those that expire first, without those on which another process works."""
+    """Lock the rows that expire first, and return their keys. Skip rows that others have locked."""
     free = rows.order_by("expires").select_for_update(skip_locked=True)
     return [*free.values_list("pk", flat=True)[:BATCH_LIMIT]]
 
 
 def _delete_or_split(rows: "QuerySet[Any, Any]", keys: Sequence[Any], protected: set[Any]) -> int:
-    """Delete them; a batch that fails is halved until the protected row stands alone."""
+    """Delete the rows. Halve a batch that fails, until the protected row is alone."""
     try:
         with transaction.atomic(using=rows.db), connections[rows.db].cursor() as cursor:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            # Asked again: a task's run may have come before the lock, and none does behind it.
+            # Filtered again: a run may have been added to a task before the lock, but not since.
             deleted, _ = rows.filter(pk__in=keys).only("pk").delete()
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except IntegrityError as error:

@@ -1,7 +1,7 @@
-"""Writes records as rows: what a batch comes to, statement by statement. See `sql.py` for those.
+"""Write batches of records as rows, by the statements of `sql.py`.
 
-A row of an attempt goes from queued to running to ended, whatever the order in which the processes
-that know of it write. Only the writer's thread calls these functions.
+An attempt's row goes from queued to running to ended, in whatever order different processes write
+it. Only the writer's thread calls these functions.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -33,26 +33,26 @@ Key = tuple[str, int]
 """The Celery id and the number of an attempt, which identify it."""
 
 TRIES = 3
-"""How often a batch is written that meets another process's new row, or a row that was deleted."""
+"""The number of attempts at a batch that conflicts with a row just inserted or deleted."""
 
 TASKS_WITH_ROW_LIMIT = 10_000
 _tasks_with_row: set[UUID] = set()
-"""The SystemTasks that have a row, as far as this process knows: about TASKS_WITH_ROW_LIMIT."""
+"""A cache of SystemTasks that have a row. It has about TASKS_WITH_ROW_LIMIT at most."""
 
 
 def write(records: Sequence[RunRecord]) -> None:
-    """Write these records in one transaction.
+    """Write the records in one transaction.
 
-    Raises what the database raises, and then has written none of them.
+    If the database raises an exception, raise it; none of the records has then been written.
     """
     for tries_left in reversed(range(TRIES)):
         try:
             with transaction.atomic(using=conf().DATABASE):
                 _write(records)
         except IntegrityError as error:
-            # ON CONFLICT looks at one unique index: where two processes insert a new task at the
-            # same moment, the other index may refuse it. Now that row is there to be updated.
-            # And a task that had a row may have been deleted.
+            # ON CONFLICT handles one unique index. If two processes insert a new task at the same
+            # moment, the other index may refuse it; the next attempt updates that row. Another
+            # reason is a task in the cache whose row has been deleted.
             expected = isinstance(error.__cause__, UniqueViolation | ForeignKeyViolation)
             if not expected or not tries_left:
                 raise
@@ -62,22 +62,22 @@ def write(records: Sequence[RunRecord]) -> None:
 
 
 def forget() -> None:
-    """Forget which SystemTasks have a row: they may have been rolled back."""
+    """Clear the cache of SystemTasks that have a row, after a rollback, for example."""
     _tasks_with_row.clear()
 
 
 def announce(tasks: Collection[KnownTask]) -> None:
-    """Insert rows for these tasks which say that they have not run yet, where they have none."""
+    """Insert rows for those of the tasks that have none, as tasks that have not run yet."""
     _insert_tasks(sql.INSERT_KNOWN_TASKS, [(task, None) for task in tasks])
 
 
 def renew_lease(lease: str) -> None:
-    """Note a sign of life of the worker with this lease, and so of each of its runs."""
+    """Record a sign of life in each row of a run under this lease."""
     _execute(sql.RENEW_LEASE, lease)
 
 
 def end_orphaned_runs(seconds: float) -> int:
-    """End the runs whose worker has given no sign of life for so long, and return how many."""
+    """End the runs without a sign of life for this many seconds, and return their number."""
     with transaction.atomic(using=conf().DATABASE):
         ended = [row[0] for row in _execute(sql.END_ORPHANED_RUNS, seconds)]
         _show_runs(ended)
@@ -85,7 +85,7 @@ def end_orphaned_runs(seconds: float) -> int:
 
 
 def _write(records: Sequence[RunRecord]) -> None:
-    # What children know comes first, so that what the main process knows of their ends finds it.
+    # Children's records are written first, so that the main process's ends find their rows.
     of_children = _standing_runs(record for record in records if not record.from_main_process)
     of_main_process = _standing_runs(record for record in records if record.from_main_process)
     written = _upsert_runs(of_children)
@@ -99,50 +99,50 @@ def _write(records: Sequence[RunRecord]) -> None:
     _delete_tasks_of_first_uids(ends)
 
 
-# What becomes of the runs.
+# Runs.
 
 
 def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
-    """Write the rows of these runs, and return the records that stand in them now."""
+    """Write the rows of these runs, and return the records that were written."""
     _execute_with(sql.DELETE_UNSAVED_RUNS, _unsaved(records))
     saved = [record for record in records if record.save_run]
-    # Their SystemTasks may come later in the transaction: the foreign key is a deferred one.
+    # Their SystemTasks may be inserted later in the transaction: the foreign key is deferred.
     keys = set(_execute_with(sql.UPSERT_TASK_RUNS, saved))
     return [record for record in saved if _key(record) in keys]
 
 
 def _add_messages(records: Collection[RunRecord]) -> list[int]:
-    """Add the messages of ends that came too late to their rows, and return the rows' ids."""
+    """Add the messages of ends that were not written to the rows, and return the rows' ids."""
     return [id_ for id_, _, _ in _execute_with(sql.ADD_MESSAGES_OF_CHILDREN, records)]
 
 
 def _end_runs_of_children(records: Collection[RunRecord]) -> tuple[list[RunRecord], list[int]]:
-    """End runs by what the main process knows.
+    """End runs by the records of the worker's main process.
 
-    Return the records that are rows now because their children had written none, and the ids of
-    the children's rows that have ended.
+    Return the records that became rows because the child had written none, and the ids of the
+    children's rows that were ended.
     """
     ended = _execute_with(sql.END_RUNS_OF_CHILDREN, records)
     keys = {(celery_id, attempt) for _, celery_id, attempt in ended}
     without_row = [record for record in records if _key(record) not in keys]
     written = _upsert_runs(without_row)
-    # A child may have written its row between those two statements.
+    # A child may have written its row between the two statements.
     ended += _execute_with(sql.END_RUNS_OF_CHILDREN, _refused(without_row, written))
     return written, [id_ for id_, _, _ in ended]
 
 
-# What becomes of their tasks.
+# Tasks.
 
 
 def _upsert_tasks(ends: Iterable[RunRecord]) -> None:
-    """Have the tasks of these ends show them."""
+    """Write these ends to their tasks, where none shows a later run."""
     latest = _standing(ends, _uuid, facts_of_task, task_replaces)
     _execute_with(sql.UPSERT_SYSTEM_TASKS, latest)
     _remember_rows_of(latest)
 
 
 def _insert_tasks_of_unfinished(records: Iterable[RunRecord]) -> None:
-    """Insert the tasks of the runs among these that are queued or running, if they have no row."""
+    """Insert the tasks of the queued and running ones among these runs, if they have no row."""
     unfinished = [record for record in records if record.finish_timestamp is None]
     without_row = [record for record in unfinished if _uuid(record) not in _tasks_with_row]
     _insert_tasks(
@@ -154,7 +154,7 @@ def _insert_tasks_of_unfinished(records: Iterable[RunRecord]) -> None:
 def _insert_tasks(
     statement: Statement, tasks: Collection[tuple[RunRecord | KnownTask, datetime | None]]
 ) -> None:
-    """Insert rows of tasks of which no run has ended, each with the time when it expires."""
+    """Insert rows of tasks of which no run has ended, each with its time of expiry."""
     rows = {
         _uuid(task): {
             "uuid": _uuid(task),
@@ -171,13 +171,13 @@ def _insert_tasks(
 
 
 def _show_runs(ids: list[int]) -> None:
-    """Have the tasks of the runs with these ids show them."""
+    """Copy the runs with these ids to their tasks, where none shows a later run."""
     if ids:
         _execute(sql.SHOW_RUNS, ids)
 
 
 def _delete_tasks_of_first_uids(ends: Iterable[RunRecord]) -> None:
-    """Delete the tasks that stood for these runs before they said of which uid they are."""
+    """Delete the tasks under which these runs started before they set another uid."""
     uuids = [
         system_task_uuid(record.name, record.first_uid)
         for record in ends
@@ -194,11 +194,11 @@ def _remember_rows_of(records: Iterable[RunRecord]) -> None:
     _tasks_with_row.update(map(_uuid, records))
 
 
-# Which records count.
+# The choice of records.
 
 
 def _standing_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return one record of each attempt among these: the one that would stand in its row."""
+    """Return one record of each attempt: the one that no other replaces."""
     return _standing(records, _key, facts_of_run, run_replaces)
 
 
@@ -208,7 +208,7 @@ def _standing(
     facts_of: Callable[[RunRecord], Facts],
     replaces: Callable[[Facts, Facts], bool],
 ) -> list[RunRecord]:
-    """Return one record of each key: the one that stands if they are written one by one."""
+    """Return one record of each key: the one that remains if they are written in order."""
     standing: dict[Hashable, tuple[Facts, RunRecord]] = {}
     for record in records:
         key, facts = key_of(record), facts_of(record)
@@ -221,34 +221,33 @@ def _standing(
 def _ends_that_count(
     records: Iterable[RunRecord], standing: Iterable[RunRecord]
 ) -> list[RunRecord]:
-    """Return the ends that their tasks are to show, if they are the latest.
+    """Return the ends that may be written to their tasks.
 
-    A final end counts even if a later run of the same id has its row by now. An end that gives way
-    counts only if it stands.
+    A final end counts even if a later run of the same id has replaced it in its row. An end that
+    another may replace counts only if it was written to its row (`standing`).
     """
-    return [
-        *(record for record in standing if record.finish_timestamp and _gives_way(record)),
-        *(record for record in records if record.finish_timestamp and not _gives_way(record)),
-    ]
+    replaceable = [r for r in standing if r.finish_timestamp and _is_replaceable(r)]
+    final = [r for r in records if r.finish_timestamp and not _is_replaceable(r)]
+    return replaceable + final
 
 
 def _refused(records: Iterable[RunRecord], written: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the ends that gave way to a row which another process has written."""
+    """Return the replaceable ends that were not written, because another process's row stands."""
     keys = set(map(_key, written))
     return [
         record
         for record in records
-        if record.finish_timestamp and _gives_way(record) and _key(record) not in keys
+        if record.finish_timestamp and _is_replaceable(record) and _key(record) not in keys
     ]
 
 
-def _gives_way(record: RunRecord) -> bool:
-    """Return True for an end that another process may know better."""
+def _is_replaceable(record: RunRecord) -> bool:
+    """Return True for an end that another process's final end replaces."""
     return record.provisional or record.from_main_process
 
 
 def _unsaved(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the runs among these that are not kept, since they were successful."""
+    """Return the successful runs that their task's options do not keep."""
     return [record for record in records if not record.save_run]
 
 
@@ -260,23 +259,23 @@ def _uuid(record: RunRecord | KnownTask) -> UUID:
     return system_task_uuid(record.name, record.uid)
 
 
-# How a statement is executed.
+# Execution of statements.
 
 _VALUES: Mapping[str, Callable[[RunRecord], object]] = {
     "uuid": _uuid,
     "system_task_id": _uuid,
-    # A row with a lease waits for its end, and there is none after that of the main process.
+    # A row keeps its lease until its final end, and none follows that of the main process.
     "lease": lambda record: None if record.from_main_process else record.lease,
     "ended_lease": lambda record: record.lease,
 }
-"""The values of columns that no record has under the same name."""
+"""Functions for the columns that are no attribute of a record."""
 
 _JSON_COLUMNS = {"args", "kwargs", "context", "messages"}
-"""The columns whose value is JSON already."""
+"""The columns whose values are JSON texts already."""
 
 
 def _execute_with(statement: Statement, records: Collection[RunRecord]) -> list[Any]:
-    """Execute a statement with these records, and return its rows. Do nothing without any."""
+    """Execute a statement with these records, and return its rows. Do nothing without records."""
     if not records:
         return []
     own = [name for name in statement.columns if name not in _VALUES]
@@ -303,8 +302,9 @@ def _execute(statement: Statement, value: str | float | list[Any]) -> list[Any]:
     """Execute a statement with its parameter, and return the rows that it returns."""
     connection: Any = connections[conf().DATABASE]
     connection.ensure_connection()
-    # Bound on the server, unlike Django's own cursor: Postgres need not read a batch as SQL, and
-    # with the connection's prepare_threshold keeps the plan, which takes longer than a few rows.
+    # Unlike Django's own cursor, this one binds parameters on the server, so Postgres need not
+    # parse a batch as SQL. With the connection's prepare_threshold it also keeps the plan, and
+    # planning takes longer than writing a few rows.
     with connection._prepare_cursor(psycopg.Cursor(connection.connection)) as cursor:
         cursor.execute(statement.text, [value])
         return cursor.fetchall() if cursor.description else []

@@ -1,7 +1,7 @@
-"""The statements that write rows: what each is for, and when it does nothing.
+"""The statements that write rows. The text below each says what it does, and when it does nothing.
 
-Each takes one parameter. Most take rows, as one JSON array of objects, which costs least to send.
-`rows.py` executes them.
+Each takes one parameter. For most, that is one JSON array of rows, the cheapest way to send them.
+`rows.py` executes the statements.
 
 In the texts, `old` is a row of the table that is written to, `given` is a row of the parameter, and
 `run` and `task` are rows of TaskRun and SystemTask.
@@ -51,12 +51,12 @@ TYPES = {
     "wait": "float8",
     "worker": "text",
 }
-"""Postgres's types of all columns of the rows that statements are given."""
+"""The Postgres types of all columns of the rows in parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement, and the columns of the rows that it is given; without any, it takes a value."""
+    """A statement and the columns of the rows that it takes. Without columns, it takes a value."""
 
     text: str
     columns: tuple[str, ...] = ()
@@ -83,12 +83,12 @@ def _upsert(
 ) -> Statement:
     """Return the statement that inserts rows, or updates old ones if `replaces` is true.
 
-    `computed` are columns that are not given, with their values; `unchanged` are those that an
-    update leaves as they are.
+    `computed` maps columns that are not in the parameter to their values. `unchanged` are the
+    columns that an update does not set.
 
     Rows are locked in the order of their key, so that the batches of two workers never deadlock.
-    For the same reason an update sets no unique column, neither the key nor what follows from it:
-    that would lock a task's row against the foreign keys of runs that others insert.
+    For the same reason an update sets no unique column, such as the key: that would lock a task's
+    row against the foreign keys of runs that others insert.
     """
     computed = computed or {}
     names = (*columns, *computed)
@@ -138,14 +138,14 @@ UPSERT_TASK_RUNS = _upsert(
     ),
     ("celery_id", "attempt"),
     run_replaces(facts_of_run_row("EXCLUDED"), facts_of_run_row("old")),
-    # By the database's clock, as every lease is.
+    # By the database's clock, like all times of leases.
     computed={"seen_timestamp": f"CASE WHEN state = {_literal(State.RUNNING)} THEN now() END"},
     returning=("celery_id", "attempt"),
 )
-"""Write what is known of attempts: queued, running or ended.
+"""Insert or update the rows of attempts: queued, running or ended.
 
 Does nothing to a row that the given one does not replace, by the rule in `precedence.py`. Returns
-the keys of the rows that it has written.
+the keys of the written rows.
 """
 
 DELETE_UNSAVED_RUNS = Statement(
@@ -156,10 +156,10 @@ DELETE_UNSAVED_RUNS = Statement(
     """,
     ("celery_id", "attempt"),
 )
-"""Delete the rows of runs that are not kept because they were successful.
+"""Delete the rows of successful runs that their task's options do not keep.
 
-Such a run has a row while it is in progress, in case its worker vanishes. Does nothing where it has
-none, and where the row has an end by another process.
+Such a run has a row while it is in progress, in case its worker dies. Does nothing if there is no
+row, or if another process has ended it.
 """
 
 _END_FROM_MAIN_PROCESS = (
@@ -188,11 +188,10 @@ END_RUNS_OF_CHILDREN = Statement(
     """,
     _END_FROM_MAIN_PROCESS,
 )
-"""End runs that children had begun, by what the main process knows, and keep their messages.
+"""End runs that child processes started, by the main process's ends, and keep their messages.
 
-Does nothing where there is no row of the child's, where the child knew a final end, and where the
-attempt has begun anew, in another worker or after that end. Returns the ids and the keys of the
-rows that it has ended.
+Does nothing if the child has written no row or a final end, and if the attempt has started again,
+in another worker or after the given end. Returns the ids and the keys of the ended rows.
 """
 
 _PROVISIONAL_MESSAGES = ("celery_id", "attempt", "start_timestamp", "messages")
@@ -209,11 +208,11 @@ ADD_MESSAGES_OF_CHILDREN = Statement(
     """,
     _PROVISIONAL_MESSAGES,
 )
-"""Put the messages of provisional ends that came too late before those of the main process.
+"""Put the messages of provisional ends that were written late before the main process's own.
 
-The main process takes a run a little before its child begins, and that is how its rows are known.
-Does nothing to any other row, and where the messages are there already. Returns the ids and the
-keys of the rows that it has found.
+A row that the main process has written starts slightly before its child's record does. Does nothing
+to other rows, or if the messages are there already. Returns the ids and the keys of the matching
+rows.
 """
 
 END_ORPHANED_RUNS = Statement(
@@ -250,9 +249,8 @@ END_ORPHANED_RUNS = Statement(
 )
 """End the runs whose worker has given no sign of life for this many seconds.
 
-The lease and the last sign of life stay: that is how RENEW_LEASE finds such a run again. Does
-nothing to a run that another process works on at this moment. Returns the ids of the rows that it
-has ended.
+Keeps the lease and the last sign of life, by which RENEW_LEASE finds such a run again. Does nothing
+to a row that another process has locked. Returns the ids of the ended rows.
 """
 
 RENEW_LEASE = Statement(
@@ -267,9 +265,9 @@ RENEW_LEASE = Statement(
     WHERE lease = %s::uuid AND seen_timestamp IS NOT NULL
     """
 )
-"""Note a sign of life for every run under this lease; one that was orphaned is running again.
+"""Record a sign of life for every run under this lease. An orphaned one is running again.
 
-Does nothing to provisional ends, which have the lease too.
+Does nothing to provisional ends, which have the lease, too.
 """
 
 # Statements that write tasks.
@@ -292,9 +290,9 @@ UPSERT_SYSTEM_TASKS = _upsert(
     task_replaces(facts_of_task_row("EXCLUDED"), facts_of_task_row("old")),
     unchanged=("name", "uid"),
 )
-"""Have tasks show runs that have ended.
+"""Insert or update the tasks of runs that have ended, to show those runs.
 
-Does nothing to a task that shows a run which began later.
+Does nothing to a task that shows a run which started later.
 """
 
 SHOW_RUNS = Statement(
@@ -311,16 +309,16 @@ SHOW_RUNS = Statement(
     AND {task_replaces(facts_of_task_row("run"), facts_of_task_row("task"))}
     """
 )
-"""Have tasks show runs that a statement has ended or changed, by the ids of those runs.
+"""Update tasks to show runs that another statement has ended or changed, given their ids.
 
-Does nothing to a task that shows a run which began later.
+Does nothing to a task that shows a run which started later.
 """
 
 _TASK_THAT_NEVER_RAN = ("uuid", "name", "uid", "description", "messages", "expires")
 
 
 def _insert_that_never_ran(condition: str) -> Statement:
-    """Return the statement that inserts given tasks, of which no run has ended, on a condition."""
+    """Return the statement that inserts tasks which have not run, if the condition holds."""
     columns = ", ".join(_TASK_THAT_NEVER_RAN)
     return Statement(
         f"""
@@ -338,20 +336,20 @@ def _insert_that_never_ran(condition: str) -> Statement:
 INSERT_TASKS_OF_UNFINISHED_RUNS = _insert_that_never_ran(
     "NOT EXISTS (SELECT FROM systemtasks_systemtask AS old WHERE old.uuid = given.uuid)"
 )
-"""Insert the tasks of runs that are queued or running, which need one to refer to.
+"""Insert the tasks of queued or running runs, whose rows refer to one.
 
-Does nothing where the task has a row. It looks for that first: ON CONFLICT alone would wait for
-whoever updates the row, even though it does nothing to it.
+Does nothing if the task has a row. The condition looks for it first, because ON CONFLICT alone
+would wait for a transaction that is updating the row.
 """
 
 INSERT_KNOWN_TASKS = _insert_that_never_ran(
     "given.uid <> '' OR NOT EXISTS "
     "(SELECT FROM systemtasks_systemtask AS old WHERE old.name = given.name)"
 )
-"""Insert tasks that are known before any of their runs is.
+"""Insert tasks that are known before they run.
 
-Does nothing where the task has a row. A task without a uid gets none if there is any of its name:
-a task whose runs have uids of their own is known by those.
+Does nothing if the task has a row. A task without a uid is not inserted if there is any task of its
+name, because its runs may have uids.
 """
 
 DELETE_TASKS_THAT_NEVER_RAN = Statement(
@@ -361,7 +359,7 @@ DELETE_TASKS_THAT_NEVER_RAN = Statement(
     AND NOT EXISTS (SELECT FROM systemtasks_taskrun AS run WHERE run.system_task_id = task.uuid)
     """
 )
-"""Delete the tasks with these uuids, which stood for runs that turned out to have another uid.
+"""Delete the tasks with these uuids, of runs that have set another uid since they started.
 
-Does nothing to a task that has run, or that another run refers to.
+Does nothing to a task that has run, or to which a run refers.
 """

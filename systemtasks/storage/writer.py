@@ -1,4 +1,4 @@
-"""The only module that has rows written: in batches, from one thread a process."""
+"""Write runs as rows, in batches, from one thread in each process."""
 
 import atexit
 import logging
@@ -36,20 +36,20 @@ from systemtasks.under_test import is_under_test
 
 logger = logging.getLogger(__name__)
 
-LONGEST_PAUSE = 5.0  # seconds between two tries while the database is away
-RESTART_INTERVAL = 5.0  # seconds at least between two starts of a thread that dies
-LOOK_INTERVAL = 0.1  # seconds between two looks at the thread of whoever waits for it
-HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two looks for what dead processes left
+LONGEST_PAUSE = 5.0  # seconds at most between two attempts while the database is away
+RESTART_INTERVAL = 5.0  # seconds at least between two starts of the thread, if it dies
+LOOK_INTERVAL = 0.1  # seconds between two checks that the thread is alive, while waiting for it
+HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two searches for files of dead processes
 
 # Errors of a database that is away, or too busy for now.
 DATABASE_ERRORS = (OperationalError, InterfaceError)
 
-# Errors that lie in a record, and not in the database or the way to it.
+# Errors caused by a record, not by the database or the connection.
 RECORD_ERRORS = (DataError, IntegrityError, ValueError, TypeError, OverflowError)
 
 
 class Writer:
-    """Takes entries from any thread, and has them written from one of its own."""
+    """Takes entries from any thread, and writes them from a thread of its own."""
 
     def __init__(self) -> None:
         self._pending = Pending()
@@ -57,19 +57,19 @@ class Writer:
         self.reset()
 
     def reset(self) -> None:
-        """Begin with nothing, as a forked child must: its parent writes what is the parent's."""
+        """Forget everything, as a forked child must: the entries so far are its parent's."""
         self._pending.forget()
         if self._in_flight is not None and self._in_flight.segment is not None:
             self._in_flight.segment.close()
         self._pending = Pending()
         self._in_flight = None
         self._in_progress = InProgress()
-        self._known: list[KnownTask] = []
+        self._announced: list[KnownTask] = []
         self._renewal = Renewal()
         self._reaper = Reaper()
         self._retention = Retention()
         self._next_housekeeping = 0.0
-        # Garbage, or a logging handler, may send a task wherever they are called.
+        # Reentrant, because a finalizer or a logging handler may send a task while it is held.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -77,17 +77,17 @@ class Writer:
         self._death = ""  # why the last thread died, or was not started
         self._hurry = threading.Event()
         self._work = threading.Event()
-        self._due = 0.0  # when what waits is to be written, by the monotonic clock
+        self._due = 0.0  # when the next batch is written, by the monotonic clock
         self._given_up = False
         self.under_test: Callable[[Entry], None] | None = None
-        """What takes the entries in a process that runs tests; None drops them."""
+        """A function to which entries are passed in a process that runs tests; None drops them."""
 
     def submit(self, entry: Entry) -> None:
-        """Hand over an entry; takes microseconds and never waits for the database.
+        """Take an entry to be written. Never wait for the database; return within microseconds.
 
-        When this returns, the entry is in the journal, or with `under_test`.
+        When this returns, the entry is in the journal, or `under_test` has been called with it.
         """
-        with self._lock:  # itself, since a Condition takes longer
+        with self._lock:  # not self._changed, since a Condition is slower
             if taken := self._thread is not None or not is_under_test():
                 self._pending.add(entry)
         if taken:
@@ -100,30 +100,30 @@ class Writer:
         self._write_or_split(_records([entry]))
 
     def watch(self, run: Run) -> None:
-        """Have a row for this run if it is still in progress when the next batch is written."""
+        """Write a row for this run if it is still in progress when the next batch is written."""
         self._in_progress.add(run)
         self._wake()
 
     def leave(self, run: Run) -> None:
-        """Watch this run no longer."""
+        """Stop watching this run."""
         self._in_progress.remove(run)
 
     def announce(self, tasks: Sequence[KnownTask]) -> None:
-        """Have a row for each of these tasks, also where none of its runs is known (any more)."""
+        """Write and keep a row for each of these tasks, even if none of its runs has a row."""
         with self._changed:
-            self._known += tasks
+            self._announced += tasks
             self._retention.keep(tasks)
         self._wake()
 
     def start(self) -> None:
-        """Have the thread run, which also writes what dead processes left in the journal."""
+        """Start the thread if it does not run. It also writes the journals of dead processes."""
         if not self._is_alive():
             self._start()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all is written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
+        """Wait until all entries are written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
 
-        Returns whether all is. A thread that has died is started again, and not waited for.
+        Return True if they are. A dead thread is started again; if it dies again, stop waiting.
         """
         if is_under_test():
             self.discard()
@@ -147,7 +147,7 @@ class Writer:
         return done
 
     def discard(self) -> None:
-        """Forget what was to be written, in the journal too: this process runs tests."""
+        """Drop all entries, in the journal, too, because this process runs tests."""
         with self._changed:
             self._thread = None
             self._pending.discard()
@@ -155,16 +155,16 @@ class Writer:
                 self._in_flight.segment.remove()
                 self._in_flight.segment = None
             self._in_flight = None
-            self._known.clear()
+            self._announced.clear()
             self._changed.notify_all()
 
     def flush_at_exit(self) -> None:
-        """Flush, unless the worker's shutdown has already waited in vain."""
+        """Flush, unless the last flush has timed out, as in the worker's shutdown."""
         if not self._given_up:
             self.flush()
 
     def _wait(self, timeout: float) -> bool:
-        """Return True once all is written; False after so many seconds, or without a thread."""
+        """Return True once all is written, or False after `timeout` seconds or without a thread."""
         deadline = time.monotonic() + timeout
         while self._pending or self._in_flight is not None:
             left = deadline - time.monotonic()
@@ -174,7 +174,7 @@ class Writer:
         return True
 
     def _wake(self) -> None:
-        # Where it is set, a thread that lives will see it. To ask each time would cost more.
+        # If the event is set, a living thread will see it. Checking the thread each time is slower.
         if not self._work.is_set():
             self._due = time.monotonic() + conf().BATCH_INTERVAL
             self._work.set()
@@ -186,11 +186,11 @@ class Writer:
         return thread is not None and thread.is_alive()
 
     def _start(self, *, at_once: bool = False) -> None:
-        """Start the thread unless it runs, has been started only just now, or this is a test."""
+        """Start the thread unless it runs, was started just now, or this process runs tests."""
         with self._lock:
             if self._is_alive() or is_under_test():
                 return
-            self._work.clear()  # until a thread runs, each entry is to ask for one
+            self._work.clear()  # until a thread runs, each entry tries to start one
             now = time.monotonic()
             if now < self._next_start and not at_once:
                 return
@@ -201,7 +201,7 @@ class Writer:
                 target=self._run, args=(self._death,), name="systemtasks-writer", daemon=True
             )
             self._death = ""
-            # It is no part of the run, the trace or whatever else it is started in.
+            # An empty context: the thread belongs to no run and to no trace.
             context = Context()
             context.run(recorder.current.set, None)
             try:
@@ -211,8 +211,8 @@ class Writer:
                 logger.exception("The writer of task runs does not start: %s", self._death)
 
     def _run(self, death: str) -> None:
-        """Write until the process ends; `death` is what ended the thread before, if any."""
-        recorder.current.set(None)  # a new thread need not have the context of its start
+        """Write until the process ends. `death` is why the previous thread died, or ""."""
+        recorder.current.set(None)  # the thread may not run in the context of its start
         try:
             self._work.set()
             if death:
@@ -225,8 +225,8 @@ class Writer:
             raise
 
     def _write_forever(self) -> None:
-        """Write until the process ends, or is found to run tests."""
-        while not apps.ready:  # until then it is not known what kind of process this is
+        """Write until the process ends, or turns out to run tests."""
+        while not apps.ready:  # only then it is known if this process runs tests
             time.sleep(conf().BATCH_INTERVAL)
             self._due = time.monotonic() + conf().BATCH_INTERVAL
         while True:
@@ -246,17 +246,17 @@ class Writer:
                 failures.count("the writer's thread")
                 logger.exception("The writer of task runs goes on after an error of its own")
                 time.sleep(LONGEST_PAUSE)
-                self._work.set()  # for what it was about to write
+                self._work.set()  # to write what it was about to write
 
     def _write_pending(self) -> None:
         in_progress = self._in_progress.entries()
         while True:
             with self._changed:
-                # A thread that died may have left one.
+                # A previous thread may have died with a batch in flight.
                 batch = self._in_flight = self._in_flight or self._pending.take()
             if batch is None:
                 break
-            # In one transaction, and the ends behind the beginnings.
+            # Written in one transaction, with ends after starts.
             records = _records([*in_progress, *batch.entries])
             self._write_until_done([*records, *self._dropped()])
             in_progress = []
@@ -267,16 +267,16 @@ class Writer:
                     self._in_flight = None
                     self._changed.notify_all()
             with self._changed:
-                # What has come meanwhile waits for its own turn: small batches would cost more.
+                # Entries added meanwhile wait for the next turn, because small batches cost more.
                 if self._work.is_set() and not self._pending.more_than_one_batch:
                     break
         if in_progress:
             self._write_until_done(_records(in_progress))
 
     def _dropped(self) -> list[RunRecord]:
-        """Return the record that says how many runs were dropped since the last one, if any were.
+        """Return a record of how many runs were dropped since the last one, or an empty list.
 
-        Runs are dropped when another one is added, so there is a batch that it can be written with.
+        Runs are dropped only when another is added, so there is a batch to write the record with.
         """
         with self._changed:
             dropped, self._pending.dropped = self._pending.dropped, 0
@@ -287,14 +287,14 @@ class Writer:
         return [record]
 
     def _write_until_done(self, records: list[RunRecord]) -> None:
-        """Write the records; while the database does not take them, try again and report it."""
+        """Write the records. While the database refuses, report it and try again."""
         pause = 0.1
         began, next_report = time.time(), 0.0
         while True:
             _stop_under_test()
             try:
                 self._write_or_split(records)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the records must stay
+            except Exception as error:  # noqa: BLE001 - whatever it is, no record may be lost
                 _hang_up()
                 if not isinstance(error, DATABASE_ERRORS):
                     failures.report("a batch of task runs is not written")
@@ -309,13 +309,13 @@ class Writer:
             logger.warning("Task runs are recorded again, after %.1f s", time.time() - began)
 
     def _report_waiting(self, count: int, began: float, error: Exception) -> None:
-        """Log that this many runs wait, with those behind them, and since when."""
+        """Log the number of runs that wait, `count` and those behind them, and since when."""
         since = datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds")
         event = "Task runs wait: the database does not take them (%s); %d since %s"
         logger.warning(event, error, count + len(self._pending), since)
 
     def _write_or_split(self, records: list[RunRecord]) -> None:
-        """Write them; a batch that fails is halved until the bad record stands alone."""
+        """Write the records. Halve a batch that fails, until the bad record is alone."""
         try:
             rows.write(records)
         except RECORD_ERRORS as error:
@@ -327,7 +327,7 @@ class Writer:
             self._write_bare(records[0], error)
 
     def _write_bare(self, record: RunRecord, error: Exception) -> None:
-        """Write that it was, and how it ended, but nothing that a task has put into it."""
+        """Write the record without the values that come from the task."""
         celery_id, name = record.celery_id, record.name
         logger.error("The run %s of %s is recorded in part: %s", celery_id, name, error)
         event = f"What this run said cannot be recorded: {type(error).__name__}"
@@ -348,7 +348,7 @@ class Writer:
 
     def _keep_house(self) -> None:
         now = time.monotonic()
-        if now < self._next_housekeeping and not self._known:
+        if now < self._next_housekeeping and not self._announced:
             return
         self._next_housekeeping = now + _housekeeping_interval()
         _stop_under_test()
@@ -370,25 +370,25 @@ class Writer:
             self._reaper.reap()
 
     def _delete_expired(self) -> None:
-        """Delete a batch of what has expired; where there may be more, come back at once."""
+        """Delete a batch of expired rows. If there may be more, do it again at once."""
         if self._retention.delete():
             self._next_housekeeping = 0.0
             self._wake()
 
     def _announce(self) -> None:
         with self._changed:
-            known = list(self._known)
-        if known:
+            announced = list(self._announced)
+        if announced:
             try:
-                rows.announce(known)
+                rows.announce(announced)
             except RECORD_ERRORS:
                 failures.count("tasks that have not run yet are not recorded")
                 logger.exception("The tasks that have not run yet are not recorded")
             with self._changed:
-                del self._known[: len(known)]
+                del self._announced[: len(announced)]
 
     def _write_abandoned(self) -> None:
-        """Write what dead processes left in the journal."""
+        """Write the runs in the journals of dead processes."""
         for segment in self._pending.abandoned():
             try:
                 self._write_segment(segment)
@@ -410,11 +410,11 @@ class Writer:
 
 
 class _UnderTestError(Exception):
-    """The process runs tests, which this thread did not know when it began."""
+    """The process runs tests, which was not known when the thread started."""
 
 
 def _stop_under_test() -> None:
-    """Raise _UnderTestError under test, before anything is done in the database."""
+    """Raise _UnderTestError if this process runs tests. Call this before using the database."""
     if is_under_test():
         raise _UnderTestError
 
@@ -434,8 +434,8 @@ def _records(entries: list[Entry]) -> list[RunRecord]:
 def _no_coroutine() -> Iterator[None]:
     """Tell Django that this thread runs no coroutine.
 
-    With gevent, a task's `asyncio.run` seems to run in all greenlets of the process, this one
-    among them, and Django refuses them its connections.
+    With gevent, a task's `asyncio.run` appears to run in all greenlets of the process, including
+    this one, and Django refuses to use its connections there.
     """
     if "DJANGO_ALLOW_ASYNC_UNSAFE" in os.environ or not _is_a_greenlet():
         yield
@@ -457,7 +457,7 @@ def _text(error: BaseException) -> str:
 
 
 def _hang_up() -> None:
-    """Close this thread's connection, if it lets itself be closed."""
+    """Close this thread's connection. Ignore errors."""
     with suppress(Exception):
         connections[conf().DATABASE].close()
 
@@ -467,7 +467,7 @@ def _housekeeping_interval() -> float:
 
 
 writer = Writer()
-"""This process's writer."""
+"""The writer of this process."""
 
 os.register_at_fork(after_in_child=writer.reset)
 atexit.register(writer.flush_at_exit)
