@@ -1,4 +1,4 @@
-"""The admin: did a task run, did it fail, what did it say. Nothing can be changed here."""
+"""The admin of tasks and runs. It is read-only."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def _table(runs: "QuerySet[TaskRun]", limit: int) -> list[TaskRun]:
 
 @admin.register(SystemTask)
 class SystemTaskAdmin(ReadOnlyAdmin):
-    """Each task, and what its last run came to."""
+    """Lists each task with the outcome of its last run."""
 
     list_display = ("badge", "task", "last_message", "started", "took")
     list_display_links = ("task",)
@@ -116,7 +116,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
 
 @admin.register(TaskRun)
 class TaskRunAdmin(ReadOnlyAdmin):
-    """Each attempt of each run."""
+    """Lists each attempt of each run."""
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
     list_display_links = ("run",)
@@ -139,7 +139,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
         named = SystemTask.objects.all()
         for word in words:
             named = named.filter(Q(name__icontains=word) | Q(uid__icontains=word))
-        # The uuids themselves and not a subquery: so the planner can use both indexes.
+        # Uuids instead of a subquery, so that the planner can use both indexes.
         uuids = list(named.values_list("uuid", flat=True)[:VALUE_LIMIT])
         return queryset.filter(
             Q(celery_id__startswith=search_term.strip()) | Q(system_task__in=uuids)
@@ -153,7 +153,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
             "may_view_task": request.user.has_perm("systemtasks.view_systemtask"),
         }
 
-    # Alphabetical happens to be errors first, and there is an index on it.
+    # In alphabetical order, errors come first, and there is an index for it.
     @admin.display(description="status", ordering="status")
     def badge(self, row: TaskRun) -> SafeString:
         return badge(row)

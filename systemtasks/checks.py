@@ -1,4 +1,4 @@
-"""What `manage.py check` says of this app's settings."""
+"""Check this app's settings for `manage.py check`."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Every setting of this app, typed, with its default.
+"""The settings of this app, with their types and defaults.
 
 A project overrides them in one dictionary in its Django settings::
 
@@ -25,7 +25,7 @@ from django.utils.module_loading import import_string
 
 @dataclass(frozen=True, slots=True)
 class Conf:
-    """The settings in force."""
+    """The current settings."""
 
     ENABLED: bool = True
     """Record what this process sends and runs."""
@@ -65,9 +65,9 @@ class Conf:
     """
 
     KNOWN_FROM_START: str = "scheduled"
-    """Which tasks have a row before they have run: `scheduled`, `registered` or `none`.
+    """The tasks that have a row before they have run: `scheduled`, `registered` or `none`.
 
-    Scheduled are those of beat's schedule, registered all that a worker knows.
+    Scheduled tasks are those in beat's schedule. Registered ones are all that a worker knows.
     """
 
     RECORD_ARGUMENTS: bool = True
@@ -76,7 +76,7 @@ class Conf:
     ARGUMENTS_LIMIT: int = 16384
     """Bytes of JSON that a run's arguments may take.
 
-    The texts of longer ones are cut; where that is not enough, all are left out.
+    If they take more, their texts are cut. If that is not enough, all arguments are left out.
     """
 
     HIDDEN_KEYS: str = r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|HTTP_COOKIE"
@@ -109,7 +109,8 @@ class Conf:
     JOURNAL_DIR: str = ""
     """The folder of the journal; empty for one in the home of the workers' account.
 
-    No other account may write to it. An account without a home has one among the temporary files.
+    No other account may write to it. For an account without a home, it is in the folder of
+    temporary files.
     """
 
     FLUSH_TIMEOUT: float = 5.0
@@ -120,7 +121,7 @@ class Conf:
 
     @property
     def expires_after(self) -> timedelta | None:
-        """How long rows are kept; None for ever."""
+        """Return how long rows are kept, or None for ever."""
         return timedelta(days=self.EXPIRES_AFTER_DAYS) if self.EXPIRES_AFTER_DAYS else None
 
 
@@ -128,7 +129,7 @@ LONGEST_EXPIRY = timedelta(days=36_500)
 
 
 def is_expiry(value: object) -> bool:
-    """Whether this is a time after which a row may expire: None, or up to a hundred years."""
+    """Return True for a valid time until a row expires: None, or up to a hundred years."""
     return value is None or (
         isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_EXPIRY
     )
@@ -146,9 +147,9 @@ def _accepts(hint: Any, value: object) -> bool:  # noqa: ANN401 - a type hint is
 
 @cache
 def conf() -> Conf:
-    """The settings in force, read once.
+    """Return the current settings, which are read once.
 
-    Raises ImproperlyConfigured for an unknown name or a value of the wrong type.
+    Raise ImproperlyConfigured for an unknown name or an invalid value.
     """
     given = getattr(settings, "SYSTEMTASKS", {})
     hints = get_type_hints(Conf)
@@ -199,7 +200,10 @@ def _faults_of_code(read: Conf) -> Iterator[tuple[str, str]]:
 
 
 def sender_context(read: Conf) -> Callable[[], object] | None:
-    """The function that SENDER_CONTEXT names; raises ImportError where there is none."""
+    """Return the function that SENDER_CONTEXT names, or None if it names none.
+
+    Raise ImportError if it cannot be imported.
+    """
     if not read.SENDER_CONTEXT:
         return None
     function: Callable[[], object] = import_string(read.SENDER_CONTEXT)

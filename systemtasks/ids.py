@@ -1,4 +1,4 @@
-"""What identifies a SystemTask. Needs neither Django nor a database."""
+"""Compute the ids of SystemTasks. Needs neither Django nor a database."""
 
 from functools import lru_cache
 from uuid import UUID, uuid5

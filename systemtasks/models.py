@@ -13,10 +13,10 @@ from systemtasks.states import UNFINISHED, State, Status
 
 
 def search_document() -> Func:
-    """What a search reads of a SystemTask, in upper case: its texts, and what its messages say.
+    """The text of a SystemTask that a search reads, in upper case.
 
-    Of the messages those are the events and the values of their attributes. The trigram index below
-    is on this very expression, so a query must use it as it is; see migration 0004.
+    Of the messages, it has the events and the values of attributes. The trigram index below is on
+    this expression, so a query must use exactly the same one; see migration 0004.
     """
     columns = (*SYSTEM_TASK_SEARCH, "messages")
     function = "systemtasks_search_document"
@@ -31,7 +31,7 @@ NEWEST_RUN_FIRST = ("-start_timestamp", "-id")
 
 
 class SystemTaskQuerySet(models.QuerySet["SystemTask"]):
-    """What is asked of the tasks in more than one place."""
+    """Queries of tasks that more than one module needs."""
 
     def containing(self, words: Iterable[str]) -> Self:
         """Return the tasks whose search document contains every word, in any case."""
@@ -43,7 +43,7 @@ class SystemTaskQuerySet(models.QuerySet["SystemTask"]):
 
 
 class TaskRunQuerySet(models.QuerySet["TaskRun"]):
-    """What is asked of the runs in more than one place."""
+    """Queries of runs that more than one module needs."""
 
     def unfinished(self) -> Self:
         """Return the runs that are queued or running."""
@@ -135,7 +135,7 @@ class SystemTask(models.Model):
 
     @property
     def expiring(self) -> bool:
-        """Whether the row may ever be deleted."""
+        """Return True if the row is deleted at some time."""
         return self.expires is not None
 
 

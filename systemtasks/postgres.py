@@ -1,4 +1,4 @@
-"""What only a Postgres database gets.
+"""Operations of migrations that only run on Postgres.
 
 On any other one the migrations make nothing: a project's tests may run on SQLite, and record
 nothing there. The models say the same by `required_db_vendor`.

@@ -1,7 +1,7 @@
-"""What a task may say of itself, in the run that it is in.
+"""Functions with which a task can report on the run that it is in.
 
-None of it is required: a task that never heard of this module is recorded as well. Outside a run
-all of it does nothing. None of it raises: what makes no sense is logged, and the task goes on.
+They are optional: a task that calls none of them is recorded, too. Outside a run they do nothing.
+They never raise: an invalid argument is logged, and the task goes on.
 """
 
 import logging
@@ -17,9 +17,9 @@ from systemtasks.states import Status
 
 @never_raising
 def set_uid(uid: object) -> None:
-    """Say which instance of the task this run is of: a source's slug, say. Each has a row.
+    """Set the uid of this run: a source's slug, for example. Each uid of a task has its own row.
 
-    It is a text, a number, a UUID or the like. None is none in particular, as it is from
+    It is a text, a number, a UUID or the like. None stands for no uid, as it does for
     `systemtasks_uid`.
     """
     if run := current_run():
@@ -28,9 +28,9 @@ def set_uid(uid: object) -> None:
 
 @never_raising
 def set_status(status: Status | str) -> None:
-    """Say how a run that ends without an exception is to be judged.
+    """Set the status of this run for the case that it ends without an exception.
 
-    That is `unknown`, `successful`, `warning` or `error`.
+    It is `unknown`, `successful`, `warning` or `error`.
     """
     if run := current_run():
         if not is_of(status, str):
@@ -46,21 +46,22 @@ def info(event: str, **attributes: object) -> None:
 
 @never_raising
 def warning(event: str, **attributes: object) -> None:
-    """Add a warning to this run, whose status becomes `warning` if it is successful otherwise."""
+    """Add a warning to this run. If the run succeeds, its status becomes `warning`."""
     _say(logging.WARNING, event, attributes)
 
 
 @never_raising
 def error(event: str, **attributes: object) -> None:
-    """Add an error to this run, whose status becomes `warning` if it is successful otherwise."""
+    """Add an error to this run. If the run succeeds, its status becomes `warning`."""
     _say(logging.ERROR, event, attributes)
 
 
 @never_raising
 def progress(done: float, total: float | None = None) -> None:
-    """Say how far this run is, as often as you like: of calls in a row, the last one stays.
+    """Report how far this run is. Of successive calls, only the last message is kept.
 
-    A total that is no finite number counts as none; a `done` that is none says nothing.
+    Both are numbers in any unit. If `total` is not finite, it is left out; if `done` is not finite,
+    the call does nothing.
     """
     if run := current_run():
         run.progress(done, total)

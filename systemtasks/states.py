@@ -1,4 +1,4 @@
-"""The words for where a run stands and how it ended."""
+"""The states of a run and the statuses of its end."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from django.db.models import TextChoices
 
 
 class Status(TextChoices):
-    """How a run ended, in the words of authentik's `TaskStatus`."""
+    """The status of a run, as in authentik's `TaskStatus`."""
 
     UNKNOWN = "unknown"
     SUCCESSFUL = "successful"
@@ -17,25 +17,25 @@ class Status(TextChoices):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A line of the table of outcomes, which is `State`."""
+    """A line of the table of outcomes in `State`."""
 
     value: str
-    """What the database and the API call it."""
+    """The name in the database and the API."""
     celery_name: str | None
-    """What Celery calls it when a run ends; None if no run ends in it by Celery's own word."""
+    """Celery's name of the final state, or None if Celery has no such final state."""
     status: Status
-    """The status of such a run, unless the run itself gives a reason for another."""
+    """The default status of a run in this state. The run itself may set another."""
     finished: bool = True
-    """Whether such a run has ended."""
+    """True if a run in this state has ended."""
     dropped_first: bool = False
-    """Whether such runs are dropped before others when too many wait for the database."""
+    """True if these runs are dropped first when too many wait for the database."""
 
 
 class State(TextChoices):
-    """Where a run stands, after Celery's own states. This is the one table of outcomes.
+    """The state of a run, named after Celery's states. This is the only table of outcomes.
 
-    Choices, constraints, filters and SQL take what they need from it. To add an outcome, add its
-    line here, run `makemigrations`, and test how a run comes to end so.
+    Choices, constraints, filters and SQL are derived from it. To add an outcome, add a line here,
+    run `makemigrations`, and test that a run ends in it.
     """
 
     QUEUED = Outcome("queued", None, Status.UNKNOWN, finished=False, dropped_first=True)
@@ -51,7 +51,7 @@ class State(TextChoices):
     outcome: Outcome
 
     def __new__(cls, outcome: Any) -> "State":  # noqa: ANN401 - mypy takes State("queued") for it
-        """Make the member of an Outcome: a string, as every choice is, that has its line."""
+        """Create the member of an Outcome: a string, like any choice, with an `outcome`."""
         member = str.__new__(cls, outcome.value)
         member._value_ = outcome.value
         member.outcome = outcome
@@ -62,9 +62,9 @@ UNFINISHED = tuple(state for state in State if not state.outcome.finished)
 """The states of a run that has not ended."""
 
 ORPHANED = State.FAILURE
-"""The state in which a run ends whose worker gave no sign of life."""
+"""The state of an orphaned run, whose worker gave no sign of life."""
 
 STATE_BY_CELERY_NAME = {
     state.outcome.celery_name: state for state in State if state.outcome.celery_name
 }
-"""The states in which a run ends, by Celery's names for them."""
+"""The final states by Celery's names."""

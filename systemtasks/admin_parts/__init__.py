@@ -1,1 +1,1 @@
-"""What the admin is made of."""
+"""The parts of the admin. Importing this package registers nothing."""

@@ -1,4 +1,4 @@
-"""What both admins share: they are read-only, and look right with and without django-unfold."""
+"""The base class of the admins: read-only, with or without django-unfold."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,14 +21,14 @@ else:
 
 
 class ReadOnlyAdmin(SkinnedAdmin):
-    """An admin whose users look, and change nothing."""
+    """An admin in which nothing can be added, changed or deleted."""
 
     actions = None
     list_per_page = 50
     list_fullwidth = True  # django-unfold's
     paginator = BoundedPaginator
     show_full_result_count = False
-    counts_statuses = False  # a table of millions takes too long
+    counts_statuses = False  # counting millions of rows takes too long
     change_list_template = "systemtasks/list.html"
 
     class Media:
@@ -36,11 +36,11 @@ class ReadOnlyAdmin(SkinnedAdmin):
         js = ("systemtasks/admin.js",)
 
     def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
-        """The same rows, with the columns that the list shows."""
+        """Return the rows with only the columns that the list shows."""
         raise NotImplementedError
 
     def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:  # noqa: ANN401
-        """What the page of this row shows beside the row itself."""
+        """Return the template context that the page of this row needs in addition to the row."""
         raise NotImplementedError
 
     def get_changelist(self, request: HttpRequest, **_: Any) -> type[ChangeList]:  # noqa: ANN401
@@ -64,7 +64,7 @@ class ReadOnlyAdmin(SkinnedAdmin):
         form_url: str = "",
         obj: Any = None,  # noqa: ANN401
     ) -> HttpResponse:
-        # A name as a text: of an object, django-unfold would capitalise it.
+        # The name is a text, because django-unfold capitalises that of an object.
         context |= {"row": obj, "original": str(obj), "title": str(obj), "subtitle": None}
         context |= self.page_context(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)

@@ -1,4 +1,4 @@
-"""Pieces of HTML that lists and pages share. Everything a task said is escaped."""
+"""Pieces of HTML that lists and pages share. All values from tasks are escaped."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from systemtasks.models import SystemTask, TaskRun
 
 
 def badge(row: SystemTask | TaskRun) -> SafeString:
-    """The status as a coloured word; for a run without one yet, where it stands."""
+    """Return the status as a coloured word, or the state of a run that has not ended."""
     if isinstance(row, TaskRun) and not row.is_finished:
         kind, word = row.state, row.get_state_display()
     else:
@@ -20,7 +20,7 @@ def badge(row: SystemTask | TaskRun) -> SafeString:
 
 
 def ago(moment: datetime | None) -> SafeString | str:
-    """`3 minutes ago`, with the exact time in UTC behind it."""
+    """Return a text such as `3 minutes ago`, with the exact time in UTC as its title."""
     if moment is None:
         return NOTHING
     return format_html(
@@ -32,7 +32,7 @@ def ago(moment: datetime | None) -> SafeString | str:
 
 
 def two_lines(first: str, second: str) -> SafeString:
-    """A text, and below it a quieter one."""
+    """Return a text with a less prominent one below it."""
     if not second:
         return format_html('<span class="st-first">{}</span>', first)
     return format_html(

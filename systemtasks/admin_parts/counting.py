@@ -1,4 +1,4 @@
-"""Questions to a table with millions of rows that do not read them all."""
+"""Queries of large tables that do not read all rows."""
 
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ VALUE_LIMIT = 100
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Pages over the first COUNT_LIMIT rows: more are not counted, and nobody leafs so far."""
+    """Paginates the first COUNT_LIMIT rows. Later ones are neither counted nor shown."""
 
     @cached_property
     def count(self) -> int:
@@ -20,7 +20,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
     @property
     def is_cut(self) -> bool:
-        """Whether there are rows beyond the last page."""
+        """Return True if there are rows after the last page."""
         return self._counted > COUNT_LIMIT
 
     @cached_property
@@ -30,10 +30,10 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 def distinct_values(model: type[Model], column: str) -> list[str]:
-    """The first VALUE_LIMIT values of this column, in order, without the empty one.
+    """Return the first VALUE_LIMIT values of a column, in order, without the empty one.
 
-    It reads one index entry a value (a "loose index scan", PostgreSQL wiki), where DISTINCT reads
-    every row. The column must be an index's first one.
+    The query reads one index entry for each value (a "loose index scan", PostgreSQL wiki), while
+    DISTINCT would read every row. The column must be the first one of an index.
     """
     connection = connections[model.objects.db]  # type: ignore[attr-defined]
     quote = connection.ops.quote_name

@@ -1,4 +1,4 @@
-"""What the lists can be narrowed to."""
+"""The filters of the lists."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ Rows = QuerySet[Any]
 
 
 class ColumnFilter(SimpleListFilter):
-    """Rows with one value in the column `parameter_name`."""
+    """Selects the rows with one value in the column `parameter_name`."""
 
     parameter_name: str
 
@@ -35,14 +35,14 @@ class ColumnFilter(SimpleListFilter):
         return True
 
     def checked(self, value: str) -> Any:  # noqa: ANN401 - any column's value
-        """The value for the query; raises IncorrectLookupParameters where it cannot be one."""
+        """Return the value for the query. Raise IncorrectLookupParameters if it is invalid."""
         if "\0" in value:
             raise IncorrectLookupParameters(value)
         return value
 
 
 class ChoiceFilter(ColumnFilter):
-    """Rows with one of a column's known words."""
+    """Selects the rows with one of a column's choices."""
 
     known: type[Status] | type[State]
 
@@ -76,7 +76,7 @@ class StateFilter(ChoiceFilter):
 
 
 class ValueFilter(ColumnFilter):
-    """Rows of one queue, or one worker: whatever the table holds."""
+    """Selects the rows with one of the values in the table: a queue or a worker."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:  # noqa: ANN401
         return [(value, value) for value in distinct_values(TaskRun, self.parameter_name)]
@@ -93,7 +93,7 @@ class WorkerFilter(ValueFilter):
 
 
 class TaskFilter(ColumnFilter):
-    """Runs of one SystemTask; the list offers the first ones by name."""
+    """Selects the runs of one SystemTask. The filter lists the first VALUE_LIMIT by name."""
 
     title = "task"
     parameter_name = "system_task"
@@ -113,7 +113,7 @@ class TaskFilter(ColumnFilter):
 
 
 class TimeFilter(SimpleListFilter):
-    """Rows that started in a span of time: a named one, or `from` and `until`, both in UTC."""
+    """Selects the rows that started in a named span, or between `from` and `until`, in UTC."""
 
     title = "started"
     parameter_name = "started"

@@ -1,4 +1,4 @@
-"""What a list holds, whichever way it looks."""
+"""The change list of the admins."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from systemtasks.admin_parts.filters import StatusFilter
 
 
 class RowList(ChangeList):
-    """Rows that hold what the list shows and no more; its filters are in a bar above it."""
+    """Loads only the columns that the list shows. The filters are in a bar above the list."""
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
@@ -20,7 +20,7 @@ class RowList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        # django-unfold would say "(Show all)" in the page's title where the two differ.
+        # If the two differ, django-unfold shows "(Show all)" in the page's title.
         self.full_result_count = self.result_count
         self.status_counts: dict[str, int] = {}
         if self.model_admin.counts_statuses:  # type: ignore[attr-defined]
@@ -30,5 +30,5 @@ class RowList(ChangeList):
 
     def get_filters(self, request: HttpRequest) -> Any:  # noqa: ANN401 - a tuple of Django's own
         filters, _, *rest = super().get_filters(request)
-        # Where a list has filters, both skins put them out of sight: beside it, or behind a button.
+        # False, because both skins would hide the filters: in a sidebar, or behind a button.
         return filters, False, *rest

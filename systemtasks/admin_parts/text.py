@@ -1,4 +1,4 @@
-"""Rows as a person reads them. All of it is plain text: whoever shows it escapes it."""
+"""Format rows for people, as plain text. The caller must escape it."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ LONGEST_OPEN_BLOCK = 30  # lines
 
 
 def duration_text(seconds: float | None) -> str:
-    """Seconds in the unit that suits them: `340 ms`, `1.24 s`, `3 min 12 s`, `2 h 05 min`."""
+    """Return seconds in a suitable unit: `340 ms`, `1.24 s`, `3 min 12 s`, `2 h 05 min`."""
     if seconds is None:
         return NOTHING
     if seconds < 0.9995:
@@ -31,25 +31,25 @@ def duration_text(seconds: float | None) -> str:
 
 
 def utc_text(moment: datetime | None) -> str:
-    """To the second, in UTC: `2026-11-24 03:42:10 UTC`."""
+    """Return the time in UTC, to the second: `2026-11-24 03:42:10 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment else NOTHING
 
 
 def pretty(value: object) -> str:
-    """JSON, indented where one line would be long."""
+    """Return the value as JSON, indented if it is too long for one line."""
     line = json.dumps(value, ensure_ascii=False)
     return line if len(line) <= LONGEST_VALUE else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def first_line(text: str) -> str:
-    """The first line, cut where it is long."""
+    """Return the first line of a text, cut to LONGEST_LINE characters."""
     line = text.strip().partition("\n")[0]
     return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A text of several lines under a heading; a long one is shown closed."""
+    """A text of several lines under a heading. A long one is collapsed."""
 
     title: str
     text: str
@@ -65,7 +65,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One LogEvent."""
+    """A LogEvent as texts for display."""
 
     moment: str
     day: str
@@ -78,13 +78,13 @@ class LogLine:
 
 
 def log_lines(messages: object) -> list[LogLine]:
-    """A row's messages, whatever they hold."""
+    """Return the messages of a row for display. Skip values that are no LogEvents."""
     events = messages if isinstance(messages, list) else []
     return [_log_line(event) for event in events if isinstance(event, dict)]
 
 
 def worst_line(lines: list[LogLine]) -> LogLine | None:
-    """The last line of those that say most: the errors, or else the warnings."""
+    """Return the last error, or the last warning if there is no error, or None."""
     for levels in (ERROR_LEVELS, WARNING_LEVELS):
         for line in reversed(lines):
             if line.level in levels:
@@ -113,7 +113,7 @@ def _log_line(event: dict[str, Any]) -> LogLine:
 
 
 def _moment(text: str) -> tuple[str, str, str]:
-    """A timestamp as the whole, the day, and the time to the millisecond."""
+    """Return a timestamp as date and time, as day, and as time to the millisecond."""
     try:
         moment = utc(text)
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""What the admin's templates need beside Django's own tags.
+"""Template tags and filters for the admin.
 
 django-unfold imports every tag library while its own admin is still being imported, so nothing
 here may lead to `admin_parts.base`.
