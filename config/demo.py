@@ -59,7 +59,7 @@ def sync_directory(self: Any) -> None:  # noqa: ANN401 - a Celery task
 
 @shared_task(name="demo.nightly_report")
 def nightly_report() -> None:
-    """Add up the day's figures.
+    """Add up the day's figures, step by step.
 
     It takes a few seconds, and logs its progress.
     """

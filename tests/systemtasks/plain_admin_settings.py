@@ -10,5 +10,10 @@ for name in dir(settings):
 
 INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app not in ("unfold", "config")]
 DATABASES: dict[str, dict[str, Any]] = {
-    "default": {**settings.DATABASES["default"], "TEST": {"NAME": "test_plain_admin"}}
+    "default": {
+        **settings.DATABASES["default"],
+        "ENGINE": "django.db.backends.postgresql",
+        "TEST": {"NAME": "test_plain_admin"},
+    }
 }
+DATABASE_ROUTERS: list[str] = []
