@@ -77,7 +77,7 @@ class ExceptionText:
         """
         name = clean_text(full_name(type(error)), TYPE_LIMIT)
         message = _message(error, limit, printed)
-        return cls(name, message, clean_end(_Traceback(limit).text(error, message), limit))
+        return cls(name, message, clean_end(_Traceback(limit).text(error, message, printed), limit))
 
 
 def printable(value: object, limit: int) -> object:
@@ -170,8 +170,11 @@ class _Traceback:
         self._printed: set[int] = set()
         self._depth = 0
 
-    def text(self, error: BaseException, message: str) -> str:
-        """Return the traceback of the exception and of those that it was raised from."""
+    def text(self, error: BaseException, message: str, printed: object = None) -> str:
+        """Return the traceback of the exception and of those that it was raised from.
+
+        `printed` is what Python has printed of it, if anybody had it do so.
+        """
         # Printed from the end, because the end of a long traceback is kept.
         parts = [self._block(error, message)]
         size = len(parts[0])
@@ -179,7 +182,9 @@ class _Traceback:
             link, error = before
             if size >= self._limit or not self._is_next(error):
                 break
-            block = self._block(error, _message(error, self._limit))
+            if type(printed) is str:  # what stands before the link is of this exception
+                printed = printed.rpartition(link)[0]
+            block = self._block(error, _message(error, self._limit, printed))
             parts += (link, block)
             size += len(link) + len(block)
         return "".join(reversed(parts))

@@ -313,3 +313,25 @@ def test_exception_that_causes_itself_is_printed_once() -> None:
     error.__cause__, other.__cause__ = other, error
 
     assert ExceptionText.of(error, 1000).traceback.count("ValueError: ") == 2
+
+
+def test_causes_have_the_texts_that_python_has_printed() -> None:
+    def fail() -> None:
+        try:
+            try:
+                subprocess.run(["false"], check=True)
+            except subprocess.CalledProcessError as error:
+                raise OwnTextError(1) from error
+        except OwnTextError:
+            raise OwnTextError(2)  # noqa: B904 - the context is what is tested
+
+    with pytest.raises(OwnTextError) as info:
+        fail()
+    text = ExceptionText.of(info.value, 8192, "".join(traceback.format_exception(info.value)))
+
+    lines = [line for line in text.traceback.splitlines() if "Error: " in line]
+    assert lines[0].endswith("Command '['false']' returned non-zero exit status 1.")
+    assert [line.partition(": ")[2] for line in lines[1:]] == [
+        str(OwnTextError(1)),
+        str(OwnTextError(2)),
+    ]
