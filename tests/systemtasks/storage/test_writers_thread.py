@@ -206,6 +206,7 @@ def test_thread_that_keeps_dying_is_started_now_and_then(
 
     assert len(started) == 2
     assert written == []
+    assert eventually(lambda: not thread_writer._is_alive())  # or the fixture would wait for it
 
 
 def test_flush_does_not_wait_for_a_dead_thread(
