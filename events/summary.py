@@ -24,7 +24,7 @@ from rest_framework.request import Request
 from events.filters import utc_time
 from systemtasks.capture.celery.schedule import next_run, scheduled_names
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.runs.reading import BEAT
+from systemtasks.runs.journal_line import BEAT
 from systemtasks.states import Status
 
 DEFAULT_SPAN = timedelta(days=1)

@@ -9,7 +9,7 @@ from django.db import connections
 
 from systemtasks import under_test
 from systemtasks.conf import conf
-from systemtasks.runs.entries import Entry
+from systemtasks.runs.journal_line import Entry
 from systemtasks.storage import rows
 from systemtasks.storage.writer import writer
 

@@ -13,8 +13,8 @@ from weakref import ref
 
 from systemtasks.conf import conf
 from systemtasks.runs.arguments import Arguments
-from systemtasks.runs.entries import Entry, fields_of, make_entry
 from systemtasks.runs.exceptions import ExceptionText
+from systemtasks.runs.journal_line import Entry, Line, make_entry, request_fields, task_fields
 from systemtasks.runs.kinds import number
 from systemtasks.runs.messages import Messages
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
@@ -57,7 +57,7 @@ class Run:
     ) -> None:
         """Start the run now. `request` has the fields of Celery's request."""
         self.task = task
-        self.request = fields_of(request)
+        self.request = request_fields(request)
         self.celery_id: Any = request.get("id")
         """The id that `.delay()` returned, of whatever type Celery has it."""
         self.arguments = arguments
@@ -185,22 +185,27 @@ class Run:
         return self._entry(State.RUNNING, None)
 
     def _entry(self, state: State, duration: float | None, *, provisional: bool = False) -> Entry:
-        fields = {
-            "uid": self.uid,
+        is_final = duration is not None and not provisional and not self.from_main_process
+        args, kwargs, intact, first_uid = self.arguments
+        line: Line = {
+            "task": task_fields(self.task),
+            "request": self.request,
+            "state": state,
             "status": self._status(state),
+            "uid": self.uid,
+            "first_uid": first_uid,
+            "args": args,
+            "kwargs": kwargs,
+            "arguments_intact": intact,
             "start": self.start,
             "duration": duration,
             "exception": self.exception,
             "messages": self.messages.for_journal(),
-            "lease": None,
+            "lease": None if is_final else self.lease,
+            "provisional": provisional,
+            "from_main_process": self.from_main_process,
         }
-        if provisional:
-            fields["provisional"] = True
-        if self.from_main_process:
-            fields["from_main_process"] = True
-        if provisional or self.from_main_process or duration is None:
-            fields["lease"] = self.lease
-        return make_entry(self.task, self.request, self.arguments, state, fields)
+        return make_entry(line)
 
     def _status(self, state: State) -> Status:
         if state == State.SUCCESS:
@@ -215,8 +220,19 @@ class Run:
 
 def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> Entry:
     """Return the entry of an attempt that has been sent and has not started."""
-    fields = {"uid": arguments.uid, "status": State.QUEUED.outcome.status}
-    return make_entry(task, fields_of(request), arguments, State.QUEUED, fields)
+    args, kwargs, intact, uid = arguments
+    line: Line = {
+        "task": task_fields(task),
+        "request": request_fields(request),
+        "state": State.QUEUED,
+        "status": State.QUEUED.outcome.status,
+        "uid": uid,
+        "first_uid": uid,
+        "args": args,
+        "kwargs": kwargs,
+        "arguments_intact": intact,
+    }
+    return make_entry(line)
 
 
 def current_run() -> Run | None:

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
-
-import orjson
 
 from systemtasks.states import State, Status
 
@@ -29,22 +26,9 @@ class TaskInfo:
     masked_positions: tuple[int, ...] = ()
     """The indexes of the positional arguments that are masked."""
 
-    @cached_property
-    def journal_fields(self) -> orjson.Fragment:
-        """Return the task's fields in a line of the journal."""
-        expires_after = None
-        if self.expires_after is not None:
-            expires_after = self.expires_after.total_seconds()
-        return orjson.Fragment(
-            orjson.dumps(
-                {
-                    "name": self.name,
-                    "description": self.description,
-                    "expires_after": expires_after,
-                    "save_on_success": self.save_on_success,
-                }
-            )
-        )
+    def __hash__(self) -> int:
+        """Return a hash at once: there are few with the same name, and a task waits for it."""
+        return hash(self.name)
 
 
 @dataclass(slots=True)

@@ -16,13 +16,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from systemtasks.conf import conf
-from systemtasks.runs.reading import JUNK_ERRORS, read
+from systemtasks.runs.journal_line import JUNK_ERRORS, VERSION, decode
 from systemtasks.runs.records import RunRecord
 from systemtasks.storage.folder import folders, open_folder, open_private
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".3.journal"
+SUFFIX = f".{VERSION}.journal"
 """The suffix of the files, with the version of the lines' format.
 
 Files of another version are left to processes of the release that wrote them.
@@ -65,7 +65,7 @@ class Segment:
         left_out = 0
         for line in self._lines():
             try:
-                record = read(line)
+                record = decode(line)
             except JUNK_ERRORS:
                 left_out += 1
             else:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from systemtasks.conf import conf
-from systemtasks.runs.entries import Entry
+from systemtasks.runs.journal_line import Entry
 from systemtasks.storage.journal import Journal, Segment
 
 

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from systemtasks.conf import conf
-from systemtasks.runs.entries import Entry
+from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.recorder import Run
 
 logger = logging.getLogger(__name__)

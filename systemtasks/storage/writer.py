@@ -18,8 +18,8 @@ from django.db import DataError, IntegrityError, InterfaceError, OperationalErro
 
 from systemtasks.conf import conf
 from systemtasks.runs import recorder
-from systemtasks.runs.entries import Entry
 from systemtasks.runs.exceptions import ExceptionText
+from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import KnownTask, RunRecord

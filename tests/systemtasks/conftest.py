@@ -18,7 +18,7 @@ from config.celery import app
 from systemtasks.capture.celery import signals
 from systemtasks.capture.celery.options import AnyTask
 from systemtasks.runs import recorder
-from systemtasks.runs.entries import Entry
+from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import RunRecord
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import orjson
 
-from systemtasks.runs.entries import Entry
-from systemtasks.runs.reading import Request
-from systemtasks.runs.records import RunRecord
+from systemtasks.runs.journal_line import Entry, Line, make_entry, task_fields
+from systemtasks.runs.records import RunRecord, TaskInfo
 from systemtasks.states import State, Status
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -49,36 +48,31 @@ def entry(celery_id: str = "id-1", **changes: Any) -> Entry:
 def entry_of(of: RunRecord) -> Entry:
     """The entry of which this record is read; what its messages leave out is made up."""
     end = of.finish_timestamp or of.eta_timestamp or of.sent_timestamp
-    told = {
-        "task": {
-            "name": of.name,
-            "description": of.description,
-            "expires_after": of.expires and end and (of.expires - end).total_seconds(),
-            "save_on_success": of.save_run,
+    expires_after = of.expires - end if of.expires and end else None
+    line: Line = {
+        "task": task_fields(
+            TaskInfo(of.name, of.description, expires_after, save_on_success=of.save_run)
+        ),
+        "request": {
+            "celery_id": of.celery_id,
+            "retries": of.attempt - 1,
+            "eta": of.eta_timestamp,
+            "queue": of.queue,
+            "worker": of.worker,
+            "sender": of.sender,
+            "parent_id": of.parent_id,
+            "root_id": of.root_id,
+            "of_beat": None,
+            "sent": of.sent_timestamp and of.sent_timestamp.timestamp(),
+            "context": of.context,
         },
-        "request": [
-            *Request(
-                celery_id=of.celery_id,
-                retries=of.attempt - 1,
-                eta=of.eta_timestamp,
-                queue=of.queue,
-                worker=of.worker,
-                sender=of.sender,
-                parent_id=of.parent_id,
-                root_id=of.root_id,
-                of_beat=None,
-                sent=of.sent_timestamp and of.sent_timestamp.timestamp(),
-                context=of.context,
-            )
-        ],
-        "args": of.args,
-        "kwargs": of.kwargs,
-        "intact": of.arguments_intact,
-        "first_uid": of.first_uid,
-        "uid": of.uid,
         "state": of.state,
         "status": of.status,
-        "start": of.start_timestamp and of.start_timestamp.timestamp(),
+        "uid": of.uid,
+        "first_uid": of.first_uid,
+        "args": of.args,
+        "kwargs": of.kwargs,
+        "arguments_intact": of.arguments_intact,
         "duration": of.duration,
         "exception": of.exception,
         "messages": [_message(event) for event in orjson.loads(of.messages)],
@@ -86,7 +80,9 @@ def entry_of(of: RunRecord) -> Entry:
         "provisional": of.provisional,
         "from_main_process": of.from_main_process,
     }
-    return Entry(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE), of.state)
+    if of.start_timestamp:
+        line["start"] = of.start_timestamp.timestamp()
+    return make_entry(line)
 
 
 def _message(event: dict[str, Any]) -> tuple[object, ...]:

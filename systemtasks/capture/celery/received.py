@@ -18,9 +18,8 @@ from systemtasks.capture.celery.options import AnyTask, default_info, info_of, t
 from systemtasks.conf import conf, sender_context
 from systemtasks.runs import recorder
 from systemtasks.runs.arguments import clean_arguments
-from systemtasks.runs.entries import SENT_HEADER, Entry
+from systemtasks.runs.journal_line import CONTEXT_LIMIT, SENT_HEADER, Entry
 from systemtasks.runs.kinds import is_of
-from systemtasks.runs.reading import CONTEXT_LIMIT
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.values import Cleaner, describe

@@ -22,7 +22,7 @@ from systemtasks.capture.celery.options import AnyTask, task_info
 from systemtasks.capture.guard import counting, never_raising
 from systemtasks.conf import conf
 from systemtasks.runs import recorder
-from systemtasks.runs.entries import CONTEXT_HEADER, SENT_HEADER
+from systemtasks.runs.journal_line import CONTEXT_HEADER, SENT_HEADER
 from systemtasks.runs.kinds import is_of, knows_its_offset, number
 from systemtasks.runs.recorder import Run
 from systemtasks.states import STATE_BY_CELERY_NAME, State

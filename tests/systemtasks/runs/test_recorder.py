@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from systemtasks.runs import recorder
 from systemtasks.runs.arguments import Arguments
-from systemtasks.runs.entries import SENT_HEADER
+from systemtasks.runs.journal_line import SENT_HEADER
 from systemtasks.runs.messages import Message, Messages, level_name, log_events
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import NAME_LIMIT, RunRecord, TaskInfo

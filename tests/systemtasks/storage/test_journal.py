@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from systemtasks.runs.entries import Entry
-from systemtasks.runs.reading import read
+from systemtasks.runs.journal_line import Entry, decode
 from systemtasks.runs.records import RunRecord
 from systemtasks.storage.folder import open_folder
 from systemtasks.storage.journal import SUFFIX, Journal, line_limit
@@ -116,7 +115,7 @@ def test_rotated_file_takes_no_more_and_is_removed_alone(journal: Journal, folde
     assert [one.celery_id for one in first.records()] == ["1"]
     first.remove()
 
-    assert [read(path.read_bytes()).celery_id for path in folder.iterdir()] == ["2"]
+    assert [decode(path.read_bytes()).celery_id for path in folder.iterdir()] == ["2"]
     assert journal.rotate() is not None
     assert journal.rotate() is None
 
@@ -177,7 +176,8 @@ def test_file_whose_lines_are_committed_takes_the_next_ones(journal: Journal, fo
         journal.append(entry(str(number)).line)
         (path,) = folder.iterdir()
         names.add(path)
-        assert [one.celery_id for one in map(read, path.read_bytes().splitlines())] == [str(number)]
+        lines = path.read_bytes().splitlines()
+        assert [one.celery_id for one in map(decode, lines)] == [str(number)]
         segment = journal.rotate()
         assert segment
         journal.release(segment)
@@ -202,7 +202,7 @@ def test_file_that_somebody_has_deleted_is_not_written_to_again(
     journal.append(entry("next").line)
 
     (path,) = folder.iterdir()
-    assert read(path.read_bytes()).celery_id == "next"
+    assert decode(path.read_bytes()).celery_id == "next"
 
 
 def test_empty_file_of_a_killed_process_is_deleted_by_the_next(
@@ -235,7 +235,7 @@ def test_disk_without_locks_keeps_its_files_and_says_so(
     journal.append(entry("2").line)
 
     assert adopted(journal) == []
-    assert [read(path.read_bytes()).celery_id for path in folder.iterdir()] == ["left"]
+    assert [decode(path.read_bytes()).celery_id for path in folder.iterdir()] == ["left"]
     assert caplog.text.count("in memory only") == 1
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from systemtasks.runs.entries import Entry
-from systemtasks.runs.reading import read
+from systemtasks.runs.journal_line import Entry, decode
 from systemtasks.states import State, Status
 from systemtasks.storage.pending import Pending
 from tests.systemtasks.entries import entry
@@ -47,7 +46,7 @@ def add(pending: Pending, *entries: Entry) -> None:
 
 def on_disk(folder: Path) -> list[str]:
     lines = [line for path in sorted(folder.iterdir()) for line in path.read_bytes().splitlines()]
-    return sorted(read(line).celery_id for line in lines)
+    return sorted(decode(line).celery_id for line in lines)
 
 
 def drained(pending: Pending) -> list[str]:

@@ -14,7 +14,7 @@ from systemtasks.capture import logs
 from systemtasks.capture.celery import received, signals
 from systemtasks.capture.celery.options import task_info
 from systemtasks.runs import recorder
-from systemtasks.runs.entries import BEAT_HEADER, CONTEXT_HEADER, SENT_HEADER
+from systemtasks.runs.journal_line import BEAT_HEADER, CONTEXT_HEADER, SENT_HEADER
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import TaskInfo
 from systemtasks.states import State

@@ -15,7 +15,7 @@ from pytest_django import Settings
 from systemtasks.capture.celery import received, signals
 from systemtasks.capture.celery.options import default_info
 from systemtasks.runs import recorder
-from systemtasks.runs.entries import CONTEXT_HEADER
+from systemtasks.runs.journal_line import CONTEXT_HEADER
 from systemtasks.runs.records import RunRecord
 from systemtasks.runs.values import moment
 from systemtasks.states import State, Status

@@ -11,7 +11,7 @@ from celery.app.task import Task
 from systemtasks.capture.celery import options, signals
 from systemtasks.capture.celery.options import AnyTask
 from systemtasks.runs import recorder
-from systemtasks.runs.entries import SENT_HEADER
+from systemtasks.runs.journal_line import SENT_HEADER
 from systemtasks.runs.records import RunRecord
 from systemtasks.runs.values import moment
 from systemtasks.states import State, Status

@@ -1,0 +1,322 @@
+"""The line of the journal: its version, fields, encoder and decoder, and the headers it is made of.
+
+A line reports on one attempt: it was sent, it is in progress, or it has ended. The thread that
+sends or runs a task encodes only what is necessary, in the form in which Celery has it. The thread
+of the writer decodes the lines later, in batches, while no task waits for it.
+
+The fields that come from Celery's message are as the sender wrote them, and may have any value.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
+from typing import Any, NotRequired, TypedDict, TypeGuard, cast
+
+import orjson
+
+from systemtasks.runs.kinds import is_of
+from systemtasks.runs.messages import dumped, log_events
+from systemtasks.runs.records import NAME_LIMIT, RunRecord, TaskInfo
+from systemtasks.runs.values import NOTHING, Cleaner, clean_column, moment
+from systemtasks.states import State, Status
+
+VERSION = 4
+"""The version of the format. Change it with any of the fields below."""
+
+SENT_HEADER = "systemtasks_sent"
+"""The message header with the time at which a task was sent, in seconds since 1970, UTC."""
+CONTEXT_HEADER = "systemtasks_context"
+"""The message header with the dictionary that SENDER_CONTEXT returned, as JSON."""
+BEAT_HEADER = "celery_beat_task"
+"""Celery's own message header, set on messages that beat sends."""
+
+CONTEXT_LIMIT = 4096
+"""The maximum size of CONTEXT_HEADER, in bytes of JSON."""
+TEXT_LIMIT = 4097
+"""The maximum length, in characters, of a value from another sender.
+
+It is one more than any reader uses, so that a cut value is still too long.
+"""
+LARGE = 32_768
+"""The size of a line, in bytes, above which its request's texts are checked for their length."""
+BEAT = "celerybeat@"
+"""The prefix of the sender of a run that beat sent."""
+
+JUNK_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError)
+"""What `decode` raises if it is given anything but a valid line."""
+
+
+class TaskFields(TypedDict):
+    """What a line has of the task; see `TaskInfo`."""
+
+    name: str
+    description: str
+    expires_after: float | None
+    """Seconds."""
+    save_on_success: bool
+
+
+class RequestFields(TypedDict):
+    """What a line has of Celery's message or request."""
+
+    celery_id: Any
+    retries: Any
+    eta: Any
+    queue: Any
+    worker: Any
+    sender: Any
+    parent_id: Any
+    root_id: Any
+    of_beat: Any
+    sent: Any
+    context: Any
+
+
+class Line(TypedDict):
+    """The fields of a line; see `RunRecord` for those that are not explained here.
+
+    To be encoded, all but the request and the messages must be of types that orjson knows.
+    """
+
+    task: Any
+    """TaskFields; the encoder is given the result of `task_fields`."""
+    request: RequestFields
+    state: State
+    status: Status
+    uid: str
+    first_uid: str
+    args: str | None
+    kwargs: str | None
+    arguments_intact: bool
+    start: NotRequired[float]
+    """Seconds since 1970, UTC."""
+    duration: NotRequired[float | None]
+    """Seconds, or None for a run in progress."""
+    exception: NotRequired[str]
+    messages: NotRequired[Any]
+    """A list of `Message`; the encoder is given the result of `Messages.for_journal`."""
+    lease: NotRequired[str | None]
+    provisional: NotRequired[bool]
+    from_main_process: NotRequired[bool]
+
+
+@dataclass(slots=True)
+class Entry:
+    """A line of the journal, and the state of the attempt that it describes."""
+
+    line: bytes
+    state: State
+    _is_final: bool = False
+    _is_read: bool = False
+
+    def make_final(self) -> bool:
+        """Make a provisional end final. Return False if the line has been read already."""
+        # Each of the two methods sets its flag before it reads the other one: no lock is needed.
+        self._is_final = True
+        return not self._is_read
+
+    def record(self) -> RunRecord:
+        """Return the record of the attempt. Raise what `decode` raises."""
+        self._is_read = True
+        record = decode(self.line)
+        if self._is_final:
+            record.provisional, record.lease = False, None
+        return record
+
+
+# The encoder, in the thread that sends or runs a task.
+
+
+def make_entry(line: Line) -> Entry:
+    """Return the entry of an attempt with these fields."""
+    return Entry(encode(line), line["state"])
+
+
+def encode(line: Line) -> bytes:
+    """Return the line as JSON that ends with a newline."""
+    try:
+        text = orjson.dumps(line)
+    except TypeError:  # another sender, a serializer other than JSON, or unusual log records
+        text = orjson.dumps(_clean(line))
+    if len(text) > LARGE and any(map(_is_long, line["request"].values())):
+        return encode({**line, "request": _cut(line["request"])})
+    # Copied, because the bytes that orjson returns keep a buffer of several times their size.
+    return text + b"\n"
+
+
+def request_fields(request: Mapping[str, Any]) -> RequestFields:
+    """Return the fields of a line for Celery's message or request.
+
+    A field may have a value of any type. One that is neither a text nor a number becomes JSON here.
+    """
+    # The attributes of Celery's Context would be slower.
+    get = request.get
+    own, where = get, get("delivery_info")
+    if SENT_HEADER not in request and is_of(headers := get("headers"), dict):
+        own = partial(dict.get, headers)  # message protocol 1 keeps headers apart from the fields
+    of_beat = get(BEAT_HEADER)
+    fields: RequestFields = {
+        "celery_id": get("id"),
+        "retries": get("retries"),
+        "eta": get("eta"),
+        "queue": dict.get(where, "routing_key") if is_of(where, dict) else None,
+        "worker": get("hostname"),
+        "sender": get("origin"),
+        "parent_id": get("parent_id"),
+        "root_id": get("root_id"),
+        "of_beat": own(BEAT_HEADER) if of_beat is None else of_beat,
+        "sent": own(SENT_HEADER),
+        "context": own(CONTEXT_HEADER),
+    }
+    for field in fields.values():
+        if field is not None:
+            kind = type(field)
+            if kind is not str and kind is not float and kind is not int:
+                return _clean_request(fields)
+    return fields
+
+
+@lru_cache(maxsize=1000)  # a line is written for every run of a task
+def task_fields(task: TaskInfo) -> orjson.Fragment:
+    """Return the fields of a line for a task, encoded."""
+    expires_after = task.expires_after
+    fields: TaskFields = {
+        "name": task.name,
+        "description": task.description,
+        "expires_after": None if expires_after is None else expires_after.total_seconds(),
+        "save_on_success": task.save_on_success,
+    }
+    return orjson.Fragment(orjson.dumps(fields))
+
+
+def _clean(line: Line) -> Line:
+    """Return the line with values that orjson encodes."""
+    cleaned: Line = {**line, "request": _clean_request(line["request"])}
+    if isinstance(messages := line.get("messages"), list):
+        cleaned["messages"] = orjson.Fragment(b"[" + b",".join(map(dumped, messages)) + b"]")
+    return cleaned
+
+
+def _clean_request(request: RequestFields) -> RequestFields:
+    clean = Cleaner(TEXT_LIMIT, NOTHING).clean
+    return cast("RequestFields", {name: clean(value) for name, value in request.items()})
+
+
+def _cut(request: RequestFields) -> RequestFields:
+    long = {name: value[:TEXT_LIMIT] for name, value in request.items() if _is_long(value)}
+    return cast("RequestFields", {**request, **long})
+
+
+def _is_long(value: object) -> TypeGuard[str]:
+    return type(value) is str and len(value) > TEXT_LIMIT
+
+
+# The decoder, in the writer's thread.
+
+
+def decode(text: bytes) -> RunRecord:
+    """Return the record of a line. Raise one of JUNK_ERRORS if it is not a valid line."""
+    line: Line = orjson.loads(text)
+    task: TaskFields = line["task"]
+    request = line["request"]
+    state, start, duration = State(line["state"]), moment(line.get("start")), line.get("duration")
+    sent, eta = moment(request["sent"]), moment(request["eta"])
+    # The duration is measured by the monotonic clock, so a change of the system's clock cannot end
+    # a run before its start.
+    finish = start + timedelta(seconds=duration) if start and duration is not None else None
+    celery_id, queue, worker, sender, parent_id, root_id = _columns(
+        request["celery_id"] or "",
+        request["queue"] or "",
+        request["worker"] or "",
+        _sender(request),
+        request["parent_id"] or "",
+        request["root_id"] or "",
+    )
+    return RunRecord(
+        name=task["name"],
+        description=task["description"],
+        uid=line["uid"],
+        first_uid=line["first_uid"],
+        celery_id=celery_id,
+        attempt=_attempt(request["retries"]),
+        state=state,
+        status=Status(line["status"]),
+        queue=queue,
+        worker=worker,
+        sender=sender,
+        # When an orphaned run is sent again, Celery names the first attempt as its parent.
+        parent_id="" if parent_id == celery_id else parent_id,
+        root_id=root_id,
+        context=_object(request["context"]),
+        sent_timestamp=sent,
+        eta_timestamp=eta,
+        start_timestamp=start,
+        finish_timestamp=finish,
+        wait=_wait(sent, eta, start),
+        duration=duration,
+        args=line["args"],
+        kwargs=line["kwargs"],
+        arguments_intact=line["arguments_intact"],
+        exception=line.get("exception", ""),
+        messages=log_events(line.get("messages", ())),
+        # Set for a run in progress, too: it may have no other end than the reaper's.
+        expires=_expiry(task["expires_after"], finish or start or eta or sent),
+        lease=line.get("lease"),
+        provisional=line.get("provisional", False),
+        from_main_process=line.get("from_main_process", False),
+        save_run=task["save_on_success"] or state is not State.SUCCESS,
+    )
+
+
+def _sender(request: RequestFields) -> object:
+    sender = request["sender"] or ""
+    if not request["of_beat"]:
+        return sender
+    # Celery names beat's process `gen123@host`, like any other.
+    return f"{BEAT}{str(sender).rpartition('@')[2]}"
+
+
+def _wait(sent: datetime | None, eta: datetime | None, start: datetime | None) -> float | None:
+    """Return the seconds from the time at which a run was due to its start, or None."""
+    ready = max(sent, eta) if sent and eta else sent or eta
+    if ready is None or start is None:
+        return None
+    # Two hosts' clocks may differ by more than the wait.
+    return max((start - ready).total_seconds(), 0.0)
+
+
+def _expiry(seconds: float | None, end: datetime | None) -> datetime | None:
+    if seconds is None or end is None:
+        return None
+    try:
+        return end + timedelta(seconds=seconds)
+    except OverflowError:  # it lies after the year 9999
+        return None
+
+
+def _attempt(retries: object) -> int:
+    """Return the number of the attempt, or 1 if `retries` is no number that the column can hold."""
+    return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
+
+
+def _columns(*values: object) -> Iterable[str]:
+    """Return the values as texts that their columns can hold."""
+    try:
+        # Checked as one text, because nearly all values are valid.
+        together = "".join(values)  # type: ignore[arg-type]
+    except TypeError:
+        together = "\0"
+    if clean_column(together, NAME_LIMIT) is together:
+        return values  # type: ignore[return-value]
+    return [clean_column(str(value), NAME_LIMIT) for value in values]
+
+
+def _object(text: object) -> str:
+    """Return the text if it is a JSON object that Postgres accepts, or else "{}"."""
+    if not isinstance(text, str) or len(text) > CONTEXT_LIMIT or "\\u0000" in text:
+        return "{}"
+    try:
+        return text if isinstance(orjson.loads(text), dict) else "{}"
+    except ValueError:
+        return "{}"
