@@ -267,7 +267,8 @@ RENEW_LEASE = Statement(
 )
 """Record a sign of life for every run under this lease. An orphaned one is running again.
 
-Does nothing to provisional ends, which have the lease, too.
+Removes the message that END_ORPHANED_RUNS has added to it. Does nothing to provisional ends, which
+have the lease, too.
 """
 
 # Statements that write tasks.

@@ -35,7 +35,7 @@ def _no_task_is_known() -> None:
     rows._tasks_with_row.clear()
 
 
-def said(*events: str) -> str:
+def logged(*events: str) -> str:
     return orjson.dumps([{"event": event} for event in events]).decode()
 
 
@@ -57,7 +57,7 @@ def running(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) 
     values: dict[str, Any] = {
         "state": State.RUNNING,
         "status": Status.UNKNOWN,
-        "messages": said("Begun"),
+        "messages": logged("Begun"),
         "finish_timestamp": None,
         "duration": None,
         "expires": start + timedelta(days=30),
@@ -67,30 +67,30 @@ def running(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) 
 
 
 def finished(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
-    return record(celery_id, start=start, **{"messages": said("Begun", "Done"), **changes})
+    return record(celery_id, start=start, **{"messages": logged("Begun", "Done"), **changes})
 
 
-def unsure(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
-    """What a process says that hears of a run's end, and not of its cause."""
+def provisional(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+    """The end that a child records if it does not know the cause."""
     values: dict[str, Any] = {
         "state": State.FAILURE,
         "status": Status.ERROR,
         "exception": "SystemExit: 3",
-        "messages": said("Begun", "SystemExit: 3"),
+        "messages": logged("Begun", "SystemExit: 3"),
         "lease": LEASE,
         "provisional": True,
     }
     return record(celery_id, start=start, **{**values, **changes})
 
 
-def lost(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+def killed(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
     """What the main process says of that end; it took the run a moment before its child began."""
     taken = start - timedelta(milliseconds=2)
     values: dict[str, Any] = {
         "state": State.FAILURE,
         "status": Status.ERROR,
         "exception": "WorkerLostError: 9",
-        "messages": said("WorkerLostError: 9"),
+        "messages": logged("WorkerLostError: 9"),
         "lease": LEASE,
         "from_main_process": True,
         "finish_timestamp": start + timedelta(seconds=2),
@@ -165,17 +165,17 @@ def test_finished_run_stands_whatever_the_order_of_arrival(
 
 def test_running_run_says_more_as_it_goes_on() -> None:
     rows.write([running()])
-    rows.write([running(messages=said("Begun", "Half-way"))])
+    rows.write([running(messages=logged("Begun", "Half-way"))])
 
     assert events(TaskRun.objects.get()) == ["Begun", "Half-way"]
 
 
 def test_replayed_records_change_nothing() -> None:
     old, new = finished("old"), finished("new", start=LATER, status=Status.WARNING)
-    rows.write([queued("old"), old, new, lost("gone", start=LATER)])
+    rows.write([queued("old"), old, new, killed("gone", start=LATER)])
     before = stored()
     rows.write([queued("old"), old])
-    rows.write([lost("gone", start=LATER), new])
+    rows.write([killed("gone", start=LATER), new])
 
     assert stored() == before
 
@@ -185,7 +185,7 @@ def test_replayed_records_change_nothing() -> None:
 
 def test_redelivered_run_replaces_the_one_that_was_cut_short() -> None:
     rows.write([running()])
-    rows.write([running(start=LATER, lease=OTHER, messages=said("Begun again"))])
+    rows.write([running(start=LATER, lease=OTHER, messages=logged("Begun again"))])
     run = TaskRun.objects.get()
 
     assert (run.start_timestamp, str(run.lease)) == (LATER, OTHER)
@@ -218,12 +218,12 @@ def test_replaced_task_moves_its_run_to_the_new_name() -> None:
     assert set(SystemTask.objects.values_list("name", flat=True)) == {"shop.charge", "shop.refund"}
 
 
-# Ends that only the main process knows, and ends that are not sure.
+# Ends that only the main process knows, and provisional ends.
 
 
 @pytest.mark.parametrize("together", [True, False])
 def test_main_process_closes_what_a_child_had_begun_and_keeps_its_messages(together: bool) -> None:
-    records = [running(), lost()]
+    records = [running(), killed()]
     for batch in [records] if together else [[one] for one in records]:
         rows.write(batch)
     run, task = TaskRun.objects.get(), SystemTask.objects.get()
@@ -236,8 +236,8 @@ def test_main_process_closes_what_a_child_had_begun_and_keeps_its_messages(toget
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_child_began_even_if_the_main_process_did_not_hear_when(together: bool) -> None:
-    records = [running(), lost(start=LATER)]
+def test_child_began_even_if_the_main_process_does_not_know_when(together: bool) -> None:
+    records = [running(), killed(start=LATER)]
     for batch in [records] if together else [[one] for one in records]:
         rows.write(batch)
 
@@ -247,7 +247,7 @@ def test_child_began_even_if_the_main_process_did_not_hear_when(together: bool) 
 
 def test_main_process_closes_no_run_of_another_worker() -> None:
     rows.write([running(start=LATER, lease=OTHER)])
-    rows.write([lost()])
+    rows.write([killed()])
 
     assert TaskRun.objects.get().state == "running"
 
@@ -255,14 +255,14 @@ def test_main_process_closes_no_run_of_another_worker() -> None:
 def test_main_process_closes_no_run_that_began_after_that_end() -> None:
     """A redelivered task may run in the same worker before the main process has written the end."""
     rows.write([running(start=LATER)])
-    rows.write([lost()])
+    rows.write([killed()])
 
     assert TaskRun.objects.get().state == "running"
 
 
 def test_main_process_alone_makes_the_row_where_the_child_wrote_none() -> None:
     rows.write([queued()])
-    rows.write([lost()])
+    rows.write([killed()])
 
     assert (TaskRun.objects.get().state, SystemTask.objects.get().status) == ("failure", "error")
 
@@ -283,7 +283,7 @@ def test_unsaved_success_of_a_killed_child_counts_for_its_task() -> None:
     assert SystemTask.objects.get().status == "successful"
 
 
-@pytest.mark.parametrize("order", list(permutations([finished(), lost()])))
+@pytest.mark.parametrize("order", list(permutations([finished(), killed()])))
 @pytest.mark.parametrize("together", [True, False])
 def test_end_that_the_child_knew_stands(order: Sequence[RunRecord], together: bool) -> None:
     for batch in [order] if together else [[one] for one in order]:
@@ -297,18 +297,18 @@ def test_end_that_the_child_knew_stands(order: Sequence[RunRecord], together: bo
 
 def test_end_that_the_child_knew_stands_for_its_uid_alone() -> None:
     rows.write([finished(uid="ldap")])
-    rows.write([lost()])
+    rows.write([killed()])
 
     assert SystemTask.objects.get().uid == "ldap"
 
 
-@pytest.mark.parametrize("sure", [finished(exception="WorkerLostError: 9"), lost()])
-@pytest.mark.parametrize("unsure_first", [True, False])
+@pytest.mark.parametrize("final", [finished(exception="WorkerLostError: 9"), killed()])
+@pytest.mark.parametrize("provisional_first", [True, False])
 @pytest.mark.parametrize("together", [True, False])
-def test_unsure_end_gives_way_to_a_sure_one_and_never_the_other_way(
-    sure: RunRecord, unsure_first: bool, together: bool
+def test_provisional_end_gives_way_to_a_final_one_and_never_the_other_way(
+    final: RunRecord, provisional_first: bool, together: bool
 ) -> None:
-    records = [unsure(), sure] if unsure_first else [sure, unsure()]
+    records = [provisional(), final] if provisional_first else [final, provisional()]
     for batch in [records] if together else [[one] for one in records]:
         rows.write(batch)
     run, task = TaskRun.objects.get(), SystemTask.objects.get()
@@ -318,9 +318,9 @@ def test_unsure_end_gives_way_to_a_sure_one_and_never_the_other_way(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_main_process_that_writes_while_its_child_does_has_the_last_word() -> None:
-    def tell() -> None:
-        rows.write([lost()])
+def test_main_process_that_writes_while_its_child_does_ends_its_run() -> None:
+    def write() -> None:
+        rows.write([killed()])
         connection.close()
 
     def waiting() -> bool:
@@ -328,9 +328,9 @@ def test_main_process_that_writes_while_its_child_does_has_the_last_word() -> No
             cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
             return bool(cursor.fetchone()[0])
 
-    main_process = Thread(target=tell)
+    main_process = Thread(target=write)
     with transaction.atomic():
-        rows.write([unsure()])
+        rows.write([provisional()])
         main_process.start()
         assert eventually(waiting)
     main_process.join(30)
@@ -340,9 +340,9 @@ def test_main_process_that_writes_while_its_child_does_has_the_last_word() -> No
     assert (run.status, events(run)) == (task.status, events(task))
 
 
-def test_unsure_end_stands_alone() -> None:
+def test_provisional_end_stands_if_there_is_no_other() -> None:
     rows.write([running()])
-    rows.write([unsure()])
+    rows.write([provisional()])
 
     assert (TaskRun.objects.get().exception, SystemTask.objects.get().status) == (
         "SystemExit: 3",
@@ -350,8 +350,8 @@ def test_unsure_end_stands_alone() -> None:
     )
 
 
-def test_unsure_end_is_not_reopened_by_its_own_run() -> None:
-    rows.write([unsure()])
+def test_provisional_end_is_not_reopened_by_its_own_run() -> None:
+    rows.write([provisional()])
     rows.write([running()])
     rows.renew_lease(LEASE)
 
@@ -399,7 +399,7 @@ def test_run_whose_worker_is_gone_is_ended_once_with_its_last_sign_of_life() -> 
 
 
 def test_runs_of_living_workers_and_what_has_ended_are_not_reaped() -> None:
-    rows.write([running("alive"), unsure("ended"), queued("waiting"), finished("done")])
+    rows.write([running("alive"), provisional("ended"), queued("waiting"), finished("done")])
     before = stored()
     let_pass(59)
 
@@ -428,13 +428,17 @@ def test_worker_that_is_alive_after_all_has_its_runs_back_as_they_were() -> None
 
 
 def test_lease_is_renewed_for_its_own_running_runs_alone() -> None:
-    rows.write([running("mine"), running("theirs", lease=OTHER), unsure("ended"), queued("sent")])
+    rows.write([running("mine"), running("theirs", lease=OTHER)])
+    rows.write([provisional("ended"), queued("sent")])
     let_pass(61)
     rows.renew_lease(LEASE)
 
     assert rows.end_orphaned_runs(60) == 1
     assert set(TaskRun.objects.values_list("celery_id", "state")) == {
-        *(("mine", "running"), ("theirs", "failure"), ("ended", "failure"), ("sent", "queued")),
+        ("mine", "running"),
+        ("theirs", "failure"),
+        ("ended", "failure"),
+        ("sent", "queued"),
     }
 
 
@@ -451,7 +455,7 @@ def test_run_that_ends_after_it_was_reaped_is_corrected() -> None:
 
 def test_run_that_goes_on_after_it_was_reaped_is_running_again() -> None:
     reap_what_began()
-    rows.write([running(messages=said("Begun", "Still here"))])
+    rows.write([running(messages=logged("Begun", "Still here"))])
     run = TaskRun.objects.get()
 
     assert (run.state, run.exception) == ("running", "")
@@ -534,7 +538,7 @@ def test_row_that_stands_for_other_runs_stays_when_one_moves(other: RunRecord) -
     assert set(SystemTask.objects.values_list("uid", flat=True)) == {"", "ldap"}
 
 
-def test_run_that_is_not_saved_is_told_by_its_task_alone() -> None:
+def test_run_that_is_not_saved_is_shown_by_its_task_alone() -> None:
     rows.write([finished(save_run=False)])
 
     assert not TaskRun.objects.exists()
@@ -594,8 +598,8 @@ def test_any_order_and_any_batches_of_one_attempt_end_in_the_same_row(
     data: st.DataObject, cuts: set[int]
 ) -> None:
     end = [
-        *data.draw(st.sampled_from([[], [running()], [running(), unsure()]])),
-        *data.draw(st.sampled_from([[], [lost()]])),
+        *data.draw(st.sampled_from([[], [running()], [running(), provisional()]])),
+        *data.draw(st.sampled_from([[], [killed()]])),
         finished(),
     ]
     write_anew([*end, queued()])
@@ -606,7 +610,7 @@ def test_any_order_and_any_batches_of_one_attempt_end_in_the_same_row(
     assert stored() == expected
 
 
-KINDS = running, unsure, lost, finished
+KINDS = running, provisional, killed, finished
 
 
 @st.composite
@@ -624,7 +628,7 @@ def executions(
         lasts = draw(st.integers(0, 3))
         finish = start + timedelta(seconds=lasts)
         for make in draw(st.lists(st.sampled_from(makers), min_size=1, unique=True)):
-            one = make(start=start, messages=said(f"{make.__name__} {number}"))
+            one = make(start=start, messages=logged(f"{make.__name__} {number}"))
             if one.finish_timestamp:
                 one = replace(one, finish_timestamp=finish, duration=float(lasts))
             records.append(replace(one, lease=lease) if one.lease else one)
@@ -642,8 +646,8 @@ def test_any_order_and_any_batches_of_a_redelivered_attempt_end_in_its_last_end(
     between: list[Callable[[], object] | None],
 ) -> None:
     start = max(one.start_timestamp or NOON for one in [finished(), *before]) + MOMENT
-    end = finished(start=start, messages=said("The last end"))
-    others = data.draw(st.sampled_from([[], [running(start=start)], [lost(start=start)]]))
+    end = finished(start=start, messages=logged("The last end"))
+    others = data.draw(st.sampled_from([[], [running(start=start)], [killed(start=start)]]))
     write_anew([end])
     expected = stored()
     records = [queued(), *before, *others, end]
@@ -660,7 +664,7 @@ def test_any_order_and_any_batches_of_a_redelivered_attempt_end_in_its_last_run(
 ) -> None:
     ends = [one.finish_timestamp or one.start_timestamp or NOON for one in [queued(), *before]]
     start = max(ends) + MOMENT
-    last = [running(start=start), *data.draw(st.sampled_from([[], [unsure(start=start)]]))]
+    last = [running(start=start), *data.draw(st.sampled_from([[], [provisional(start=start)]]))]
     write_anew(last)
     expected, _ = stored()
     write_anew(data.draw(st.permutations([queued(), *before, *last])), cuts)
@@ -682,8 +686,8 @@ def test_batch_ends_in_the_same_runs_as_its_records_one_by_one(
 
 
 @database
-@given(st.permutations([queued(), running(), unsure(), lost()]), cuts)
-def test_any_order_of_a_lost_attempt_ends_as_the_main_process_says(
+@given(st.permutations([queued(), running(), provisional(), killed()]), cuts)
+def test_any_order_of_a_killed_attempt_ends_as_the_main_process_records(
     order: list[RunRecord], cuts: set[int]
 ) -> None:
     write_anew(order, cuts)
@@ -707,8 +711,8 @@ def attempts(draw: st.DrawFn) -> list[RunRecord]:
                 [
                     [],
                     [finished(f"id-{number}", start=start, duration=float(number))],
-                    [unsure(f"id-{number}", start=start, duration=float(number))],
-                    [lost(f"id-{number}", start=start)],
+                    [provisional(f"id-{number}", start=start, duration=float(number))],
+                    [killed(f"id-{number}", start=start)],
                 ]
             )
         )

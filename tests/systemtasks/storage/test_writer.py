@@ -72,9 +72,20 @@ def test_every_field_of_a_record_reaches_both_rows() -> None:
     run = TaskRun.objects.get()
     written = record()
     for name in (
-        *("celery_id", "attempt", "state", "status", "queue", "worker", "sent_timestamp"),
-        *("start_timestamp", "finish_timestamp", "wait", "duration", "arguments_intact"),
-        *("exception", "expires"),
+        "celery_id",
+        "attempt",
+        "state",
+        "status",
+        "queue",
+        "worker",
+        "sent_timestamp",
+        "start_timestamp",
+        "finish_timestamp",
+        "wait",
+        "duration",
+        "arguments_intact",
+        "exception",
+        "expires",
     ):
         assert getattr(run, name) == getattr(written, name), name
     assert (run.args, run.kwargs, run.messages) == ([1, "zwei"], {}, [{"event": "Grüße"}])
@@ -310,7 +321,10 @@ def test_what_has_no_room_is_dropped_and_recorded(
 
     written = TaskRun.objects.filter(system_task__name="shop.charge")
     assert set(written.values_list("celery_id", flat=True)) == {
-        *("in the batch", "failure", "success 2", "success 3"),
+        "in the batch",
+        "failure",
+        "success 2",
+        "success 3",
     }
     assert eventually(SystemTask.objects.filter(name="systemtasks.writer").exists)
     said = SystemTask.objects.get(name="systemtasks.writer")
