@@ -57,8 +57,8 @@ class TaskFields(TypedDict):
     save_on_success: bool
 
 
-class RequestFields(TypedDict):
-    """What a line has of Celery's message or request."""
+class RequestFields(TypedDict, total=False):
+    """What a line has of Celery's message or request. A field that is None is left out."""
 
     celery_id: Any
     retries: Any
@@ -169,11 +169,12 @@ def request_fields(request: Mapping[str, Any]) -> RequestFields:
         "sent": own(SENT_HEADER),
         "context": own(CONTEXT_HEADER),
     }
-    for field in fields.values():
-        if field is not None:
-            kind = type(field)
-            if kind is not str and kind is not float and kind is not int:
-                return _clean_request(fields)
+    given = {name: value for name, value in fields.items() if value is not None}
+    fields = cast("RequestFields", given)
+    for value in given.values():
+        kind = type(value)
+        if kind is not str and kind is not float and kind is not int:
+            return _clean_request(fields)
     return fields
 
 
@@ -221,17 +222,17 @@ def decode(text: bytes) -> RunRecord:
     task: TaskFields = line["task"]
     request = line["request"]
     state, start, duration = State(line["state"]), moment(line.get("start")), line.get("duration")
-    sent, eta = moment(request["sent"]), moment(request["eta"])
+    sent, eta = moment(request.get("sent")), moment(request.get("eta"))
     # The duration is measured by the monotonic clock, so a change of the system's clock cannot end
     # a run before its start.
     finish = start + timedelta(seconds=duration) if start and duration is not None else None
     celery_id, queue, worker, sender, parent_id, root_id = _columns(
-        request["celery_id"] or "",
-        request["queue"] or "",
-        request["worker"] or "",
+        request.get("celery_id") or "",
+        request.get("queue") or "",
+        request.get("worker") or "",
         _sender(request),
-        request["parent_id"] or "",
-        request["root_id"] or "",
+        request.get("parent_id") or "",
+        request.get("root_id") or "",
     )
     return RunRecord(
         name=task["name"],
@@ -239,7 +240,7 @@ def decode(text: bytes) -> RunRecord:
         uid=line["uid"],
         first_uid=line["first_uid"],
         celery_id=celery_id,
-        attempt=_attempt(request["retries"]),
+        attempt=_attempt(request.get("retries")),
         state=state,
         status=Status(line["status"]),
         queue=queue,
@@ -248,7 +249,7 @@ def decode(text: bytes) -> RunRecord:
         # When an orphaned run is sent again, Celery names the first attempt as its parent.
         parent_id="" if parent_id == celery_id else parent_id,
         root_id=root_id,
-        context=_object(request["context"]),
+        context=_object(request.get("context")),
         sent_timestamp=sent,
         eta_timestamp=eta,
         start_timestamp=start,
@@ -270,8 +271,8 @@ def decode(text: bytes) -> RunRecord:
 
 
 def _sender(request: RequestFields) -> object:
-    sender = request["sender"] or ""
-    if not request["of_beat"]:
+    sender = request.get("sender") or ""
+    if not request.get("of_beat"):
         return sender
     # Celery names beat's process `gen123@host`, like any other.
     return f"{BEAT}{str(sender).rpartition('@')[2]}"

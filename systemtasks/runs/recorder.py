@@ -185,7 +185,6 @@ class Run:
         return self._entry(State.RUNNING, None)
 
     def _entry(self, state: State, duration: float | None, *, provisional: bool = False) -> Entry:
-        is_final = duration is not None and not provisional and not self.from_main_process
         args, kwargs, intact, first_uid = self.arguments
         line: Line = {
             "task": task_fields(self.task),
@@ -201,10 +200,14 @@ class Run:
             "duration": duration,
             "exception": self.exception,
             "messages": self.messages.for_journal(),
-            "lease": None if is_final else self.lease,
-            "provisional": provisional,
-            "from_main_process": self.from_main_process,
         }
+        # What is left out takes no room while the line waits for the database.
+        if provisional:
+            line["provisional"] = True
+        if self.from_main_process:
+            line["from_main_process"] = True
+        if provisional or self.from_main_process or duration is None:
+            line["lease"] = self.lease
         return make_entry(line)
 
     def _status(self, state: State) -> Status:

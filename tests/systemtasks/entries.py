@@ -62,7 +62,6 @@ def entry_of(of: RunRecord) -> Entry:
             "sender": of.sender,
             "parent_id": of.parent_id,
             "root_id": of.root_id,
-            "of_beat": None,
             "sent": of.sent_timestamp and of.sent_timestamp.timestamp(),
             "context": of.context,
         },

@@ -81,7 +81,6 @@ LINE_OF_VERSION_4 = """{
         "sender": "gen1@host",
         "parent_id": "parent",
         "root_id": "root",
-        "of_beat": null,
         "sent": 1795521598.0,
         "context": "{\\"user\\":7}"
     },
