@@ -1,50 +1,123 @@
 """A thread that works in the background for as long as its process lives."""
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextvars import Context
+from weakref import WeakSet
+
+from systemtasks.conf import conf
+from systemtasks.runs import recorder
+from systemtasks.runs.exceptions import ExceptionText
+
+logger = logging.getLogger(__name__)
+
+RESTART_INTERVAL = 5.0  # seconds at least between two starts of a thread that dies
 
 
 class BackgroundThread:
     """A daemon thread that is started when it is first needed.
 
+    A thread that has died is started again: by itself if `target` has raised, else by the next call
+    of `start`. The log says why it died.
+
     A fork copies a process's memory, but none of its other threads. In a forked child this object
     therefore begins anew: without a thread, and with a lock that nobody holds. `after_fork` is
     called there to do the same to the state of the thread's owner.
-
-    A thread that has died is replaced by the next call of `start`. Make one of these for the life
-    of the process: Python keeps what is called after a fork until the process ends.
     """
 
     def __init__(
         self, target: Callable[[], None], *, name: str, after_fork: Callable[[], None]
     ) -> None:
+        """Take what the thread calls, and its name, which Python and the log show."""
         self._target = target
         self._name = name
         self._after_fork = after_fork
-        self._lock = threading.Lock()
+        # Reentrant, because a finalizer or a logging handler may need the thread while it is held.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
-        os.register_at_fork(after_in_child=self._begin_anew)
+        self._death = ""  # why the last thread died, or was not started
+        self._next_start = 0.0  # when one that has died may be started, by the monotonic clock
+        _of_this_process.add(self)
 
     @property
     def is_alive(self) -> bool:
         """True if the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
-    def start(self) -> None:
-        """Start the thread, unless it runs already."""
-        if self.is_alive:
-            return
+    def start(self, *, at_once: bool = False) -> None:
+        """Start the thread, unless it runs already or has died just now. Never raise.
+
+        With `at_once`, start it even if it has died just now.
+        """
+        error = self._start(at_once)
+        if error is not None:
+            logger.error(
+                "The thread %s does not start: %s", self._name, _text(error), exc_info=error
+            )
+
+    def _start(self, at_once: bool) -> Exception | None:
+        """Start the thread, unless it is too early. Return the error if that fails."""
         with self._lock:
             if self.is_alive:
-                return
-            thread = threading.Thread(target=self._target, name=self._name, daemon=True)
-            # An empty context: the thread is no part of the task or request that starts it.
-            Context().run(thread.start)
-            self._thread = thread
+                return None
+            if self._thread is not None and not self._death:
+                self._death = "it is not known why"
+            now = time.monotonic()
+            if self._death and now < self._next_start and not at_once:
+                return None
+            self._next_start = now + RESTART_INTERVAL
+            self._thread = threading.Thread(
+                target=self._run, args=(self._death,), name=self._name, daemon=True
+            )
+            self._death = ""
+            # An empty context, since the thread is no part of the task or request that starts it.
+            context = Context()
+            context.run(recorder.current.set, None)
+            try:
+                context.run(self._thread.start)
+            except Exception as error:  # noqa: BLE001 - a task must not fail for it
+                self._death = _text(error)
+                return error
+            return None
 
-    def _begin_anew(self) -> None:
-        self._lock = threading.Lock()
+    def _run(self, death: str) -> None:
+        """Call the target. `death` is why the previous thread died, or ""."""
+        recorder.current.set(None)  # the thread may not run in the context of its start
+        if death:
+            logger.error("The thread %s had died and is started again: %s", self._name, death)
+        try:
+            self._target()
+        except BaseException as error:
+            with self._lock:
+                self._thread, self._death = None, _text(error)
+            self.start()
+            raise
+        with self._lock:
+            self._thread = None
+
+    def begin_anew(self) -> None:
+        """Forget the thread and the lock, in a forked child, and call `after_fork`."""
+        self._lock = threading.RLock()
         self._thread = None
+        self._death = ""
+        self._next_start = 0.0
         self._after_fork()
+
+
+_of_this_process: "WeakSet[BackgroundThread]" = WeakSet()
+
+
+def _begin_anew() -> None:
+    for thread in list(_of_this_process):
+        thread.begin_anew()
+
+
+def _text(error: BaseException) -> str:
+    return ExceptionText.of(error, conf().TEXT_LIMIT).line
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import Context
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,9 +15,8 @@ from itertools import islice
 from django.apps import apps
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connections
 
+from systemtasks.background import BackgroundThread
 from systemtasks.conf import conf
-from systemtasks.runs import recorder
-from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
@@ -37,7 +35,6 @@ from systemtasks.under_test import is_under_test
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 5.0  # seconds at most between two attempts while the database is away
-RESTART_INTERVAL = 5.0  # seconds at least between two starts of the thread, if it dies
 LOOK_INTERVAL = 0.1  # seconds between two checks that the thread is alive, while waiting for it
 HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two searches for files of dead processes
 
@@ -54,6 +51,7 @@ class Writer:
     def __init__(self) -> None:
         self._pending = Pending()
         self._in_flight: Batch | None = None
+        self._thread = BackgroundThread(self._run, name="systemtasks-writer", after_fork=self.reset)
         self.reset()
 
     def reset(self) -> None:
@@ -72,9 +70,7 @@ class Writer:
         # Reentrant, because a finalizer or a logging handler may send a task while it is held.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
-        self._next_start = 0.0  # when the thread may be started, by the monotonic clock
-        self._death = ""  # why the last thread died, or was not started
+        self._takes_entries = False  # known once one was taken, until `discard`
         self._hurry = threading.Event()
         self._work = threading.Event()
         self._due = 0.0  # when the next batch is written, by the monotonic clock
@@ -88,7 +84,8 @@ class Writer:
         When this returns, the entry is in the journal, or `under_test` has been called with it.
         """
         with self._lock:  # not self._changed, since a Condition is slower
-            if taken := self._thread is not None or not is_under_test():
+            if taken := self._takes_entries or not is_under_test():
+                self._takes_entries = True
                 self._pending.add(entry)
         if taken:
             self._wake()
@@ -104,7 +101,7 @@ class Writer:
         self._in_progress.add(run)
         self._wake()
 
-    def leave(self, run: Run) -> None:
+    def unwatch(self, run: Run) -> None:
         """Stop watching this run."""
         self._in_progress.remove(run)
 
@@ -117,8 +114,7 @@ class Writer:
 
     def start(self) -> None:
         """Start the thread if it does not run. It also writes the journals of dead processes."""
-        if not self._is_alive():
-            self._start()
+        self._start()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all entries are written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
@@ -127,12 +123,11 @@ class Writer:
         """
         if is_under_test():
             self.discard()
-        if self._thread is None and not self._pending and self._in_flight is None:
+        if not (self._pending or self._in_flight is not None or self._thread.is_alive):
             return True
         self._hurry.set()
         self._work.set()
-        if not self._is_alive():
-            self._start(at_once=True)
+        self._start(at_once=True)
         with self._changed:
             done = self._wait(conf().FLUSH_TIMEOUT if timeout is None else timeout)
             self._pending.tidy()
@@ -141,7 +136,7 @@ class Writer:
         if not done:
             left = len(self._pending) + len(self._in_flight.entries if self._in_flight else ())
             event = "The database is away: %d task runs stay in the journal"
-            if not self._is_alive():
+            if not self._thread.is_alive:
                 event = "The writer of task runs is dead: %d task runs stay in the journal"
             logger.error(event, left)
         return done
@@ -149,7 +144,7 @@ class Writer:
     def discard(self) -> None:
         """Drop all entries, in the journal, too, because this process runs tests."""
         with self._changed:
-            self._thread = None
+            self._takes_entries = False
             self._pending.discard()
             if self._in_flight is not None and self._in_flight.segment is not None:
                 self._in_flight.segment.remove()
@@ -168,61 +163,27 @@ class Writer:
         deadline = time.monotonic() + timeout
         while self._pending or self._in_flight is not None:
             left = deadline - time.monotonic()
-            if left <= 0 or not self._is_alive():
+            if left <= 0 or not self._thread.is_alive:
                 return False
             self._changed.wait(min(left, LOOK_INTERVAL))
         return True
 
     def _wake(self) -> None:
-        # If the event is set, a living thread will see it. Checking the thread each time is slower.
         if not self._work.is_set():
             self._due = time.monotonic() + conf().BATCH_INTERVAL
             self._work.set()
-            if not self._is_alive():
-                self._start()
-
-    def _is_alive(self) -> bool:
-        thread = self._thread
-        return thread is not None and thread.is_alive()
+        if not self._thread.is_alive:
+            self._start()
 
     def _start(self, *, at_once: bool = False) -> None:
-        """Start the thread unless it runs, was started just now, or this process runs tests."""
-        with self._lock:
-            if self._is_alive() or is_under_test():
-                return
-            self._work.clear()  # until a thread runs, each entry tries to start one
-            now = time.monotonic()
-            if now < self._next_start and not at_once:
-                return
-            if self._thread is not None and not self._death:
-                self._death = "it is not known why"
-            self._next_start = now + RESTART_INTERVAL
-            self._thread = threading.Thread(
-                target=self._run, args=(self._death,), name="systemtasks-writer", daemon=True
-            )
-            self._death = ""
-            # An empty context: the thread belongs to no run and to no trace.
-            context = Context()
-            context.run(recorder.current.set, None)
-            try:
-                context.run(self._thread.start)
-            except Exception as error:
-                self._death = _text(error)
-                logger.exception("The writer of task runs does not start: %s", self._death)
+        """Start the thread unless it runs, has died just now, or this process runs tests."""
+        if not (self._thread.is_alive or is_under_test()):
+            self._thread.start(at_once=at_once)
 
-    def _run(self, death: str) -> None:
-        """Write until the process ends. `death` is why the previous thread died, or ""."""
-        recorder.current.set(None)  # the thread may not run in the context of its start
-        try:
-            self._work.set()
-            if death:
-                logger.error("The writer of task runs had died and is started again: %s", death)
-            self._write_forever()
-        except BaseException as error:
-            with self._lock:
-                self._death, self._thread = _text(error), None
-                self._start()
-            raise
+    def _run(self) -> None:
+        """Write until the process ends, beginning with what a previous thread has left."""
+        self._work.set()
+        self._write_forever()
 
     def _write_forever(self) -> None:
         """Write until the process ends, or turns out to run tests."""
@@ -237,10 +198,10 @@ class Writer:
                 _stop_under_test()
                 with _no_coroutine():
                     self._write_pending()
-                    self._keep_house()
+                    self._housekeep()
             except _UnderTestError:
                 self.discard()
-                _hang_up()
+                _disconnect()
                 return
             except (Exception, SystemExit):
                 failures.count("the writer's thread")
@@ -295,7 +256,7 @@ class Writer:
             try:
                 self._write_or_split(records)
             except Exception as error:  # noqa: BLE001 - whatever it is, no record may be lost
-                _hang_up()
+                _disconnect()
                 if not isinstance(error, DATABASE_ERRORS):
                     failures.report("a batch of task runs is not written")
                 if time.monotonic() >= next_report:
@@ -324,13 +285,13 @@ class Writer:
                 self._write_or_split(records[:middle])
                 self._write_or_split(records[middle:])
                 return
-            self._write_bare(records[0], error)
+            self._write_without_values(records[0], error)
 
-    def _write_bare(self, record: RunRecord, error: Exception) -> None:
+    def _write_without_values(self, record: RunRecord, error: Exception) -> None:
         """Write the record without the values that come from the task."""
         celery_id, name = record.celery_id, record.name
         logger.error("The run %s of %s is recorded in part: %s", celery_id, name, error)
-        event = f"What this run said cannot be recorded: {type(error).__name__}"
+        event = f"The messages and arguments of this run cannot be recorded: {type(error).__name__}"
         bare = replace(
             record,
             args=None,
@@ -346,7 +307,7 @@ class Writer:
             failures.count("a run is not recorded")
             logger.exception("The run %s of %s is not recorded", celery_id, name)
 
-    def _keep_house(self) -> None:
+    def _housekeep(self) -> None:
         now = time.monotonic()
         if now < self._next_housekeeping and not self._announced:
             return
@@ -356,11 +317,11 @@ class Writer:
             try:
                 step()
             except DATABASE_ERRORS as error:
-                _hang_up()
+                _disconnect()
                 logger.debug("Not now: %s", error)
                 break  # the next step would wait for the same database
             except Exception:  # noqa: BLE001 - the other steps go on
-                _hang_up()
+                _disconnect()
                 failures.report(f"housekeeping, in {step.__name__.strip('_')}")
         self._write_abandoned()
 
@@ -452,11 +413,7 @@ def _is_a_greenlet() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-def _text(error: BaseException) -> str:
-    return ExceptionText.of(error, conf().TEXT_LIMIT).line
-
-
-def _hang_up() -> None:
+def _disconnect() -> None:
     """Close this thread's connection. Ignore errors."""
     with suppress(Exception):
         connections[conf().DATABASE].close()
@@ -469,5 +426,4 @@ def _housekeeping_interval() -> float:
 writer = Writer()
 """The writer of this process."""
 
-os.register_at_fork(after_in_child=writer.reset)
 atexit.register(writer.flush_at_exit)

@@ -36,7 +36,7 @@ class Collector:
     def watch(self, run: Run) -> None:
         self.watched.append(run)
 
-    def leave(self, run: Run) -> None:
+    def unwatch(self, run: Run) -> None:
         self.watched = [other for other in self.watched if other is not run]
         for entry, record in self.submitted:
             end = copy(entry).record()  # which may be final by now

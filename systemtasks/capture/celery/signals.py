@@ -165,7 +165,7 @@ def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     if (run := recorder.end(task_id)) is None:
         return
     if state == SUCCESS and run.end_as_succeeded():
-        writer.leave(run)
+        writer.unwatch(run)
         return
     error = sys.exc_info()[1]
     if state in STATE_BY_CELERY_NAME:
@@ -248,7 +248,7 @@ def _end(
 ) -> None:
     if error is not None:
         run.fail(error, printed)
-    writer.leave(run)
+    writer.unwatch(run)
     writer.submit(run.finish(state, provisional=provisional))
 
 

@@ -51,7 +51,7 @@ def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Ite
     monkeypatch.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
     made = Writer()
     yield made
-    thread = made._thread
+    thread = made._thread._thread
     monkeypatch.undo()
     if thread is not None:
         assert_ends(made, thread)
@@ -198,7 +198,7 @@ def test_bad_record_stands_alone_and_its_neighbours_are_written(
     assert written == {str(number) for number in range(20)} - {"13"}
     bare = TaskRun.objects.get(celery_id="7")
     assert (bare.state, bare.args, bare.duration) == ("success", None, 1.5)
-    assert bare.exception == "What this run said cannot be recorded: DataError"
+    assert bare.exception == "The messages and arguments of this run cannot be recorded: DataError"
     assert [message["event"] for message in bare.messages] == [bare.exception]
     failures = [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
     assert any("run 7 of shop.charge is recorded in part" in failure for failure in failures)
@@ -271,7 +271,7 @@ def test_a_fault_in_one_step_of_the_housekeeping_is_logged_and_counted_and_the_n
 
     monkeypatch.setattr(writer._renewal, "renew", broken)
     monkeypatch.setattr(writer._retention, "delete", lambda: deleted.append(1))
-    writer._keep_house()
+    writer._housekeep()
 
     assert deleted == [1]
     assert "LookupError: a fault of ours" in caplog.text
@@ -291,7 +291,7 @@ def test_housekeeping_that_finds_the_database_away_is_no_failure(
 
     monkeypatch.setattr(writer._renewal, "renew", away)
     with caplog.at_level("INFO"):
-        writer._keep_house()
+        writer._housekeep()
 
     assert caplog.text == ""
     assert mine.counts() == {}
@@ -420,12 +420,12 @@ def test_orphaned_runs_are_looked_for_when_a_lease_has_been_renewed(
     monkeypatch.setattr(rows, "renew_lease", lambda _: calls.append("renewed"))
     writer = Writer()
     monkeypatch.setattr(writer._reaper, "reap", lambda: calls.append("reaped"))
-    writer._keep_house()
+    writer._housekeep()
     assert calls == []  # it has no lease
     leases.take()
     for _ in range(2):
         writer._next_housekeeping = 0
-        writer._keep_house()
+        writer._housekeep()
 
     assert calls == ["renewed", "reaped"]
 
@@ -447,7 +447,7 @@ def test_process_that_runs_tests_has_no_thread_and_no_journal(journal_folder: Pa
     writer.announce([KnownTask("shop.refund")])
 
     assert writer.flush(timeout=0)
-    assert writer._thread is None
+    assert not writer._thread.is_alive
     assert not journal_folder.exists()
 
 
@@ -468,7 +468,7 @@ def test_thread_that_runs_when_tests_begin_leaves_nothing(
         assert tried.wait(10)
         writer.submit(entry("2"))
         assert len([*journal_folder.iterdir()]) == 2
-        thread = writer._thread
+        thread = writer._thread._thread
     assert thread
     thread.join(10)
 
@@ -488,7 +488,7 @@ def test_process_that_runs_tests_does_not_wait_for_the_database_as_it_ends(
         writer.submit(entry("1"))
         assert eventually(lambda: writer._in_flight is not None)
         writer.submit(entry("2"))
-        thread = writer._thread
+        thread = writer._thread._thread
     assert thread
     begin = time.monotonic()
     writer.flush_at_exit()

@@ -15,6 +15,7 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
+from systemtasks import background
 from systemtasks.runs import recorder
 from systemtasks.runs.records import RunRecord
 from systemtasks.storage import rows
@@ -52,7 +53,7 @@ def _no_current_run() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Writer, "_keep_house", lambda _: None)
+    monkeypatch.setattr(Writer, "_housekeep", lambda _: None)
 
 
 @pytest.fixture
@@ -78,8 +79,8 @@ def thread_writer(written: list[str]) -> Iterator[Writer]:
         resting.set()
         threading.Event().wait()
 
-    if made._is_alive():
-        made._keep_house = rest  # type: ignore[method-assign]
+    if made._thread.is_alive:
+        made._housekeep = rest  # type: ignore[method-assign]
         made._hurry.set()
         made._work.set()
         assert resting.wait(10)
@@ -148,7 +149,7 @@ def test_thread_that_is_killed_is_started_again_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(writer_module, "RESTART_INTERVAL", 0.0)
+    monkeypatch.setattr(background, "RESTART_INTERVAL", 0.0)
     monkeypatch.setattr(rows, "write", once(Killed("by somebody"), rows.write))
     thread_writer.submit(entry("1"))
     assert eventually(lambda: written == ["1"])
@@ -157,7 +158,7 @@ def test_thread_that_is_killed_is_started_again_and_loses_nothing(
 
     assert written == ["1", "2"]
     assert [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR] == [
-        "The writer of task runs had died and is started again: "
+        "The thread systemtasks-writer had died and is started again: "
         f"{Killed.__module__}.Killed: by somebody"
     ]
 
@@ -172,11 +173,11 @@ def test_thread_that_never_began_is_started_again_by_whatever_comes_next(
 ) -> None:
     """As where somebody's wrapper of `Thread.run` fails."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(writer_module, "RESTART_INTERVAL", 0.0)
+    monkeypatch.setattr(background, "RESTART_INTERVAL", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "run", once(TypeError("run() takes 1"), lambda _: None))
         thread_writer.submit(entry("1"))
-        assert eventually(lambda: not thread_writer._is_alive())
+        assert eventually(lambda: not thread_writer._thread.is_alive)
     if notice == "submit":
         thread_writer.submit(entry("2"))
     elif notice == "watch":
@@ -199,14 +200,15 @@ def test_thread_that_keeps_dying_is_started_now_and_then(
     monkeypatch.setattr(threading.Thread, "run", lambda thread: started.append(thread))
     for number in range(100):
         thread_writer.submit(entry(str(number)))
-        assert eventually(lambda: not thread_writer._is_alive())
+        assert eventually(lambda: not thread_writer._thread.is_alive)
     assert len(started) == 1
-    thread_writer._next_start = time.monotonic()
+    thread_writer._thread._next_start = time.monotonic()
     thread_writer.submit(entry())
 
     assert len(started) == 2
     assert written == []
-    assert eventually(lambda: not thread_writer._is_alive())  # or the fixture would wait for it
+    # Otherwise the fixture would wait for it.
+    assert eventually(lambda: not thread_writer._thread.is_alive)
 
 
 def test_flush_does_not_wait_for_a_dead_thread(
@@ -253,17 +255,17 @@ def test_task_does_not_notice_that_no_thread_can_be_started(
             thread_writer.submit(entry(str(number)))
         run = begin()
         thread_writer.watch(run)
-        thread_writer.leave(run)
+        thread_writer.unwatch(run)
         assert not thread_writer.flush(60)
     assert thread_writer.flush(10)
 
     assert written == ["0", "1", "2"]
     messages = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
-    failure = "The writer of task runs does not start: RuntimeError: can't start new thread"
+    failure = "The thread systemtasks-writer does not start: RuntimeError: can't start new thread"
     assert messages == [
         *(failure, failure),
         "The writer of task runs is dead: 3 task runs stay in the journal",
-        "The writer of task runs had died and is started again: "
+        "The thread systemtasks-writer had died and is started again: "
         "RuntimeError: can't start new thread",
     ]
 
@@ -310,13 +312,14 @@ settings.configure(
     SYSTEMTASKS={"JOURNAL_DIR": sys.argv[1]},
 )
 django.setup()
+from systemtasks import background
 from systemtasks.storage import rows, writer as module
 from tests.systemtasks.entries import entry
 
 written = []
 rows.write = lambda records: written.extend(record.celery_id for record in records)
-module.Writer._keep_house = lambda _: None
-module.RESTART_INTERVAL = 0.0
+module.Writer._housekeep = lambda _: None
+background.RESTART_INTERVAL = 0.0
 writer = module.writer
 for number in range(3):
     writer.submit(entry(str(number)))
@@ -341,5 +344,5 @@ def test_greenlet_that_is_killed_is_started_again(tmp_path: Path) -> None:
     )
 
     assert ended.stdout == "['0', '1', '2']\n", ended.stderr
-    again = "The writer of task runs had died and is started again: greenlet.GreenletExit"
+    again = "The thread systemtasks-writer had died and is started again: greenlet.GreenletExit"
     assert again in ended.stderr
