@@ -1,14 +1,14 @@
 """SELECTs that Django's ORM compiles once a process, and Postgres plans once a connection.
 
-A GET of one task makes two of them: for the token and for the task. In the serving benchmark, it is
-answered this many times as often as by the conventional stack, with kept connections and with its
-defaults (medians of 15 alternating rounds on a busy machine; in brackets by processor time):
+A GET of one task makes two of them: for the token and for the task. In the serving benchmark, on a
+quiet machine, such a GET was answered this many times as often as by the conventional stack, with
+kept connections and with its defaults. What is required is 3 and 12.
 
-    this module             3.9 and 18  (3.2 and 14)
-    libpq's own call        4.6 and 22  (3.8 and 17)
+    libpq's own call        @@LIBPQ@@
+    psycopg's cursor        2.6 and 11.8
 
-In other runs, by processor time, Django's own cursor reached 2.4 to 2.8 with server-side binding
-and 1.5 without it, and plain querysets 0.8. What is required is 3 and 12.
+Under load, by processor time, Django's own cursor reached 2.4 to 2.8 with server-side binding and
+1.5 without it, and plain querysets 0.8.
 
 The module uses private parts of Django: a query's compiler, the wrapper of a cursor, and the
 `_query` from which Django logs the SQL. tests/events/test_prepared.py fails if they change.
@@ -16,13 +16,16 @@ The module uses private parts of Django: a query's compiler, the wrapper of a cu
 
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import psycopg
 from django.conf import settings
 from django.db import Error, connections
 from django.db.models import QuerySet, Value
-from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName
+from psycopg import pq
+from psycopg.adapt import Transformer
+from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName, error_from_result
+from psycopg.sql import Literal
 from psycopg.types.datetime import TimestamptzLoader
 
 Row = tuple[Any, ...]
@@ -53,18 +56,23 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
         return queryset().query.get_compiler(using=queryset().db)
 
     @cache
-    def compiled() -> tuple[str, Row, dict[int, Any]]:
-        """Return the SQL, its parameters, and Django's converters by the index of a column."""
+    def compiled() -> tuple[str, dict[int, Any]]:
+        """Return the SQL, with $1 for the value, and Django's converters by a column's index."""
         once = compiler()
-        sql, parameters = once.as_sql()
-        return sql, parameters, once.get_converters([column for column, *_ in once.select])
+        text, parameters = once.as_sql()
+        begin, *parts = (part.replace("%%", "%") for part in text.split("%s"))
+        for given, part in zip(parameters, parts, strict=True):
+            begin += "$1" if given is _PARAMETER else Literal(given).as_string()
+            begin += part
+        return begin, once.get_converters([column for column, *_ in once.select])
 
     def execute(connection: Any, value: str) -> list[Row]:  # noqa: ANN401 - Django's
-        sql, parameters, converters = compiled()
+        sql, converters = compiled()
         connection.ensure_connection()
-        cursor = _cursor(connection.connection)
-        values = [value if each is _PARAMETER else each for each in parameters]
-        connection._prepare_cursor(cursor).execute(sql, values)
+        cursor = _cursor(connection)
+        # Not passed as a parameter, for which Django's log of queries would look in the SQL.
+        cursor.value = value
+        connection._prepare_cursor(cursor).execute(sql)
         fetched = cursor.fetchall()
         if converters:
             fetched = [tuple(row) for row in compiler().apply_converters(fetched, converters)]
@@ -87,32 +95,76 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
     return read
 
 
-class _Cursor(psycopg.Cursor[Row]):
-    """Psycopg's own cursor, which sends parameters apart from the SQL.
-
-    Django's cursor writes them into the SQL, so that Postgres would plan again for each value.
-    """
-
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:  # noqa: ANN401
-        """Execute as psycopg does, and keep the SQL where Django's log of queries looks for it."""
-        super().execute(query, params, **options)
-        self._query: Any = _Text(query.encode())
-        return self
-
-
-class _Text(NamedTuple):
+class _Query(NamedTuple):
+    name: bytes
     query: bytes
 
 
-def _cursor(connection: Any) -> _Cursor:  # noqa: ANN401 - psycopg's
-    """Return the connection's cursor for prepared statements, which is made once.
+class _Cursor:
+    """A cursor for prepared SELECTs, as far as Django's wrapper of a cursor needs one.
 
-    A new cursor would look up the loader of each type again.
+    It calls libpq's PQexecPrepared, which psycopg offers as `pq.PGconn.exec_prepared`.
     """
-    cursor: _Cursor | None = getattr(connection, "events_cursor", None)
-    if cursor is None:
-        cursor = connection.events_cursor = _Cursor(connection)
+
+    value = ""
+    """The parameter of the next query."""
+
+    def __init__(self, connection: "psycopg.Connection[Row]", *, keeps_plans: bool) -> None:
+        self._pgconn = connection.pgconn
+        self._keeps_plans = keeps_plans
+        self._queries: dict[str, _Query] = {}
+        self._query: _Query | None = None
+        self._result: Any = None
+        context = psycopg.Cursor(connection)
         if settings.USE_TZ:
             # It gives the same times as Django's own loader, which is not written in C.
-            cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
+            context.adapters.register_loader("timestamptz", TimestamptzLoader)
+        self._transformer = Transformer.from_context(context)
+
+    def execute(self, sql: str) -> None:
+        """Execute the query with `value`. Raise psycopg.Error."""
+        if "\0" in self.value:
+            raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        self._query = self._queries.get(sql) or self._prepare(sql)
+        parameters = [self.value.encode()]
+        if self._keeps_plans:
+            result = self._pgconn.exec_prepared(self._query.name, parameters)
+        else:
+            result = self._pgconn.exec_params(self._query.query, parameters)
+        self._result = self._checked(result)
+
+    def fetchall(self) -> list[Row]:
+        """Return the rows of the last query."""
+        self._transformer.set_pgresult(self._result)
+        return self._transformer.load_rows(0, self._result.ntuples, tuple)
+
+    def _prepare(self, sql: str) -> _Query:
+        query = _Query(b"events_%d" % len(self._queries), sql.encode())
+        if self._keeps_plans:
+            self._checked(self._pgconn.prepare(query.name, query.query))
+        self._queries[sql] = query
+        return query
+
+    def _checked(self, result: "pq.abc.PGresult") -> "pq.abc.PGresult":
+        """Return the result, or raise its error."""
+        if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            return result
+        error = error_from_result(result)
+        if self._pgconn.status != pq.ConnStatus.OK:
+            raise psycopg.OperationalError(str(error))
+        raise error
+
+
+def _cursor(wrapper: Any) -> _Cursor:  # noqa: ANN401 - Django's connection
+    """Return the connection's cursor for prepared statements, which is made once.
+
+    A new one would look up the loader of each type again.
+    """
+    connection = wrapper.connection
+    cursor: _Cursor | None = getattr(connection, "events_cursor", None)
+    if cursor is None:
+        # With server-side binding, psycopg drops all plans at each rollback.
+        bound = wrapper.features.uses_server_side_binding
+        keeps_plans = connection.prepare_threshold is not None and not bound
+        cursor = connection.events_cursor = _Cursor(connection, keeps_plans=keeps_plans)
     return cursor
