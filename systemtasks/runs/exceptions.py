@@ -35,6 +35,18 @@ DEPTH_LIMIT = 10  # groups within groups
 SEARCHED_LIMIT = 1_000_000
 """The maximum length, in characters, of a printed traceback that is searched for a message."""
 
+CALLERS = (
+    "/celery/app/trace.py",
+    "/celery/app/task.py",
+    "/celery/app/autoretry.py",
+    "/sentry_sdk/",
+    "/opentelemetry/",
+    "/ddtrace/",
+    "/newrelic/",
+    "/elasticapm/",
+)
+"""Parts of the names of files that call a task: Celery's, and those of libraries that wrap it."""
+
 CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -242,11 +254,16 @@ def _before(error: BaseException) -> tuple[str, BaseException] | None:
 
 
 def _own_frames(frames: TracebackType | None) -> TracebackType | None:
-    """Return the traceback without Celery's first frames, which call the task."""
+    """Return the traceback without its first frames, which call the task."""
     own = frames
-    while own and own.tb_frame.f_code.co_filename.endswith("celery/app/trace.py"):
+    while own and _calls_the_task(own.tb_frame.f_code.co_filename):
         own = own.tb_next
     return own or frames
+
+
+def _calls_the_task(file: str) -> bool:
+    file = file.replace("\\", "/")
+    return any(part in file for part in CALLERS)
 
 
 def _notes(error: BaseException, limit: int) -> Iterator[str]:

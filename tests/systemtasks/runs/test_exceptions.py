@@ -335,3 +335,41 @@ def test_causes_have_the_texts_that_python_has_printed() -> None:
         str(OwnTextError(1)),
         str(OwnTextError(2)),
     ]
+
+
+def called_from(files: list[str], function: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls the given one through a frame of each of these files."""
+    for file in reversed(files):
+        names: dict[str, Any] = {"function": function}
+        exec(compile("def call():\n    function()\n", file, "exec"), names)  # noqa: S102
+        function = names["call"]
+    return function
+
+
+def traceback_of(function: Callable[[], None]) -> str:
+    try:
+        function()
+    except ZeroDivisionError as error:
+        raised = error
+        raised.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    return ExceptionText.of(raised, 10_000).traceback
+
+
+def test_traceback_begins_with_the_task_and_not_with_what_calls_it() -> None:
+    callers = ["/x/celery/app/trace.py", "/x/sentry_sdk/integrations/celery/__init__.py"]
+
+    def divide() -> None:
+        1 / 0  # noqa: B018
+
+    printed = traceback_of(called_from([*callers, *callers, "/project/tasks.py"], divide))
+    assert printed.count('File "') == 2
+    assert '"/project/tasks.py"' in printed.splitlines()[1]
+
+
+def test_traceback_of_what_calls_the_task_is_whole() -> None:
+    def divide() -> None:
+        1 / 0  # noqa: B018
+
+    # A frame of the project's stands between two of a library's.
+    files = ["/project/tasks.py", "/x/sentry_sdk/hub.py"]
+    assert traceback_of(called_from(files, divide)).count('File "') == 3
