@@ -18,6 +18,7 @@ PORT ?= 8000
 .PHONY: up test test-oldest chaos lint format docs diagrams benchmark-recording benchmark-serving requirements clean
 
 up: $(VENV)/local
+	@echo "Starting System Tasks …"
 	@$(BIN)/python -m config.up --port $(PORT)
 
 test: $(OLDEST)/whole $(if $(NEWER_PYTHON),$(NEWEST)/whole) lint
@@ -97,7 +98,7 @@ define install
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
     echo "System Tasks cannot start: it needs Python 3.11 or newer, as in make PYTHON=/usr/bin/python3.11 …" >&2; exit 1; }; \
 [ -e $(VENV)/local ] || [ -e $(VENV)/test ] || $(PYTHON) -m venv --clear $(VENV) || exit 1; \
-echo "Installing requirements/$(1).txt …"; \
+echo "Installing requirements/$(1).txt, which takes a minute or two …"; \
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).txt && \
 touch $(VENV)/$(1)
 endef

@@ -29,6 +29,10 @@ COLOURS = {"web": 36, "worker": 32, "beat": 35}  # ANSI: cyan, green, magenta
 FIRST_TASK = "demo.clean_sessions"
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask this process to end."""
+
+
 class Stopped(BaseException):
     """Raised when a signal asks this process to end."""
 
@@ -68,8 +72,7 @@ def _watchdog() -> "subprocess.Popen[str]":
 
 def _run(port: int, watchdog: "subprocess.Popen[str]") -> bool:
     """Run the service until Ctrl-C, or until one of its processes ends; return True if one did."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _raise_stopped)
+    _handle_signals(_raise_stopped)
     data = Path(environment.text("DATA_DIR", str(Path.cwd() / "var")))
     children: list[Child] = []
     failed = False
@@ -89,7 +92,14 @@ def _run(port: int, watchdog: "subprocess.Popen[str]") -> bool:
     return failed
 
 
+def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in SIGNALS:
+        signal.signal(number, handler)
+
+
 def _raise_stopped(_number: int, _frame: FrameType | None) -> None:
+    # A second signal would interrupt what the first one has begun. `_stop` allows it again.
+    _handle_signals(signal.SIG_IGN)
     raise Stopped
 
 
@@ -121,6 +131,9 @@ def _prepare(data: Path) -> None:
         "HTTPS": "false",
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
         "WEB_WORKERS": "1",
+        # A client that sends nothing more must not outlast the stop, which allows WARM_TIMEOUT.
+        "WEB_HEADER_SECONDS": "5",
+        "WEB_BODY_SECONDS": "5",
         "SECRET_KEY": services.secret_key(),
         # In a container, Celery would print five lines about the user root at each start.
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
@@ -153,8 +166,14 @@ def _commands(data: Path, port: int) -> dict[str, list[str]]:
     celery = [*python, "celery", "--quiet", "--app", "config"]
     web = {
         "web": [
-            *(*python, "config.web", "--host", HOST, "--port", str(port)),
-            *("--log-level", "warning"),
+            *python,
+            "config.web",
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+            "--log-level",
+            "warning",
         ],
     }
     if settings.WEB_ONLY:
@@ -312,14 +331,14 @@ def _stop(children: list[Child]) -> None:
     """End the children, wait for tasks that still run, and detach from the embedded services."""
     deadline = time.monotonic() + WARM_TIMEOUT
     try:
+        _handle_signals(_raise_stopped)  # from here on, another signal kills what has not ended
         for child in children:
             child.process.terminate()
         for child in children:
             child.process.wait(max(deadline - time.monotonic(), 0))
     except (subprocess.TimeoutExpired, Stopped):
         print("Not everything ended by itself; it is killed now.", file=sys.stderr)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    _handle_signals(signal.SIG_IGN)
     for child in children:
         child.kill()
     if "DJANGO_SETTINGS_MODULE" in os.environ:

@@ -5,7 +5,7 @@ input. When the input ends, because the process that writes it has ended, it sen
 SIGTERM. It kills the groups that are left after WARM_TIMEOUT.
 
 The kernel could send that signal itself (PR_SET_PDEATHSIG). But it may send it several times, once
-for each thread that outlives another, and a second SIGTERM makes Granian hang for good.
+for each thread that outlives another, and Granian's own handlers may hang after the second one.
 """
 
 import os
