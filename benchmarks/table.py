@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def spread(values: Sequence[float], unit: str, *, digits: int) -> tuple[str, str]:
-    """The median with its unit, and the range."""
+    """Return the median with its unit, and the range."""
     middle, *ends = (
         f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
     )
@@ -13,7 +13,7 @@ def spread(values: Sequence[float], unit: str, *, digits: int) -> tuple[str, str
 
 
 def as_text(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """The table's text, its columns aligned."""
+    """Return the table's text, its columns aligned."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(

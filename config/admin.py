@@ -30,7 +30,7 @@ class UnfoldGroupAdmin(GroupAdmin, ModelAdmin):  # type: ignore[misc]
 
 
 class GrantInline(StackedInline):
-    """What the token allows, on the token's own page."""
+    """Show what the token allows, on the token's page."""
 
     model = TokenGrant
     can_delete = False

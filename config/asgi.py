@@ -40,7 +40,7 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 LIVE = "/-/health/live/"
 MOST_BODIES = 64
-"""How many bodies of the largest size a process holds at once."""
+"""The number of bodies of the largest size that a process holds at once."""
 
 
 class DisconnectedError(Exception):
@@ -48,7 +48,7 @@ class DisconnectedError(Exception):
 
 
 class Application:
-    """Has a WSGI application answer in threads of its own."""
+    """Runs a WSGI application in a fixed number of threads."""
 
     def __init__(
         self,
@@ -59,13 +59,16 @@ class Application:
         body_bytes: int,
         body_seconds: float,
     ) -> None:
-        """Take the WSGI application and the limits. `queue` requests may wait for a thread."""
+        """Take the WSGI application and the limits.
+
+        At most `queue` requests wait for one of the threads.
+        """
         self._wsgi = wsgi
         self._body_bytes = body_bytes
         self._body_seconds = body_seconds
         self._most = threads + queue
         # Both are changed by the event loop's thread only.
-        self._requests = 0  # those that have a thread or wait for one
+        self._requests = 0  # requests that have a thread or wait for one
         self._held = 0  # bytes of bodies
         self._jobs: SimpleQueue[tuple[Environ, asyncio.Future[Answer]]] = SimpleQueue()
         self._threads = [Thread(target=self._work, daemon=True) for _ in range(threads)]
@@ -73,7 +76,7 @@ class Application:
             thread.start()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI has it."""
+        """Answer one request, or follow the server's life. This is the ASGI application."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
@@ -105,7 +108,7 @@ class Application:
             self._held -= len(body)
 
     async def _read(self, environ: Environ, receive: Receive, body: bytearray) -> None:
-        """Add to `body` what the client sends, within the limits."""
+        """Append what the client sends to `body`. Raise an error where a limit is exceeded."""
         if int(environ.get("CONTENT_LENGTH", 0)) > self._body_bytes:
             raise BodyTooLarge
         try:
@@ -127,7 +130,7 @@ class Application:
             raise BodyTooSlow from None
 
     async def _ask(self, environ: Environ, body: bytes, receive: Receive) -> Answer:
-        """Have a thread answer, unless too many requests wait for one."""
+        """Return the answer of a thread. Raise Overloaded if too many requests wait for one."""
         if self._requests >= self._most:
             raise Overloaded
         environ["wsgi.input"] = BytesIO(body)
@@ -140,7 +143,7 @@ class Application:
         return await answer
 
     def _work(self) -> None:
-        """Answer one request after the other, in a thread."""
+        """Answer requests, one after the other. This runs in each thread."""
         while True:
             environ, answer = self._jobs.get()
             result: Answer | Exception | None = None
@@ -165,7 +168,7 @@ class Application:
 
 
 async def _while_connected(answer: "asyncio.Future[Answer]", receive: Receive) -> None:
-    """Wait for an answer; cancel it and raise DisconnectedError when the client goes away."""
+    """Wait for an answer. If the client goes away, cancel it and raise DisconnectedError."""
     gone = asyncio.ensure_future(_disconnect(receive))
     try:
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -183,7 +186,7 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def _call(wsgi: WSGIApplication, environ: Environ) -> Answer:
-    """Return what the WSGI application answers, in one piece."""
+    """Return the whole answer of the WSGI application."""
     started: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _error: object = None) -> None:
@@ -218,7 +221,7 @@ def _environ(scope: Message) -> Environ:
         "wsgi.run_once": False,
     }
     for name, value in scope["headers"]:
-        # X_Forwarded_Proto would look like the X-Forwarded-Proto that a proxy sets.
+        # X_Forwarded_Proto would be taken for the X-Forwarded-Proto that a proxy sets.
         if b"_" not in name:
             key, text = _key(name), value.decode("latin-1")
             if key in environ:
@@ -235,14 +238,14 @@ def _key(name: bytes) -> str:
 
 
 def _refuse(scope: Message, error: APIException) -> Answer:
-    """Return the answer to a request that no view gets."""
+    """Return the answer to a request that is refused before a view is called."""
     response = refusal(scope["path"], error)
     headers = [(a.lower().encode("latin-1"), b.encode("latin-1")) for a, b in response.items()]
     return response.status_code, headers, response.content
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """Follow the start and the end of the server, as ASGI's lifespan protocol has it."""
+    """Answer the messages of ASGI's lifespan protocol: the server's start and its end."""
     await receive()
     limit = asyncio.create_task(_limit_sending())
     await send({"type": "lifespan.startup.complete"})
@@ -252,7 +255,7 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 async def _limit_sending() -> None:
-    """End connections whose clients do not read, from the moment that the server listens."""
+    """Limit how long clients may leave an answer unread, as soon as the server listens."""
     while not end_unread_connections(settings.WEB_SEND_SECONDS):
         await asyncio.sleep(0.1)
 

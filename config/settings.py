@@ -76,7 +76,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
-# Of the web server, which config/web.py starts with config/asgi.py.
+# The limits of the web server: see config/web.py and config/asgi.py.
 WEB_WORKERS = environment.whole_number("WEB_WORKERS", 2, least=1, most=64)
 WEB_THREADS = environment.whole_number("WEB_THREADS", 4, least=1, most=256)
 WEB_QUEUE = environment.whole_number("WEB_QUEUE", 100, most=10_000)

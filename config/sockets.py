@@ -1,4 +1,4 @@
-"""What the operating system does for the web server's connections."""
+"""Limits that the operating system keeps for the web server's connections."""
 
 import os
 import resource
@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 OTHER_FILES = 100
-"""Files that a process may have open besides its connections to clients."""
+"""The number of files that a process may have open besides its connections to clients."""
 
 OPEN_FILES = Path("/proc/self/fd")
 
 
 def most_connections(wanted: int) -> int:
-    """Return how many connections each process may have: as many as wanted, or fewer.
+    """Return how many connections each process may have: `wanted`, or fewer.
 
     Raise the limit on open files for them, as far as the hard limit allows.
     """
@@ -28,10 +28,10 @@ def most_connections(wanted: int) -> int:
 
 
 def end_unread_connections(seconds: int) -> bool:
-    """Have the kernel end a connection whose client takes nothing of an answer for so many seconds.
+    """Have the kernel disconnect a client that leaves an answer unread for `seconds`.
 
-    That holds for the connections that this process accepts from now on. Return False where it
-    does not listen yet. Only Linux can do it: elsewhere nothing happens, and True is returned.
+    This is for connections that this process accepts from now on. Return False if it does not
+    listen yet. On systems other than Linux, do nothing and return True.
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         return True

@@ -1,7 +1,7 @@
-"""Starts the web server, as `make up` and docker-compose.yml do: `python -m config.web`.
+"""Run the web server: `python -m config.web`. `make up` and docker-compose.yml start it.
 
-Its limits are in the settings whose names begin with WEB_. A request's body is not Granian's to
-limit: see config/asgi.py.
+Its limits are the settings whose names begin with WEB_. Granian does not limit the bodies of
+requests; config/asgi.py does.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from config.sockets import most_connections
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 HEADER_BYTES = 65_536
-"""Bytes that a request's header may have."""
+"""The maximum size of a request's header, in bytes."""
 STOP_SECONDS = 25
-"""Seconds that requests have to end once the server is told to; Compose gives it 30 in all."""
+"""Seconds that requests have to end after a signal to stop. Compose kills the server after 30."""
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def server(host: str, port: int, log_level: LogLevels) -> Any:  # noqa: ANN401 - it has no type
-    """Return the server, which serves once it is told to."""
+    """Return the server, which has not started yet."""
     return granian.Granian(
         "config.asgi:application",
         address=host,
@@ -50,8 +50,8 @@ def server(host: str, port: int, log_level: LogLevels) -> Any:  # noqa: ANN401 -
         workers=settings.WEB_WORKERS,
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,
-        # A client that sends nothing would never be asked to leave while Granian finds out whether
-        # it means to speak HTTP/2.
+        # While Granian waits for the first bytes, to find out if they are HTTP/2, it has no
+        # time-out: a client that sends nothing could stay for ever.
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
             header_read_timeout=settings.WEB_HEADER_SECONDS * 1000,
@@ -59,7 +59,7 @@ def server(host: str, port: int, log_level: LogLevels) -> Any:  # noqa: ANN401 -
         ),
         websockets=False,
         loop=Loops.uvloop,
-        # Granian's word for the number of connections. At the limit, it accepts no more.
+        # This is the number of connections; at the limit, Granian accepts no more.
         backpressure=most_connections(settings.WEB_CONNECTIONS),
         backlog=2048,
         log_level=log_level,
@@ -67,7 +67,7 @@ def server(host: str, port: int, log_level: LogLevels) -> Any:  # noqa: ANN401 -
 
 
 def handle_signals_in_a_thread() -> None:
-    """Have a thread call Granian's handlers of the signals that end the server.
+    """Call Granian's handlers of SIGINT and SIGTERM from a thread.
 
     Python calls a handler in the main thread, which waits for a lock here. It calls none where the
     system has delivered the signal to another thread, as it may if a second one follows at once;
@@ -90,13 +90,13 @@ def handle_signals_in_a_thread() -> None:
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Be a handler, without which Python would not tell of the signal."""
+    """Handle a signal. Without a handler, Python would not write it to the wake-up file."""
 
 
 def end_by_signals() -> None:
-    """Let the signals end this process, which the server has just forked to make a worker of it.
+    """Restore the default handlers of the signals in a worker that was just forked.
 
-    Otherwise they would do nothing, and be lost, until the worker has loaded the application.
+    Otherwise a signal would be lost until the worker has loaded the application.
     """
     signal.set_wakeup_fd(-1)
     for number in ENDING:

@@ -1,4 +1,4 @@
-"""The WSGI application, which config/asgi.py has answer; any other WSGI server may serve it too."""
+"""The WSGI application. config/asgi.py calls it, and any other WSGI server may serve it, too."""
 
 import os
 
@@ -6,6 +6,6 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-import config.celery  # noqa: F401 - the app that `.delay()` uses, and the embedded services
+import config.celery  # noqa: F401 - makes the app that `.delay()` uses, and starts embedded services
 
 application = get_wsgi_application()

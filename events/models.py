@@ -5,7 +5,7 @@ from knox.settings import knox_settings
 
 
 class TokenGrant(models.Model):
-    """What a token allows, and when it was last used.
+    """The permissions of a token, and the time of its last use.
 
     A token without a grant allows all that its user may do, without a limit.
     """

@@ -28,7 +28,7 @@ from systemtasks.runs.journal_line import BEAT
 from systemtasks.states import Status
 
 DEFAULT_SPAN = timedelta(days=1)
-"""How far a summary goes back where the query does not say."""
+"""The time that a summary goes back by default."""
 
 
 class Percentile(Aggregate):

@@ -41,9 +41,9 @@ class NotificationListener:
     def _reset(self) -> None:
         self._changed = threading.Condition()
         self.waiting = 0
-        """How many threads wait."""
+        """The number of threads that wait."""
         self.notifications = 0
-        """How many notifications have come."""
+        """The number of notifications so far."""
 
     @contextmanager
     def waiter(self) -> Iterator[bool]:

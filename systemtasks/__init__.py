@@ -1,1 +1,1 @@
-"""A durable record of every Celery task: what ran, when, how long, how it ended, what it said."""
+"""A durable record of each Celery task: what ran, when, how long, how it ended, what it logged."""

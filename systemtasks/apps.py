@@ -14,6 +14,6 @@ class SystemTasksConfig(AppConfig):
         from systemtasks.conf import conf
         from systemtasks.under_test import is_under_test
 
-        is_under_test()  # asked now: when pytest has ended, nothing tells of it any more
+        is_under_test()  # once pytest has ended, it could no longer find out
         if conf().ENABLED:
             signals.connect()

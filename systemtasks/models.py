@@ -1,4 +1,4 @@
-"""The two tables: what a task's last run came to, and each attempt of each run."""
+"""The two tables: SystemTask has the outcome of a task's last run, TaskRun has every attempt."""
 
 from collections.abc import Iterable
 from typing import Any, Self
@@ -13,10 +13,10 @@ from systemtasks.states import UNFINISHED, State, Status
 
 
 def search_document() -> Func:
-    """The text of a SystemTask that a search reads, in upper case.
+    """Return an expression for the text of a SystemTask that is searched, in upper case.
 
-    Of the messages, it has the events and the values of attributes. The trigram index below is on
-    this expression, so a query must use exactly the same one; see migration 0004.
+    It contains the events of the messages and the values of their attributes. The trigram index
+    below is on this expression, so a query must use exactly the same one; see migration 0004.
     """
     columns = (*SYSTEM_TASK_SEARCH, "messages")
     function = "systemtasks_search_document"
@@ -27,7 +27,7 @@ SYSTEM_TASK_SEARCH = ("name", "uid", "description")
 
 
 NEWEST_RUN_FIRST = ("-start_timestamp", "-id")
-"""The order of runs, in which one that has not started comes first."""
+"""The order of runs. Runs that have not started come first."""
 
 
 class SystemTaskQuerySet(models.QuerySet["SystemTask"]):

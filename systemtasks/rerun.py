@@ -1,4 +1,4 @@
-"""Sends a task anew, as its last run was sent."""
+"""Send a task again, as its last run was sent."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from kombu.exceptions import KombuError, OperationalError
 from systemtasks.models import SystemTask, TaskRun, TaskRunQuerySet
 from systemtasks.states import State
 
-# One attempt, and an answer within seconds: by default kombu tries for 4 seconds, and waits without
-# end for a broker that accepts a connection and then says nothing. The last two are RabbitMQ's.
+# One attempt, and an answer within seconds. By default kombu tries for 4 seconds, and waits for
+# ever if a broker accepts a connection and then does not answer. The last two are RabbitMQ's.
 TRANSPORT_OPTIONS = {
     "max_retries": 0,
     "socket_connect_timeout": 2,
@@ -20,36 +20,36 @@ TRANSPORT_OPTIONS = {
     "write_timeout": 2,
 }
 CONNECT_TIMEOUT = 2.0  # seconds
-ANSWER_TIMEOUT = 1.0  # seconds that a worker has for its answer
+ANSWER_TIMEOUT = 1.0  # seconds in which a worker must answer
 
 UNKNOWN = "No worker knows this task (any longer)."
 UNREGISTERED = Q(
     state=State.FAILURE, args__isnull=True, exception__startswith="celery.exceptions.NotRegistered:"
 )
-"""The runs of which a worker said that it does not know the task."""
+"""The runs that a worker discarded because it does not know the task."""
 
 
 class RerunError(Exception):
-    """A task was not sent anew; the message is a sentence for the person who asked."""
+    """The task was not sent again. The message is a sentence for the person who asked."""
 
 
 class NotRerunnableError(RerunError):
-    """What to send is not on record, or nobody would run it."""
+    """The task cannot be sent: its arguments are not on record, or no worker would run it."""
 
 
 class BrokerAwayError(RerunError):
-    """The broker did not take the message, or did not say that it has."""
+    """The broker did not take the message, or did not confirm it."""
 
 
 def rerun(task: SystemTask) -> str:
     """Send the task by name, with the arguments and to the queue of its last run.
 
-    That is the last run that began or, where none has, the last that was sent; one that no worker
-    knew has no arguments, and does not count. Returns the new run's Celery id. Raises
-    NotRerunnableError, or BrokerAwayError within seconds.
+    The last run is the one that started last or, if none has started, the one that was sent last.
+    Runs that a worker discarded as unknown have no arguments, and do not count. Return the Celery
+    id of the new run. Raise NotRerunnableError, or BrokerAwayError within seconds.
 
-    Which tasks there are is asked of the workers, and never of this process, which may belong to
-    another project.
+    The workers are asked if they know the task. The registry of this process is not used, because
+    the process may belong to another project.
     """
     run = _last_of(task.runs.exclude(UNREGISTERED))
     if run is None:
@@ -63,7 +63,7 @@ def rerun(task: SystemTask) -> str:
         connect_timeout=CONNECT_TIMEOUT, transport_options=TRANSPORT_OPTIONS
     ) as connection:
         _connect(connection)
-        known = _is_known_to_workers(task.name, connection)
+        known = _workers_know(task.name, connection)
         if known is None:
             known = not _was_unknown(task.name)
         if not known:
@@ -72,36 +72,36 @@ def rerun(task: SystemTask) -> str:
 
 
 def _last_of(runs: TaskRunQuerySet) -> TaskRun | None:
-    """Return the run that started last or, where none has, the one that was sent last."""
+    """Return the run that started last or, if none has started, the one that was sent last."""
     runs = runs.newest_first()
     return runs.started().first() or runs.first()
 
 
 def _was_unknown(name: str) -> bool:
-    """Return True if no worker knew the task at its last run; such a run has no uid."""
+    """Return True if the last run was discarded as unknown; such a run has no uid."""
     last = _last_of(TaskRun.objects.filter(system_task__name=name))
     return last is not None and TaskRun.objects.filter(UNREGISTERED, pk=last.pk).exists()
 
 
-class _Known(BaseException):
-    """A worker has answered that it knows the task."""
+class _TaskKnown(BaseException):
+    """Raised to stop waiting: a worker has answered that it knows the task."""
 
 
-def _is_known_to_workers(name: str, connection: Connection) -> bool | None:
-    """Return True as soon as a worker says that it knows the task, and False if none of them does.
+def _workers_know(name: str, connection: Connection) -> bool | None:
+    """Return True if a worker knows the task, and False if those that answer do not.
 
-    Returns None where no worker gives an answer that can be read.
+    Return None if no worker answers in time, or none sends a valid answer.
     """
     answered = False
 
-    def look(replies: Any) -> None:  # noqa: ANN401 - whatever a worker sends
+    def read(replies: Any) -> None:  # noqa: ANN401 - a worker may send anything
         nonlocal answered
         for answer in replies.values() if isinstance(replies, dict) else ():
             if isinstance(answer, list):  # and not an error
                 answered = True
-                # A worker says `name`, or `name [rate_limit=1/s]`.
+                # A worker sends `name`, or `name [rate_limit=1/s]`.
                 if any(str(text).partition(" [")[0] == name for text in answer):
-                    raise _Known
+                    raise _TaskKnown
 
     lost: tuple[type[BaseException], ...] = (
         KombuError,
@@ -109,20 +109,20 @@ def _is_known_to_workers(name: str, connection: Connection) -> bool | None:
     )
     control: Any = current_app.control
     mailbox = control.mailbox(connection)
-    mailbox.producer_pool = None  # whose connections may be dead, and have no time-outs
+    mailbox.producer_pool = None  # its connections have no time-outs, and may be dead
     try:
-        mailbox.multi_call("registered", {"builtins": True}, timeout=ANSWER_TIMEOUT, callback=look)
-    except _Known:
+        mailbox.multi_call("registered", {"builtins": True}, timeout=ANSWER_TIMEOUT, callback=read)
+    except _TaskKnown:
         return True
     except lost:
-        return None  # and whether it can be sent is seen at once
+        return None  # sending, which comes next, reports the error
     return False if answered else None
 
 
 def _connect(connection: Connection) -> None:
-    # Before anything is sent, so that it is known that nothing was.
+    # This comes before anything is sent, so it is certain that nothing was.
     try:
-        connection.default_channel  # noqa: B018 - which connects
+        connection.default_channel  # noqa: B018 - reading it connects
     except OperationalError as error:
         raise BrokerAwayError("The task was not enqueued: the broker does not answer.") from error
 

@@ -1,4 +1,4 @@
-"""For tests of a project that are about its records; all others record nothing, by themselves."""
+"""Record the task runs of a test. Without this, a process that runs tests records nothing."""
 
 import logging
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 def recording() -> Iterator[None]:
     """Record the task runs of a test, in this process and in all of its threads.
 
-    That a run was sent, or has ended, is a row at once, written by the thread that sends or runs
-    it. The test's own thread writes on the test's connection and in the test's transaction, with
-    which the rows are rolled back. Another thread, such as a worker's, would commit; in a test that
-    is one transaction its runs are not recorded, with a warning. So a test with a worker needs
-    Django's TransactionTestCase, or pytest-django's `transactional_db`.
+    The thread that sends or runs a task writes the row itself, at once. The test's own thread
+    writes on the test's connection and in the test's transaction, so its rows are rolled back.
+    Another thread, such as a worker's, would commit. In a test that is one transaction, its runs
+    are therefore not recorded, with a warning: a test with a worker needs Django's
+    TransactionTestCase, or pytest-django's `transactional_db`.
 
-    Raises ImproperlyConfigured where nothing can be recorded, and where the test may not use the
-    database, what keeps it from that.
+    Raise ImproperlyConfigured if recording is off or the database is not Postgres. If the test may
+    not use the database, raise what the test framework raises then.
     """
     rules = conf()
     if not rules.ENABLED:
@@ -36,7 +36,7 @@ def recording() -> Iterator[None]:
     if own.vendor != "postgresql":
         raise ImproperlyConfigured(
             "Task runs are recorded in PostgreSQL, and the database "
-            f"{rules.DATABASE!r} of these tests is of the kind {own.vendor}."
+            f"{rules.DATABASE!r} of these tests is a {own.vendor} database."
         )
     own.ensure_connection()
     is_one_transaction = own.in_atomic_block
@@ -50,11 +50,11 @@ def recording() -> Iterator[None]:
             )
             return
         was_closed = connection.connection is None
-        rows.forget()  # what was written may have been rolled back
+        rows.forget()  # the task rows that it remembers may have been rolled back
         try:
             writer.write(entry)
         finally:
-            if was_closed:  # nobody else would close it before the test database is dropped
+            if was_closed:  # an open connection would keep the test database from being dropped
                 connection.close()
 
     under_test.declare()

@@ -1,8 +1,8 @@
-"""Tells a process that runs tests from a real one.
+"""Find out if this process runs tests.
 
-Under test, the configured database is not the process's own to write to: its connections lead there
-until the test databases are made, and again once these are dropped. See `testing.py` for what a
-test can ask for.
+A process that runs tests must not write to the configured database. Its connections lead there
+before the test databases are made, and again after these are dropped. `testing.py` lets a test
+record on purpose.
 """
 
 import os
@@ -17,7 +17,7 @@ _under_test = False
 def is_under_test() -> bool:
     """Return True if this process runs tests, or has run some.
 
-    A process that tests start is a real one, unless it is a fork: that has its parent's memory.
+    A process that a test starts does not count, unless it is a fork, which has its parent's memory.
     """
     global _under_test
     if not _under_test:
@@ -26,20 +26,21 @@ def is_under_test() -> bool:
 
 
 def declare() -> None:
-    """Say that this process runs tests, whatever it looks like."""
+    """Have `is_under_test` return True from now on."""
     global _under_test
     _under_test = True
 
 
 def _is_in_pytest() -> bool:
-    # Processes that tests start inherit the variables, but have not imported pytest. Without its
-    # own variable (before pytest 8.2), there is the one of the test that runs.
+    # A process that a test starts inherits the variables, but has not imported pytest. Before 8.2,
+    # pytest sets only the second variable, while a test runs.
     variables = ("PYTEST_VERSION", "PYTEST_CURRENT_TEST")
     return "pytest" in sys.modules and any(name in os.environ for name in variables)
 
 
 def _is_test_command() -> bool:
-    # The command's module is imported only to run it, but after `AppConfig.ready()`.
+    # The module is imported only to run the command. That happens after `AppConfig.ready()`, where
+    # the arguments have to do.
     if "django.core.management.commands.test" in sys.modules:
         return True
     program, *arguments = sys.argv or [""]
@@ -50,6 +51,6 @@ def _is_test_command() -> bool:
 
 
 def _has_test_environment() -> bool:
-    # What `django.test.utils.setup_test_environment` is documented to make.
+    # `django.test.utils.setup_test_environment` is documented to set both.
     mail = sys.modules.get("django.core.mail")
     return hasattr(mail, "outbox") and "testserver" in settings.ALLOWED_HOSTS

@@ -1,1 +1,1 @@
-"""What recording costs a Celery worker, beside what others cost it."""
+"""Measure what recording costs a Celery worker, compared with other recorders."""

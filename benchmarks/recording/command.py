@@ -1,4 +1,4 @@
-"""The benchmark: measures everything, and prints one table."""
+"""Measure everything, and print one table."""
 
 import argparse
 import statistics
@@ -20,7 +20,7 @@ from benchmarks.table import as_text, spread
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured."""
+    """The amount that is measured."""
 
     rounds: int
     tasks: int
@@ -37,7 +37,7 @@ class Scale:
 FULL = Scale(rounds=7, tasks=5000, warm_up=500, steps=5000, pending=10_000, visible=1000)
 QUICK = Scale(rounds=1, tasks=100, warm_up=20, steps=50, pending=200, visible=20)
 VISIBLE_RATE = 50  # tasks a second
-PER = 10_000  # pending runs whose memory is told
+PER = 10_000  # pending runs, whose memory is printed
 
 
 def main(*words: str) -> None:
@@ -73,7 +73,7 @@ def _migrate() -> None:
 
 
 def _throughput(scale: Scale) -> Iterator[Row]:
-    """What a worker does in each mode, against what it does in the same round with nothing."""
+    """Yield the throughput of each mode, relative to no recorder in the same round."""
     measured: dict[str, list[Throughput]] = {mode.name: [] for mode in COMPARED}
     for number in range(scale.rounds):
         for mode in COMPARED:
@@ -92,7 +92,7 @@ def _throughput(scale: Scale) -> Iterator[Row]:
 
 
 def _receivers(scale: Scale) -> Iterator[Row]:
-    """What each signal of a task takes longer where it is recorded."""
+    """Yield how much longer each signal of a task takes if it is recorded."""
     added: dict[str, list[float]] = {}
     for number in range(scale.rounds):
         _say(f"round {number + 1} of {scale.rounds}: receivers")
@@ -112,7 +112,7 @@ def _receivers(scale: Scale) -> Iterator[Row]:
 
 
 def _writing(scale: Scale) -> Iterator[Row]:
-    """How fast the writer writes, and what its pending runs take."""
+    """Yield the writer's rate, and the memory of its pending runs."""
     _say("writer")
     rates = [
         processes.run_json("writing", "rate", str(scale.pending), mode=OURS)
@@ -132,7 +132,7 @@ def _writing(scale: Scale) -> Iterator[Row]:
 
 
 def _visible(scale: Scale) -> Iterator[Row]:
-    """How long after a task's end its row is there."""
+    """Yield the time from a task's end to its row."""
     _say("visibility")
     delays = sorted(visible.measure(scale.visible, VISIBLE_RATE))
     for percent in (50, 99):

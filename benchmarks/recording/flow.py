@@ -18,7 +18,7 @@ from config.celery import app
 from systemtasks.capture.celery.options import AnyTask
 
 Step = tuple[str, Callable[[], object]]
-"""What happens, by the signal's name where it is one, and how to have it happen."""
+"""The steps of a task, by the signal's name if it is one, and how to perform them."""
 
 LINE = "a logged line"
 WHOLE = "a whole task"
@@ -37,7 +37,7 @@ def prepare() -> None:
 
 
 def success(number: int) -> Iterator[Step]:
-    """A task that logs one line and succeeds."""
+    """Return the steps of a task that logs one line and succeeds."""
     celery_id = str(uuid4())
     noop = app.tasks[tasks.noop.name]  # as a worker has it; the module's own is a proxy
     yield from _published(noop, celery_id, number)
@@ -48,7 +48,7 @@ def success(number: int) -> Iterator[Step]:
 
 
 def failure(number: int) -> Iterator[Step]:
-    """A task that raises."""
+    """Return the steps of a task that raises."""
     celery_id = str(uuid4())
     fail = app.tasks[tasks.fail.name]
     yield from _begun(fail, celery_id, number)
@@ -72,7 +72,7 @@ def failure(number: int) -> Iterator[Step]:
 
 
 def whole(number: int) -> Iterator[Step]:
-    """So many tasks that log one line and succeed, as a worker's child runs them.
+    """Run tasks that log one line and succeed, as a worker's child runs them.
 
     That is what a task waits for in its own thread: Celery's own tracer, its signals and all.
     """
@@ -100,12 +100,12 @@ def _published(task: AnyTask, celery_id: str, number: int) -> Iterator[Step]:
 
 
 def _sent(task: AnyTask, celery_id: str, number: int) -> Any:  # noqa: ANN401 - Celery's own
-    """A task's message as its sender makes it."""
+    """Return a task's message as its sender makes it."""
     return app.amqp.as_task_v2(celery_id, task.name, (number,), {}, origin="benchmark")
 
 
 def _taken(message: Any) -> Message:  # noqa: ANN401
-    """The same as a worker takes it from its broker."""
+    """Return the message as a worker receives it from its broker."""
     content_type, encoding, body = serialization.dumps(message.body, serializer="json")
     return Message(
         body, content_type=content_type, content_encoding=encoding, headers=message.headers,

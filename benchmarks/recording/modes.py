@@ -17,7 +17,7 @@ class Mode:
 
     name: str
     recording: bool = False
-    """Whether this service's own recording is on."""
+    """True if this service's own recording is on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Django settings that replace this service's own."""
     apps: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class Mode:
     count: str = ""
     """The SQL that counts what it has recorded, if that is one row a task."""
     read_events: bool = False
-    """Whether a process of its own reads the worker's events, as Flower does."""
+    """True if a separate process reads the worker's events, as Flower does."""
 
 
 NOTHING = Mode("nothing")
@@ -78,6 +78,6 @@ COMPARED = (NOTHING, OURS, DJANGO_CELERY_RESULTS, KEPT_CONNECTIONS, EVENTS, UPDA
 
 
 def of_this_process() -> Mode:
-    """The mode that the environment names; without one, nothing is recorded."""
+    """Return the mode that the environment names. Without one, nothing is recorded."""
     name = os.environ.get(VARIABLE, NOTHING.name)
     return next(mode for mode in (*COMPARED, DATABASE_AWAY) if mode.name == name)

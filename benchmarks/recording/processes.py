@@ -27,12 +27,12 @@ Usage = dict[str, float]
 
 
 def environment(mode: Mode, folder: Path) -> dict[str, str]:
-    """What a process of this mode needs; `folder` is where the tasks note their ends."""
+    """Return the environment of a process of this mode; tasks note their ends in `folder`."""
     return {**os.environ, modes.VARIABLE: mode.name, tasks.VARIABLE: str(folder)}
 
 
 def run(module: str, *words: str, mode: Mode, **variables: str) -> str:
-    """What this module says, run in this mode; ends the benchmark where it fails."""
+    """Run this module in this mode, and return what it prints. End the benchmark if it fails."""
     return subprocess.run(
         [*LAUNCH, f"{MODULES}.{module}", *words],
         cwd=ROOT,
@@ -62,7 +62,7 @@ def wait_for_ends(number: int, folder: Path, process: psutil.Process) -> None:
 
 @contextmanager
 def worker(mode: Mode, folder: Path) -> Iterator[psutil.Process]:
-    """A worker of this mode, as a real one is started; it is stopped warmly."""
+    """Run a worker of this mode during the block, and stop it warmly."""
     command = [sys.executable, "-m", "celery", "--app", "config", "worker"]
     command += [
         "--include",
@@ -90,7 +90,7 @@ def worker(mode: Mode, folder: Path) -> Iterator[psutil.Process]:
 
 @contextmanager
 def event_reader(mode: Mode, seen: list[int]) -> Iterator[psutil.Process | None]:
-    """A process that reads events, where the mode has one; how many tasks it saw is added."""
+    """Run the process that reads events, if the mode has one; add the number of tasks it saw."""
     if not mode.read_events:
         yield None
         return
@@ -111,7 +111,7 @@ def event_reader(mode: Mode, seen: list[int]) -> Iterator[psutil.Process | None]
 
 
 def usage(groups: dict[str, psutil.Process | None]) -> Usage:
-    """The processor time of these processes, and under `children` that of the worker's."""
+    """Return the processor time of these processes, and as `children` that of the worker's."""
     worker = groups["main process"]
     assert worker
     used = {name: _own_seconds(process) for name, process in groups.items() if process}

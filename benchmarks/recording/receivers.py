@@ -20,7 +20,7 @@ BATCH = 200  # tasks between two pauses, in which the writer catches up
 def main(number: str) -> None:
     flow.prepare()
     times = _time(flow.success, int(number))
-    # What both kinds of task have in common is told of the one that succeeds.
+    # The signals that both kinds of task send are reported for the one that succeeds.
     times |= {k: v for k, v in _time(flow.failure, int(number)).items() if k not in times}
     times |= _time(lambda _: flow.whole(BATCH), int(number) // BATCH or 1, pause_every=1)
     timed = {name: statistics.median(each) for name, each in times.items()}

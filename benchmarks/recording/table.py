@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 USERS = ("children", "main process", "Postgres", "broker", "event reader")
-"""Whose processor time is told."""
+"""The processes whose processor time is printed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, as text; what it does not have stays empty."""
+    """One figure, as text. A cell without a value is empty."""
 
     name: str
     median: str
@@ -21,7 +21,7 @@ class Row:
     behind: str = ""
 
     def cells(self) -> list[str]:
-        """The row's texts, in the order of HEADER."""
+        """Return the row's texts, in the order of HEADER."""
         used = [self.cpu.get(user, "") for user in USERS]
         return [self.name, self.median, self.range, self.rate, *used, self.behind]
 

@@ -39,7 +39,7 @@ def _own_file() -> int:
 
 
 def count_ends(folder: Path) -> int:
-    """How many tasks have ended, without reading anything that they wrote."""
+    """Return the number of tasks that have ended, without reading what they wrote."""
     return sum(path.stat().st_size for path in folder.iterdir()) // _END.size
 
 

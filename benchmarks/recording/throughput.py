@@ -21,14 +21,14 @@ SETTLE = 1.0  # seconds for what follows a task's end: the last batch, the last 
 
 @dataclass(frozen=True)
 class Throughput:
-    """What one worker did."""
+    """The figures of one worker."""
 
     rate: float
     """Tasks a second, from the first one's end to the last one's."""
     cpu: Usage
     """Microseconds of processor time a task, by who used them."""
     behind: int | None
-    """How many rows were still to be written when the last task ended; None without rows."""
+    """The number of rows still to be written when the last task ended; None if it writes none."""
 
 
 def measure(mode: Mode, number: int, warm_up: int) -> Throughput:
@@ -85,7 +85,7 @@ def empty() -> None:
 
 
 def services() -> dict[str, psutil.Process | None]:
-    """The processes of Postgres and of the broker."""
+    """Return the processes of Postgres and of the broker."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         postgres = psutil.Process(cursor.fetchone()[0]).parent()
@@ -94,14 +94,14 @@ def services() -> dict[str, psutil.Process | None]:
 
 
 def count_rows(mode: Mode) -> int:
-    """How many tasks the mode has recorded so far."""
+    """Return the number of tasks that the mode has recorded so far."""
     with connection.cursor() as cursor:
         cursor.execute(mode.count)
         return int(cursor.fetchone()[0])
 
 
 def _check(mode: Mode, expected: int, seen: list[int]) -> None:
-    """Raises RuntimeError where the mode has not done what its figures are for."""
+    """Raise RuntimeError if the mode has not recorded what its figures are about."""
     recorded = count_rows(mode) if mode.count else expected
     for number in (recorded, *seen):
         if number != expected:

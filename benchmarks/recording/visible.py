@@ -20,7 +20,7 @@ WARM_UP = 50  # tasks, whose rows do not count: a child's first one connects to 
 
 
 def measure(number: int, rate: int) -> Any:  # noqa: ANN401 - a list of floats, from JSON
-    """Seconds from each task's end to its row, of that many tasks, so many a second."""
+    """Return the seconds from each task's end to its row. `rate` tasks are sent each second."""
     with tempfile.TemporaryDirectory(dir=settings.EMBEDDED.data) as name:
         folder = Path(name) / "ends"
         folder.mkdir()
@@ -52,7 +52,7 @@ def main(number: str, rate: str) -> None:
 
 
 def _finished(celery_ids: set[str]) -> list[tuple[str, float]]:
-    """Which of these runs have a row that says they ended, and how many seconds ago."""
+    """Return the runs of these whose rows have an end, and how many seconds ago it was."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT celery_id, finish_timestamp FROM systemtasks_taskrun "

@@ -18,7 +18,7 @@ from systemtasks.storage.writer import writer
 
 
 def rate(number: int) -> float:
-    """Runs a second that the writer makes rows of, from the first handed over to the last one."""
+    """Return the number of runs that the writer writes each second."""
     throughput.empty()
     calls = _submissions(number)
     begin = time.monotonic()
@@ -33,7 +33,7 @@ def rate(number: int) -> float:
 
 
 def memory(number: int) -> int:
-    """Bytes that the runs of this many tasks take until the database is back."""
+    """Return the bytes that this many runs take while the database is away."""
     _run(1)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
@@ -43,7 +43,7 @@ def memory(number: int) -> int:
 
 
 def _submissions(number: int) -> list[tuple[tuple[Any, ...], Mapping[str, Any]]]:
-    """What the receivers hand over to the writer for this many tasks."""
+    """Return the entries that the receivers pass to the writer for this many tasks."""
     with mock.patch.object(writer, "submit") as submit:
         _run(number)
     return [(call.args, call.kwargs) for call in submit.call_args_list]
@@ -59,5 +59,5 @@ def main(what: str, number: str) -> None:
     flow.prepare()
     figure = {"rate": rate, "memory": memory}[what](int(number))
     print(json.dumps(figure), flush=True)
-    # What waits for a database that never comes must not be waited for.
+    # The database never comes, so the entries that wait for it must not delay the end.
     os._exit(0)

@@ -1,1 +1,1 @@
-"""How fast the API answers, beside what others answer over the same rows."""
+"""Compare the API's speed with that of other stacks over the same rows."""

@@ -18,7 +18,7 @@ Headers = dict[str, str]
 
 @dataclass(frozen=True)
 class Figures:
-    """What one measurement tells."""
+    """The figures of one measurement."""
 
     rate: float
     """Answers a second."""
@@ -48,13 +48,13 @@ def measure(server: Server, path: str, headers: Headers, seconds: int, postgres:
 
 
 def etag(server: Server, path: str) -> str:
-    """What stands for the answer to this path."""
+    """Return the entity tag of the answer to this path."""
     with urlopen(Request(server.url + path, headers=_with_token(server, {}))) as answer:  # noqa: S310
         return str(answer.headers["ETag"])
 
 
 def body(server: Server, path: str) -> Any:  # noqa: ANN401 - JSON
-    """The answer to this path."""
+    """Return the answer to this path."""
     with urlopen(Request(server.url + path, headers=_with_token(server, {}))) as answer:  # noqa: S310
         return json.load(answer)
 
@@ -65,7 +65,7 @@ def _with_token(server: Server, headers: Headers) -> Headers:
 
 
 def _used(process: int) -> float:
-    """Seconds of processor time of this process and of its children, those that ended included."""
+    """Return the processor time of this process and all its children, in seconds."""
     try:
         root = psutil.Process(process)
         children = sum(_used(child.pid) for child in root.children())

@@ -1,4 +1,4 @@
-"""How fast the API answers, beside what others answer over the same rows; it needs `wrk`."""
+"""Compare the API with other stacks over the same rows. It needs `wrk`."""
 
 import argparse
 import shutil
@@ -34,7 +34,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured."""
+    """The amount that is measured."""
 
     rounds: int
     warm_up: int
@@ -42,7 +42,7 @@ class Scale:
     seconds: int
     """For each measurement."""
     tasks: tuple[int, ...]
-    """How many rows there are, one number after another."""
+    """The numbers of rows, one measured after the other."""
     page: int
     """The page of runs that is as fast as the first one."""
 
@@ -59,7 +59,7 @@ class Question:
     path: str
     asked: tuple[str, ...]
     unchanged: bool = False
-    """Whether the answer is 304."""
+    """True if the answer is 304."""
 
 
 Measured = dict[tuple[str, str], list[Figures]]
@@ -124,7 +124,7 @@ def _ask_in_turns(
 
 
 def _questions(number: int) -> Iterator[Question]:
-    """What is asked at each number of tasks."""
+    """Yield the questions that are asked at each number of tasks."""
     one = f"{TASKS}{SystemTask.objects.latest('start_timestamp').uuid}/"
     asked = (("one task", one, (*COMPARED, BARE)), ("20 tasks", TASKS, COMPARED))
     for what, path, stacks_asked in asked:
@@ -133,7 +133,7 @@ def _questions(number: int) -> Iterator[Question]:
 
 
 def _far_in(server: Server, page: int) -> Iterator[Question]:
-    """The first page of the runs, and by `after` the second one and one far in."""
+    """Yield the first page of the runs and, by `after`, the second one and one far in."""
     yield Question("20 runs, page 1", RUNS, (SERVICE,))
     for number in (2, page):
         after = asking.body(server, f"{RUNS}?page={number - 1}")["pagination"]["after"]
@@ -149,7 +149,7 @@ def _ask(server: Server, question: Question, seconds: int) -> Figures:
 
 
 def _lines(measured: Measured) -> Iterator[tuple[str, ...]]:
-    """The table's lines."""
+    """Yield the table's lines."""
     for (question, stack), figures in measured.items():
         ours = _median(figures.rate for figures in measured[question, SERVICE])
         rate = _median(each.rate for each in figures)

@@ -35,14 +35,17 @@ MESSAGES = [
 
 
 def add_tasks(first: int, last: int) -> None:
-    """Tasks by these numbers, each one older than the one before; the first 1,000 say most."""
+    """Add the tasks with these numbers, each older than the one before.
+
+    The first call, from number 1, adds tasks with all the messages; later ones have one each.
+    """
     with connection.cursor() as cursor:
         cursor.execute(TASKS, [json.dumps(MESSAGES if first == 1 else MESSAGES[:1]), first, last])
     _settle(SystemTask._meta.db_table)
 
 
 def add_runs(number: int) -> None:
-    """So many runs of the newest task."""
+    """Add runs of the newest task."""
     task = SystemTask.objects.latest("start_timestamp")
     with connection.cursor() as cursor:
         cursor.execute(RUNS, [task.pk, json.dumps(MESSAGES[:1]), number])
@@ -50,7 +53,7 @@ def add_runs(number: int) -> None:
 
 
 def _settle(table: str) -> None:
-    """Have Postgres do now what it would do in the midst of the measurements."""
+    """Vacuum and analyse now, so that Postgres does not do so during the measurements."""
     with connection.cursor() as cursor:
         cursor.execute(f"VACUUM ANALYZE {table}")
         cursor.execute("CHECKPOINT")

@@ -1,4 +1,4 @@
-"""What is asked: the service, the conventional stack twice, and two limits.
+"""The stacks that are compared: the service, the conventional one twice, and two limits.
 
 The service and the bare view set have the service's own web server; the others have Granian's WSGI.
 """
@@ -51,7 +51,7 @@ class Server:
 
 
 def prepare() -> list[Stack]:
-    """The stacks, each with a token of the same user, who may view."""
+    """Return the stacks, each with a token of the same user, who may view."""
     user = User.objects.create_user("reader")
     codenames = ("view_systemtask", "view_taskrun")
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))

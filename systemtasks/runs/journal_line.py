@@ -44,11 +44,11 @@ BEAT = "celerybeat@"
 """The prefix of the sender of a run that beat sent."""
 
 JUNK_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError)
-"""What `decode` raises if it is given anything but a valid line."""
+"""The errors that `decode` raises if the line is not valid."""
 
 
 class TaskFields(TypedDict):
-    """What a line has of the task; see `TaskInfo`."""
+    """The fields of a task in a line; see `TaskInfo`."""
 
     name: str
     description: str
@@ -58,7 +58,7 @@ class TaskFields(TypedDict):
 
 
 class RequestFields(TypedDict, total=False):
-    """What a line has of Celery's message or request. A field that is None is left out."""
+    """The fields of Celery's message or request in a line. A field that is None is left out."""
 
     celery_id: Any
     retries: Any

@@ -201,7 +201,7 @@ class Run:
             "exception": self.exception,
             "messages": self.messages.for_journal(),
         }
-        # What is left out takes no room while the line waits for the database.
+        # A field that is left out takes no memory while the line waits for the database.
         if provisional:
             line["provisional"] = True
         if self.from_main_process:

@@ -18,7 +18,7 @@ NOT_YET = datetime.max.replace(tzinfo=UTC)
 
 
 class Stage(IntEnum):
-    """How far an attempt has come, as far as a record shows."""
+    """The progress of an attempt, as a record shows it."""
 
     QUEUED = 0
     """It has been sent."""

@@ -1,4 +1,4 @@
-"""The statements that write rows. The text below each says what it does, and when it does nothing.
+"""The statements that write rows. The text below each describes it, and when it does nothing.
 
 Each takes one parameter. For most, that is one JSON array of rows, the cheapest way to send them.
 `rows.py` executes the statements.

@@ -27,7 +27,7 @@ for function in (ago, badge, duration_text, first_line, pretty, utc_text):
 
 @register.inclusion_tag("systemtasks/filter_bar.html")
 def filter_bar(cl: RowList) -> dict[str, Any]:
-    """The search, the filters, and a link for each status, in one form above the list."""
+    """Return the search, the filters and a link for each status, for the form above the list."""
     status = next(spec for spec in cl.filter_specs if isinstance(spec, StatusFilter))
     time = next(spec for spec in cl.filter_specs if isinstance(spec, TimeFilter))
     others = [
