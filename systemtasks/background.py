@@ -40,6 +40,8 @@ class BackgroundThread:
         self._thread: threading.Thread | None = None
         self._death = ""  # why the last thread died, or was not started
         self._next_start = 0.0  # when one that has died may be started, by the monotonic clock
+        self.is_running = False
+        """True while the thread calls its target. It is cheaper to read than `is_alive`."""
         _of_this_process.add(self)
 
     @property
@@ -89,8 +91,12 @@ class BackgroundThread:
         recorder.current.set(None)  # the thread may not run in the context of its start
         if death:
             logger.error("The thread %s had died and is started again: %s", self._name, death)
+        self.is_running = True
         try:
-            self._target()
+            try:
+                self._target()
+            finally:
+                self.is_running = False
         except BaseException as error:
             with self._lock:
                 self._thread, self._death = None, _text(error)
@@ -105,6 +111,7 @@ class BackgroundThread:
         self._thread = None
         self._death = ""
         self._next_start = 0.0
+        self.is_running = False
         self._after_fork()
 
 

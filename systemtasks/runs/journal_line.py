@@ -58,7 +58,7 @@ class TaskFields(TypedDict):
 
 
 class RequestFields(TypedDict, total=False):
-    """The fields of Celery's message or request in a line. A field that is None is left out."""
+    """The fields of Celery's message or request in a line. Each may be None, or left out."""
 
     celery_id: Any
     retries: Any
@@ -155,25 +155,27 @@ def request_fields(request: Mapping[str, Any]) -> RequestFields:
     own, where = get, get("delivery_info")
     if SENT_HEADER not in request and is_of(headers := get("headers"), dict):
         own = partial(dict.get, headers)  # message protocol 1 keeps headers apart from the fields
-    of_beat = get(BEAT_HEADER)
     fields: RequestFields = {
         "celery_id": get("id"),
         "retries": get("retries"),
-        "eta": get("eta"),
         "queue": dict.get(where, "routing_key") if is_of(where, dict) else None,
         "worker": get("hostname"),
         "sender": get("origin"),
-        "parent_id": get("parent_id"),
         "root_id": get("root_id"),
-        "of_beat": own(BEAT_HEADER) if of_beat is None else of_beat,
         "sent": own(SENT_HEADER),
-        "context": own(CONTEXT_HEADER),
     }
-    given = {name: value for name, value in fields.items() if value is not None}
-    fields = cast("RequestFields", given)
-    for value in given.values():
-        kind = type(value)
-        if kind is not str and kind is not float and kind is not int:
+    # Most runs have none of these.
+    if (parent_id := get("parent_id")) is not None:
+        fields["parent_id"] = parent_id
+    if (eta := get("eta")) is not None:
+        fields["eta"] = eta
+    if (of_beat := get(BEAT_HEADER)) is not None or (of_beat := own(BEAT_HEADER)) is not None:
+        fields["of_beat"] = of_beat
+    if (context := own(CONTEXT_HEADER)) is not None:
+        fields["context"] = context
+    for value in fields.values():
+        kind = type(value)  # compared by identity, because its metaclass may have code of its own
+        if kind is not str and kind is not float and kind is not int and value is not None:
             return _clean_request(fields)
     return fields
 

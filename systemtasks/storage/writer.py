@@ -172,7 +172,7 @@ class Writer:
         if not self._work.is_set():
             self._due = time.monotonic() + conf().BATCH_INTERVAL
             self._work.set()
-        if not self._thread.is_alive:
+        if not self._thread.is_running:
             self._start()
 
     def _start(self, *, at_once: bool = False) -> None:
