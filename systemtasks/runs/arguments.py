@@ -55,6 +55,7 @@ def _kept(
     rules = conf()
     cleaner = Cleaner(text_limit, rules.HIDDEN_KEYS)
     kept_args, kept_kwargs = cleaner.clean(args), cleaner.clean({} if kwargs is None else kwargs)
+    cleaner.intact = cleaner.intact and kwargs is not None
     # Celery accepts objects of any type as arguments; the cleaner makes a text of an unknown one.
     if type(kept_args) is not list:
         kept_args = [kept_args]

@@ -8,7 +8,7 @@ The fields that come from Celery's message are as the sender wrote them, and may
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NotRequired, TypedDict, TypeGuard, cast
@@ -143,6 +143,25 @@ def encode(line: Line) -> bytes:
         return encode({**line, "request": _cut(line["request"])})
     # Copied, because the bytes that orjson returns keep a buffer of several times their size.
     return text + b"\n"
+
+
+def shortened(line: Line, task: TaskInfo) -> Line:
+    """Return the line of a run of this task with only what it needs to become a row."""
+    request = {
+        name: value[: NAME_LIMIT + 1] if isinstance(value, str) else value
+        for name, value in line["request"].items()
+        if name != "context"
+    }
+    return {
+        **line,
+        "task": task_fields(replace(task, description="")),
+        "request": cast("RequestFields", request),
+        "args": None,
+        "kwargs": None,
+        "arguments_intact": False,
+        "exception": "",
+        "messages": [],
+    }
 
 
 def request_fields(request: Mapping[str, Any]) -> RequestFields:

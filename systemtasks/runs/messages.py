@@ -70,6 +70,11 @@ SHORT = 256
 SHORT_SIZE = 4096
 """The maximum size, in bytes, of a short message as JSON, with every character escaped."""
 
+ATTRIBUTES_SHARE = 8
+"""The attributes of a message take at most this part of MESSAGES_LIMIT, such as 1/8."""
+EXCEPTION = "exception"
+"""The attribute with the texts of an exception."""
+
 
 class Messages:
     """A run's messages, of which the first and the last are kept.
@@ -91,7 +96,7 @@ class Messages:
         self._head: list[bytes] = []
 
     def append(self, message: Message) -> None:
-        """Add a message whose attributes are of JSON's own types."""
+        """Add a message whose attributes are of JSON's own types, and cut those that are large."""
         with self._lock:
             self.added += 1
             if (few := self._few) is not None:
@@ -102,7 +107,10 @@ class Messages:
             if self._progress is not None:
                 progress, self._progress = self._progress, None
                 self._keep(progress)
-            self._keep(dumped(message))
+            text = dumped(message)
+            if len(text) > conf().MESSAGES_LIMIT // ATTRIBUTES_SHARE:
+                text = _with_small_attributes(text)
+            self._keep(text)
 
     def progress(self, message: Message) -> None:
         """Add a progress message, which replaces the last message if that was one, too."""
@@ -163,6 +171,35 @@ def dumped(message: Message) -> bytes:
         rules = conf()
         clean = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean
         return orjson.dumps([clean(value) for value in message])
+
+
+def _with_small_attributes(text: bytes) -> bytes:
+    """Return a message, given as JSON, with attributes within their share of MESSAGES_LIMIT.
+
+    The largest ones are replaced by notes of their size. The texts of an exception have limits of
+    their own, so it is kept if the whole message then takes at most half of MESSAGES_LIMIT.
+    """
+    limit = conf().MESSAGES_LIMIT
+    *others, attributes = orjson.loads(text)
+    error = attributes.pop(EXCEPTION, None)
+    sizes = {name: len(orjson.dumps(value)) for name, value in attributes.items()}
+    excess = len(orjson.dumps(attributes)) - limit // ATTRIBUTES_SHARE
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if excess <= 0:
+            break
+        attributes[name] = _left_out(sizes[name])
+        excess -= sizes[name] - len(attributes[name]) - 2
+    if excess > 0:  # there are too many of them, or their names are too long
+        attributes = {"…": _left_out(sum(sizes.values()))}
+    if error is not None:
+        size_of_error = len(orjson.dumps(error))
+        is_small = len(orjson.dumps([*others, attributes])) + size_of_error <= limit // 2
+        attributes[EXCEPTION] = error if is_small else _left_out(size_of_error)
+    return orjson.dumps([*others, attributes])
+
+
+def _left_out(size: int) -> str:
+    return f"(left out: {size} bytes)"
 
 
 def _room_for(number: int) -> bool:

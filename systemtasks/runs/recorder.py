@@ -14,9 +14,17 @@ from weakref import ref
 from systemtasks.conf import conf
 from systemtasks.runs.arguments import Arguments
 from systemtasks.runs.exceptions import ExceptionText
-from systemtasks.runs.journal_line import Entry, Line, make_entry, request_fields, task_fields
+from systemtasks.runs.journal_line import (
+    Entry,
+    Line,
+    encode,
+    make_entry,
+    request_fields,
+    shortened,
+    task_fields,
+)
 from systemtasks.runs.kinds import number
-from systemtasks.runs.messages import Messages
+from systemtasks.runs.messages import EXCEPTION, Messages
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.values import Cleaner, clean_column, clean_text
 from systemtasks.states import State, Status
@@ -184,7 +192,21 @@ class Run:
         """Return the entry of this attempt while it runs."""
         return self._entry(State.RUNNING, None)
 
+    def beginning(self, limit: int) -> bytes | None:
+        """Return the line of this attempt while it runs, or None if it takes over `limit` bytes.
+
+        What makes it too long is left out: the arguments, for example.
+        """
+        line = self._line(State.RUNNING, None)
+        text = encode(line)
+        if len(text) > limit:
+            text = encode(shortened(line, self.task))
+        return text if len(text) <= limit else None
+
     def _entry(self, state: State, duration: float | None, *, provisional: bool = False) -> Entry:
+        return make_entry(self._line(state, duration, provisional=provisional))
+
+    def _line(self, state: State, duration: float | None, *, provisional: bool = False) -> Line:
         args, kwargs, intact, first_uid = self.arguments
         line: Line = {
             "task": task_fields(self.task),
@@ -208,7 +230,7 @@ class Run:
             line["from_main_process"] = True
         if provisional or self.from_main_process or duration is None:
             line["lease"] = self.lease
-        return make_entry(line)
+        return line
 
     def _status(self, state: State) -> Status:
         if state == State.SUCCESS:
@@ -304,7 +326,7 @@ def _attributes(given: Mapping[str, object], error: ExceptionText | None) -> dic
     if given:
         cleaned = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean(given)
     if error is not None:
-        cleaned["exception"] = {
+        cleaned[EXCEPTION] = {
             "type": error.type,
             "message": error.message,
             "traceback": error.traceback,

@@ -71,6 +71,13 @@ class RunRecord:
 
     It ends the row of the run with this lease, and keeps what the child process wrote there.
     """
+    is_beginning: bool = False
+    """True if only the beginning of the run is known, as its process was killed.
+
+    It replaces no row of the same run in progress, which says more.
+    """
+    is_gone: bool = False
+    """True for a beginning whose run nobody else ends."""
     save_run: bool = True
     """True if it becomes a TaskRun."""
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from systemtasks.conf import conf
@@ -33,6 +34,8 @@ SPARE_LIMIT = 2  # empty files to keep: one to write next, one while another bat
 RETRY_INTERVAL = 5.0  # seconds between attempts to create a file, for which a task waits
 PIECE = 65_536  # bytes
 
+File = TypeVar("File", bound="Segment")
+
 
 def line_limit() -> int:
     """Return the maximum size of a line, in bytes: several times the limits of its parts."""
@@ -48,17 +51,51 @@ def file_limit() -> int:
 class Segment:
     """A file of a journal, locked while it is open."""
 
+    suffix = SUFFIX
+    flags = NEW
+    """How a new file is opened."""
+
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self._identity = status.st_dev, status.st_ino
+        self._is_whole = True
 
-    def append(self, line: bytes) -> None:
-        """Append a line. Raise OSError if it cannot be written completely."""
-        written = os.write(self._descriptor, line)
-        if written != len(line):
-            # End the partial line here, so that the next one can be read.
-            os.write(self._descriptor, b"\n")
-            raise OSError(f"only {written} of {len(line)} bytes were written")
+    def append(self, line: bytes) -> bool:
+        """Append a line. Return False if this file takes no more lines, and another one must.
+
+        That is so if it has been deleted, or ends in a partial line that could not be removed.
+        Raise OSError if the disk does not take the line. No part of the line is then left.
+        """
+        status = self._status()
+        if status is None or not status.st_nlink or not self._is_whole:
+            return False
+        try:
+            _write(self._descriptor, line)
+        except BaseException:  # the handler of a signal may raise, too
+            self._cut(status.st_size)
+            raise
+        return True
+
+    def _cut(self, size: int) -> None:
+        """Remove what was written after the first `size` bytes."""
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError:
+            self._is_whole = False
+
+    def _status(self) -> os.stat_result | None:
+        """Return the status of the file, or None if the descriptor is no longer this file's.
+
+        A task that closes descriptors which are not its own may have closed this one. Its number
+        may be that of any other file now.
+        """
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            return None
+        return status if (status.st_dev, status.st_ino) == self._identity else None
 
     def records(self) -> Iterator[RunRecord]:
         """Yield the records of the file. Skip invalid lines, and log how many there were."""
@@ -97,16 +134,20 @@ class Segment:
 
     def clear(self) -> bool:
         """Empty the file, whose lines are committed. Return True if it can be used again."""
+        if self._status() is None:
+            return False
         try:
             os.ftruncate(self._descriptor, 0)
         except OSError:
             return False
+        self._is_whole = True
         return self.is_there
 
     @property
     def is_there(self) -> bool:
         """Return True if the file has not been deleted, so that another process can find it."""
-        return os.fstat(self._descriptor).st_nlink > 0
+        status = self._status()
+        return status is not None and status.st_nlink > 0
 
     def remove(self) -> None:
         """Close the file, and delete it with its lines."""
@@ -117,14 +158,15 @@ class Segment:
 
     def close(self) -> None:
         """Close the file, and so release its lock."""
-        os.close(self._descriptor)
+        if self._status() is not None:
+            os.close(self._descriptor)
 
 
 class Journal:
     """The journal of one process. The caller must not use it in two threads at once."""
 
     def __init__(self) -> None:
-        self._segment: Segment | None = None
+        self._segments: list[Segment] = []  # the last one takes the next line
         self._spare: list[Segment] = []
         self._failed = False
         self._next_try = 0.0  # by the monotonic clock
@@ -133,11 +175,13 @@ class Journal:
     def append(self, line: bytes) -> None:
         """Append a line. If the disk fails, log a warning; the run is then in memory only."""
         try:
-            if self._segment is None:
+            if not (self._segments and self._segments[-1].append(line)):
                 if time.monotonic() < self._next_try:
                     return
-                self._segment = self._spare_segment() or self._new_segment()
-            self._segment.append(line)
+                segment = self._spare_segment() or create(Segment)
+                self._segments.append(segment)
+                if not segment.append(line):
+                    raise FileNotFoundError(f"{segment.path} has been deleted")
         except OSError as error:
             if not self._failed:
                 logger.warning("Runs are in memory only until they are rows: %s", error)
@@ -146,24 +190,33 @@ class Journal:
         else:
             self._failed = False
 
-    def rotate(self) -> Segment | None:
-        """Return the current file, or None. Later lines are appended to another file."""
-        segment, self._segment = self._segment, None
-        return segment
+    def rotate(self) -> list[Segment]:
+        """Return the files with the lines since the last call. Later lines go to another file.
 
-    def replace(self, segment: Segment, lines: Iterable[bytes]) -> Segment:
-        """Return a new file with these lines, and remove `segment`. Return it if the disk fails."""
+        There is none if the disk failed, and more than one if a file took no more lines.
+        """
+        segments, self._segments = self._segments, []
+        return segments
+
+    def replace(self, segments: list[Segment], lines: Iterable[bytes]) -> list[Segment]:
+        """Return a new file with these lines, and remove the others.
+
+        If the disk fails, return the others.
+        """
         try:
-            smaller = self._new_segment()
+            smaller = create(Segment)
         except OSError:
-            return segment
+            return segments
         try:
-            smaller.append(b"".join(lines))
+            is_written = smaller.append(b"".join(lines))
         except OSError:
+            is_written = False
+        if not is_written:
             smaller.remove()
-            return segment
-        segment.remove()
-        return smaller
+            return segments
+        for segment in segments:
+            segment.remove()
+        return [smaller]
 
     def release(self, segment: Segment) -> None:
         """Empty a file whose lines are committed, to be used again. Any thread may call this.
@@ -182,19 +235,22 @@ class Journal:
 
     def discard(self) -> None:
         """Delete all files with their lines."""
-        if (segment := self.rotate()) is not None:
+        for segment in self.rotate():
             segment.remove()
         self.tidy()
 
     def forget(self) -> None:
         """Close the files without deleting them, as a forked child must: they are its parent's."""
-        for segment in (*self._spare, *filter(None, (self._segment,))):
+        for segment in (*self._spare, *self._segments):
             segment.close()
         self._spare.clear()
-        self._segment = None
+        self._segments.clear()
 
-    def abandoned(self) -> Iterator[Segment]:
-        """Yield the files of dead processes, locked. The caller must close or remove each."""
+    def abandoned(self, kind: type[Segment] = Segment) -> Iterator[Segment]:
+        """Yield the files of this kind of dead processes, locked.
+
+        The caller must close or remove each.
+        """
         for path in folders():
             try:
                 folder = open_private(path)
@@ -202,14 +258,14 @@ class Journal:
                 continue  # it does not exist, or another account could have written to it
             try:
                 with os.scandir(folder) as entries:
-                    names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
-                for name in names:
-                    if (segment := self._abandoned(path / name, folder)) is not None:
+                    names = [entry.name for entry in entries if entry.name.endswith(kind.suffix)]
+                for name in sorted(names):
+                    if (segment := self._abandoned(kind, path / name, folder)) is not None:
                         yield segment
             finally:
                 os.close(folder)
 
-    def _abandoned(self, path: Path, folder: int) -> Segment | None:
+    def _abandoned(self, kind: type[Segment], path: Path, folder: int) -> Segment | None:
         """Return the file, locked, if it is a journal's and its process is dead."""
         try:
             # Examined before it is opened, because opening a device can have an effect.
@@ -222,7 +278,7 @@ class Journal:
                 self._refused.add(path)
                 logger.warning("%s is left alone: %s", path, error)
             return None
-        segment = Segment(path, descriptor)
+        segment = kind(path, descriptor)
         with suppress(OSError):  # the file has been replaced, or the disk supports no locks
             _examine(os.fstat(descriptor))
             if segment.lock():
@@ -238,22 +294,30 @@ class Journal:
             segment.close()
         return None
 
-    def _new_segment(self) -> Segment:
-        path, folder = open_folder()
-        try:
-            while True:
-                name = f"{os.getpid()}-{uuid4().hex}{SUFFIX}"
-                segment = Segment(path / name, os.open(name, NEW, 0o600, dir_fd=folder))
-                try:
-                    if segment.lock():
-                        return segment
-                except OSError:
-                    segment.remove()
-                    raise
-                # Another process took it for an abandoned file before it was locked.
-                segment.close()
-        finally:
-            os.close(folder)
+
+def create(kind: type[File]) -> File:
+    """Return a new file of this process, locked. Raise OSError if there can be none."""
+    path, folder = open_folder()
+    try:
+        while True:
+            name = f"{os.getpid()}-{uuid4().hex}{kind.suffix}"
+            file = kind(path / name, os.open(name, kind.flags, 0o600, dir_fd=folder))
+            try:
+                if file.lock():
+                    return file
+            except OSError:
+                file.remove()
+                raise
+            # Another process took it for an abandoned file before it was locked.
+            file.close()
+    finally:
+        os.close(folder)
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    written = os.write(descriptor, line)
+    if written != len(line):
+        raise OSError(f"only {written} of {len(line)} bytes were written")
 
 
 def _examine(status: os.stat_result) -> None:

@@ -43,6 +43,13 @@ def current_lease() -> Lease:
     return take()
 
 
+def is_own(lease: str | None) -> bool:
+    """Return True if runs that start in this process are under this lease."""
+    if _lease is None or _lease.id != lease:
+        return False
+    return _lease.worker or _lease.process == os.getpid()
+
+
 def to_renew() -> str | None:
     """Return the id of the lease that this process must renew, or None in a worker's child."""
     return _lease.id if _lease is not None and _lease.process == os.getpid() else None

@@ -6,16 +6,30 @@ from dataclasses import dataclass, field
 
 from systemtasks.conf import conf
 from systemtasks.runs.journal_line import Entry
+from systemtasks.runs.recorder import Run
+from systemtasks.storage.beginnings import Beginnings, Slots
 from systemtasks.storage.journal import Journal, Segment
+
+BATCH_SHARE = 16
+"""A batch takes no more entries once its lines take this part of PENDING_BYTES, such as 1/16.
+
+So one that must be written again is small, whatever its entries are.
+"""
 
 
 @dataclass(slots=True)
 class Batch:
-    """Entries that are written together, and the journal's file with their lines."""
+    """Entries that are written together, and the journal's files with their lines."""
 
     entries: list[Entry] = field(default_factory=list)
     size: int = 0
-    segment: Segment | None = None
+    """The bytes of the entries' lines."""
+    segments: list[Segment] = field(default_factory=list)
+    """The files, mostly one. There is none as long as the batch takes more entries."""
+    droppable: int = 0
+    """The number of entries that are dropped first, by their outcome."""
+    dropped_size: int = 0
+    """The bytes of lines in the files whose entries have been dropped."""
 
 
 class Pending:
@@ -23,6 +37,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._journal = Journal()
+        self._beginnings = Beginnings()
         self._batches: deque[Batch] = deque()
         self._count = 0
         self._size = 0
@@ -45,13 +60,19 @@ class Pending:
         ):
             self._make_room()
         last = self._batches[-1] if self._batches else None
-        # A batch with a closed file takes no more entries: it can refer to one file only.
-        if last is None or last.segment or len(last.entries) >= rules.BATCH_LIMIT:
+        # A batch with closed files takes no more entries: their lines would be in no file of it.
+        if (
+            last is None
+            or last.segments
+            or len(last.entries) >= rules.BATCH_LIMIT
+            or last.size > rules.PENDING_BYTES // BATCH_SHARE
+        ):
             self._close_last()
             self._batches.append(last := Batch())
         self._journal.append(entry.line)
         last.entries.append(entry)
         last.size += size
+        last.droppable += entry.state.outcome.dropped_first
         self._count += 1
         self._size += size
 
@@ -67,57 +88,82 @@ class Pending:
         return batch
 
     def done(self, batch: Batch) -> None:
-        """Release the file of a batch that is committed or dropped. Any thread may call this."""
-        if batch.segment is not None:
-            self._journal.release(batch.segment)
-            batch.segment = None
+        """Release the files of a batch that is committed or dropped. Any thread may call this."""
+        while batch.segments:
+            self._journal.release(batch.segments.pop())
+
+    def begin(self, run: Run) -> None:
+        """Keep the beginning of this run in the journal, until its end is there."""
+        self._beginnings.add(run)
+
+    def end(self, run: Run) -> None:
+        """Remove the beginning of this run from the journal."""
+        self._beginnings.remove(run)
+
+    def rest(self) -> None:
+        """Empty the journal of beginnings if no run is in progress."""
+        self._beginnings.tidy()
 
     def tidy(self) -> None:
         """Delete the journal's empty files."""
         self._journal.tidy()
+        self._beginnings.delete()
 
     def forget(self) -> None:
         """Close all files without deleting them, as a forked child must: they are its parent's."""
         self._journal.forget()
+        self._beginnings.close()
         for batch in self._batches:
-            if batch.segment is not None:
-                batch.segment.close()
+            for segment in batch.segments:
+                segment.close()
 
     def discard(self) -> None:
         """Drop all entries, in the journal, too."""
         for batch in self._batches:
-            if batch.segment is not None:
-                batch.segment.remove()
+            for segment in batch.segments:
+                segment.remove()
         self._batches.clear()
         self._count = self._size = 0
         self._journal.discard()
+        self._beginnings.discard()
 
     def abandoned(self) -> Iterator[Segment]:
-        """Yield the files of dead processes, locked. The caller must close or remove each."""
-        return self._journal.abandoned()
+        """Yield the files of dead processes, locked. The caller must close or remove each.
+
+        Files of ends come first, as the run of a beginning may have ended.
+        """
+        yield from self._journal.abandoned()
+        yield from self._journal.abandoned(Slots)
 
     def _close_last(self) -> None:
         if self._batches:
-            segment = self._journal.rotate()
-            self._batches[-1].segment = self._batches[-1].segment or segment
+            self._batches[-1].segments += self._journal.rotate()
 
     def _make_room(self) -> None:
-        """Drop the oldest runs that may be dropped first, or else the oldest batch."""
-        self._close_last()
-        for batch in self._batches:
-            kept = [entry for entry in batch.entries if not entry.state.outcome.dropped_first]
-            if len(kept) < len(batch.entries):
-                break
-        else:
-            batch, kept = self._batches[0], []
-        lines = [entry.line for entry in kept]
-        self.dropped += len(batch.entries) - len(kept)
-        self._count -= len(batch.entries) - len(kept)
-        self._size -= batch.size
-        batch.entries, batch.size = kept, sum(map(len, lines))
-        self._size += batch.size
-        if not kept:
+        """Drop the oldest run of those that are dropped first, or else the oldest run."""
+        batch = next((one for one in self._batches if one.droppable), self._batches[0])
+        index, is_droppable = 0, batch.droppable > 0
+        while is_droppable and not batch.entries[index].state.outcome.dropped_first:
+            index += 1
+        size = len(batch.entries.pop(index).line)
+        batch.droppable -= is_droppable
+        batch.size -= size
+        batch.dropped_size += size
+        self.dropped += 1
+        self._count -= 1
+        self._size -= size
+        # Not for each run, since a task waits meanwhile.
+        if batch.dropped_size >= batch.size or (is_droppable and not batch.droppable):
+            self._remove_dropped(batch)
+
+    def _remove_dropped(self, batch: Batch) -> None:
+        """Remove the lines of dropped entries from the files of this batch."""
+        if batch is self._batches[-1]:
+            self._close_last()
+        batch.dropped_size = 0
+        if not batch.entries:
             self.done(batch)
             self._batches.remove(batch)
-        elif batch.segment is not None:
-            batch.segment = self._journal.replace(batch.segment, lines)
+        elif batch.segments:
+            lines = [entry.line for entry in batch.entries]
+            batch.segments = self._journal.replace(batch.segments, lines)

@@ -86,11 +86,15 @@ def end_orphaned_runs(seconds: float) -> int:
 
 def _write(records: Sequence[RunRecord]) -> None:
     # Children's records are written first, so that the main process's ends find their rows.
-    of_children = _standing_runs(record for record in records if not record.from_main_process)
+    of_children = _standing_runs(
+        record for record in records if not (record.from_main_process or record.is_beginning)
+    )
     of_main_process = _standing_runs(record for record in records if record.from_main_process)
     written = _upsert_runs(of_children)
     changed = _add_messages(_refused(of_children, written))
     inserted, ended = _end_runs_of_children(of_main_process)
+    beginnings = _standing_runs(record for record in records if record.is_beginning)
+    ended += _insert_beginnings(beginnings)
 
     ends = _ends_that_count(records, [*written, *inserted, *_unsaved(of_children)])
     _upsert_tasks(ends)
@@ -129,6 +133,17 @@ def _end_runs_of_children(records: Collection[RunRecord]) -> tuple[list[RunRecor
     # A child may have written its row between the two statements.
     ended += _execute_with(sql.END_RUNS_OF_CHILDREN, _refused(without_row, written))
     return written, [id_ for id_, _, _ in ended]
+
+
+def _insert_beginnings(records: Collection[RunRecord]) -> list[int]:
+    """Write the rows of runs whose process was killed, unless the rows say more already.
+
+    End those that nobody else ends, and return the ids of their rows.
+    """
+    _execute_with(sql.INSERT_BEGINNINGS, records)
+    _insert_tasks_of_unfinished(records)
+    gone = [record for record in records if record.is_gone]
+    return [id_ for (id_,) in _execute_with(sql.END_GONE_RUNS, gone)]
 
 
 # Tasks.

@@ -79,12 +79,14 @@ def _upsert(
     *,
     computed: Mapping[str, str] | None = None,
     unchanged: tuple[str, ...] = (),
+    updated: Mapping[str, str] | None = None,
     returning: tuple[str, ...] = (),
 ) -> Statement:
     """Return the statement that inserts rows, or updates old ones if `replaces` is true.
 
     `computed` maps columns that are not in the parameter to their values. `unchanged` are the
-    columns that an update does not set.
+    columns that an update does not set. `updated` maps columns to the values that it sets, if they
+    are not the given ones.
 
     Rows are locked in the order of their key, so that the batches of two workers never deadlock.
     For the same reason an update sets no unique column, such as the key: that would lock a task's
@@ -92,7 +94,8 @@ def _upsert(
     """
     computed = computed or {}
     names = (*columns, *computed)
-    updates = [f"{name} = EXCLUDED.{name}" for name in names if name not in (*key, *unchanged)]
+    values = {name: f"EXCLUDED.{name}" for name in names if name not in (*key, *unchanged)}
+    updates = [f"{name} = {value}" for name, value in {**values, **(updated or {})}.items()]
     text = f"""
         INSERT INTO {table} AS old ({", ".join(names)})
         SELECT {", ".join((*columns, *computed.values()))}
@@ -148,19 +151,42 @@ Does nothing to a row that the given one does not replace, by the rule in `prece
 the keys of the written rows.
 """
 
+INSERT_BEGINNINGS = _upsert(
+    "systemtasks_taskrun",
+    UPSERT_TASK_RUNS.columns,
+    ("celery_id", "attempt"),
+    f"{run_replaces(facts_of_run_row('EXCLUDED'), facts_of_run_row('old'))} "
+    "AND old.start_timestamp IS DISTINCT FROM EXCLUDED.start_timestamp",
+    computed={"seen_timestamp": "start_timestamp"},
+    updated={
+        # A beginning may lack the arguments.
+        "args": "coalesce(EXCLUDED.args, old.args)",
+        "kwargs": "coalesce(EXCLUDED.kwargs, old.kwargs)",
+        "arguments_intact": "CASE WHEN EXCLUDED.args IS NULL THEN old.arguments_intact "
+        "ELSE EXCLUDED.arguments_intact END",
+    },
+)
+"""Insert the rows of attempts of which only the beginning is known, or update queued ones.
+
+Their beginning is their last sign of life. Does nothing to the row of the same run, which says
+more, nor to one that the given one does not replace, by the rule in `precedence.py`.
+"""
+
 DELETE_UNSAVED_RUNS = Statement(
     f"""
     DELETE FROM systemtasks_taskrun AS run USING {_given(("celery_id", "attempt"))}
     WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
-    AND run.finish_timestamp IS NULL
+    AND (run.finish_timestamp IS NULL OR run.seen_timestamp IS NOT NULL)
     """,
     ("celery_id", "attempt"),
 )
 """Delete the rows of successful runs that their task's options do not keep.
 
-Such a run has a row while it is in progress, in case its worker dies. Does nothing if there is no
-row, or if another process has ended it.
+Such a run has a row while it is in progress, in case its worker dies. It may have been ended as
+orphaned meanwhile. Does nothing if there is no row, or if another process has ended it.
 """
+
+_IS_ORPHANED = f"run.seen_timestamp IS NOT NULL AND run.state <> {_literal(State.RUNNING)}"
 
 _END_FROM_MAIN_PROCESS = (
     "celery_id",
@@ -179,8 +205,9 @@ END_RUNS_OF_CHILDREN = Statement(
     SET state = given.state, status = given.status, exception = given.exception,
         finish_timestamp = greatest(given.finish_timestamp, run.start_timestamp),
         duration = greatest(extract(epoch FROM given.finish_timestamp - run.start_timestamp), 0),
-        messages = run.messages || given.messages, expires = given.expires,
-        lease = NULL, seen_timestamp = NULL
+        messages = CASE WHEN {_IS_ORPHANED} THEN run.messages - -1 ELSE run.messages END
+            || given.messages,
+        expires = given.expires, lease = NULL, seen_timestamp = NULL
     FROM {_given(_END_FROM_MAIN_PROCESS)}
     WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
     AND run.lease = given.ended_lease AND run.start_timestamp <= given.finish_timestamp
@@ -189,6 +216,8 @@ END_RUNS_OF_CHILDREN = Statement(
     _END_FROM_MAIN_PROCESS,
 )
 """End runs that child processes started, by the main process's ends, and keep their messages.
+
+Removes the message that END_ORPHANED_RUNS or END_GONE_RUNS has added.
 
 Does nothing if the child has written no row or a final end, and if the attempt has started again,
 in another worker or after the given end. Returns the ids and the keys of the ended rows.
@@ -215,42 +244,62 @@ to other rows, or if the messages are there already. Returns the ids and the key
 rows.
 """
 
-END_ORPHANED_RUNS = Statement(
-    f"""
-    UPDATE systemtasks_taskrun AS run
-    SET state = {_literal(ORPHANED)}, status = {_literal(ORPHANED.outcome.status)},
-        exception = orphaned.event,
-        finish_timestamp = greatest(run.seen_timestamp, run.start_timestamp),
-        duration = greatest(extract(epoch FROM run.seen_timestamp - run.start_timestamp), 0),
-        expires = run.expires
-            + (greatest(run.seen_timestamp, run.start_timestamp) - run.start_timestamp),
-        messages = run.messages || jsonb_build_array(jsonb_build_object(
-            'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-            'log_level', {_literal(level_name(logging.ERROR))},
-            'logger', orphaned.name,
-            'event', orphaned.event,
-            'attributes', jsonb_build_object(
-                'worker', run.worker, 'last_sign_of_life', orphaned.seen)))
-    FROM (
-        SELECT run.id, task.name, last.seen, format(
-            'The worker %%s is gone: its last sign of life was at %%s',
-            coalesce(nullif(run.worker, ''), 'that ran it'), last.seen) AS event
-        FROM systemtasks_taskrun AS run
-        JOIN systemtasks_systemtask AS task ON task.uuid = run.system_task_id,
-        LATERAL (SELECT to_char(
-            run.seen_timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS seen) AS last
-        WHERE run.lease IS NOT NULL AND run.state = {_literal(State.RUNNING)}
-        AND run.seen_timestamp < now() - make_interval(secs => %s)
-        ORDER BY run.id FOR UPDATE OF run SKIP LOCKED
-    ) AS orphaned
-    WHERE run.id = orphaned.id
-    RETURNING run.id
-    """
+
+def _end_orphaned_runs(condition: str, columns: tuple[str, ...] = ()) -> Statement:
+    """Return the statement that ends the running runs for which the condition holds."""
+    return Statement(
+        f"""
+        UPDATE systemtasks_taskrun AS run
+        SET state = {_literal(ORPHANED)}, status = {_literal(ORPHANED.outcome.status)},
+            exception = orphaned.event,
+            finish_timestamp = greatest(run.seen_timestamp, run.start_timestamp),
+            duration = greatest(extract(epoch FROM run.seen_timestamp - run.start_timestamp), 0),
+            expires = run.expires
+                + (greatest(run.seen_timestamp, run.start_timestamp) - run.start_timestamp),
+            messages = run.messages || jsonb_build_array(jsonb_build_object(
+                'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                'log_level', {_literal(level_name(logging.ERROR))},
+                'logger', orphaned.name,
+                'event', orphaned.event,
+                'attributes', jsonb_build_object(
+                    'worker', run.worker, 'last_sign_of_life', orphaned.seen)))
+        FROM (
+            SELECT run.id, task.name, last.seen, format(
+                'The worker %%s is gone: its last sign of life was at %%s',
+                coalesce(nullif(run.worker, ''), 'that ran it'), last.seen) AS event
+            FROM systemtasks_taskrun AS run
+            JOIN systemtasks_systemtask AS task ON task.uuid = run.system_task_id,
+            LATERAL (SELECT to_char(
+                run.seen_timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS seen
+            ) AS last
+            WHERE run.lease IS NOT NULL AND run.state = {_literal(State.RUNNING)} AND {condition}
+            ORDER BY run.id FOR UPDATE OF run SKIP LOCKED
+        ) AS orphaned
+        WHERE run.id = orphaned.id
+        RETURNING run.id
+        """,
+        columns,
+    )
+
+
+END_ORPHANED_RUNS = _end_orphaned_runs(
+    "run.seen_timestamp < now() - make_interval(secs => %s)",
 )
 """End the runs whose worker has given no sign of life for this many seconds.
 
 Keeps the lease and the last sign of life, by which RENEW_LEASE finds such a run again. Does nothing
 to a row that another process has locked. Returns the ids of the ended rows.
+"""
+
+_BEGINNING = ("celery_id", "attempt", "lease", "start_timestamp")
+END_GONE_RUNS = _end_orphaned_runs(
+    f"""(run.celery_id, run.attempt, run.lease, run.start_timestamp)
+        IN (SELECT {", ".join(_BEGINNING)} FROM {_given(_BEGINNING)})""",
+    _BEGINNING,
+)
+"""End the runs whose process is known to be gone, given their beginnings, like END_ORPHANED_RUNS.
+
+Does nothing if the attempt has ended, or has started again. Returns the ids of the ended rows.
 """
 
 RENEW_LEASE = Statement(
@@ -267,8 +316,8 @@ RENEW_LEASE = Statement(
 )
 """Record a sign of life for every run under this lease. An orphaned one is running again.
 
-Removes the message that END_ORPHANED_RUNS has added to it. Does nothing to provisional ends, which
-have the lease, too.
+Removes the message that END_ORPHANED_RUNS or END_GONE_RUNS has added. Does nothing to provisional
+ends, which have the lease, too.
 """
 
 # Statements that write tasks.

@@ -57,8 +57,9 @@ class Writer:
     def reset(self) -> None:
         """Forget everything, as a forked child must: the entries so far are its parent's."""
         self._pending.forget()
-        if self._in_flight is not None and self._in_flight.segment is not None:
-            self._in_flight.segment.close()
+        if self._in_flight is not None:
+            for segment in self._in_flight.segments:
+                segment.close()
         self._pending = Pending()
         self._in_flight = None
         self._in_progress = InProgress()
@@ -97,13 +98,26 @@ class Writer:
         self._write_or_split(_records([entry]))
 
     def watch(self, run: Run) -> None:
-        """Write a row for this run if it is still in progress when the next batch is written."""
+        """Write a row for this run if it is still in progress when the next batch is written.
+
+        When this returns, its beginning is in the journal, in case the process is killed.
+        """
         self._in_progress.add(run)
+        with self._lock:
+            if self._takes_entries or not is_under_test():
+                self._takes_entries = True
+                self._pending.begin(run)
         self._wake()
 
     def unwatch(self, run: Run) -> None:
-        """Stop watching this run."""
+        """Stop watching this run, whose end has been submitted."""
         self._in_progress.remove(run)
+        self.forget_beginning(run)
+
+    def forget_beginning(self, run: Run) -> None:
+        """Remove the beginning of this run from the journal."""
+        with self._lock:
+            self._pending.end(run)
 
     def announce(self, tasks: Sequence[KnownTask]) -> None:
         """Write and keep a row for each of these tasks, even if none of its runs has a row."""
@@ -146,9 +160,9 @@ class Writer:
         with self._changed:
             self._takes_entries = False
             self._pending.discard()
-            if self._in_flight is not None and self._in_flight.segment is not None:
-                self._in_flight.segment.remove()
-                self._in_flight.segment = None
+            if self._in_flight is not None:
+                while self._in_flight.segments:
+                    self._in_flight.segments.pop().remove()
             self._in_flight = None
             self._announced.clear()
             self._changed.notify_all()
@@ -233,6 +247,8 @@ class Writer:
                     break
         if in_progress:
             self._write_until_done(_records(in_progress))
+        with self._changed:
+            self._pending.rest()
 
     def _dropped(self) -> list[RunRecord]:
         """Return a record of how many runs were dropped since the last one, or an empty list.

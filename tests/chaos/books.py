@@ -1,6 +1,7 @@
 """What the tasks noted, held against the rows."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.chaos.tasks import FINISHED
+from tests.chaos.tasks import BEGUN, FINISHED
 
 Rows = list[dict[str, Any]]
 
@@ -71,6 +72,8 @@ class Notes:
     finished: set[Key] = field(default_factory=set)
     ended: set[Key] = field(default_factory=set)
     """Those whose end must be on record."""
+    begun: set[Key] = field(default_factory=set)
+    """Those that began, and were killed with their worker."""
 
     @classmethod
     def read(cls, folder: Path) -> "Notes":
@@ -82,9 +85,33 @@ class Notes:
                 notes.numbers[key] = int(number)
                 if word == FINISHED:
                     notes.finished.add(key)
+                elif word == BEGUN:
+                    notes.begun.add(key)
                 elif word in ENDS:
                     notes.ended.add(key)
         return notes
+
+
+def unended(keys: Collection[Key], database: str) -> list[str]:
+    """Which of these runs, whose workers were killed, are not on record as what they were."""
+    with psycopg.connect(database, row_factory=dict_row) as connection:
+        runs: Rows = connection.execute(RUNS).fetchall()
+    rows = {Key(run["celery_id"], run["attempt"]): run for run in runs}
+    return [
+        f"{key} has no row" if key not in rows else f"{key} is {rows[key]}"
+        for key in sorted(keys)
+        if key not in rows or not _is_gone(rows[key])
+    ]
+
+
+def _is_gone(run: dict[str, Any]) -> bool:
+    worker_is_gone = re.fullmatch(
+        r"The worker celery@.* is gone: its last sign of life was at .*Z", run["exception"]
+    )
+    ended = run["state"] == "failure" and run["status"] == "error" and run["finish_timestamp"]
+    known = run["name"] == "chaos.begin" and run["kwargs"] and len(run["args"]) == 1
+    last = run["messages"][-1]["event"] if run["messages"] else ""
+    return bool(worker_is_gone and ended and known and last == run["exception"])
 
 
 def faults(notes: Notes, database: str, killed: int, *, may_be_queued: bool) -> list[str]:

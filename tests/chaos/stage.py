@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -19,7 +19,7 @@ from celery import Celery
 from config.embedded import Services
 from config.embedded.servers import Postgres, Service, Valkey
 from tests import processes
-from tests.chaos.books import Notes, faults
+from tests.chaos.books import Key, Notes, faults, unended
 from tests.processes import ROOT
 from tests.waiting import eventually
 from tests.workers import Worker
@@ -169,6 +169,26 @@ class Scene:
                 )
                 self.sent += 1
 
+    def send_to_kill(self, count: int, *, is_recorded: bool) -> None:
+        """Send so many tasks that begin, of which the last one kills its worker.
+
+        If they are recorded, they are on record as queued when this returns.
+        """
+        arguments = [([number], {"kills": number == count - 1}) for number in range(count)]
+        if is_recorded:
+            code = "import django; django.setup(); from config.celery import app\n"
+            code += f"for args, kwargs in {arguments}: app.send_task('chaos.begin', args, kwargs)"
+            environment = {**self.stage.environment, "DJANGO_SETTINGS_MODULE": "config.settings"}
+            environment["JOURNAL_DIR"] = str(self.journal)
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+        else:
+            for args, kwargs in arguments:
+                self.stage.app.send_task("chaos.begin", args, kwargs)
+
+    def unended(self, begun: Collection[Key]) -> list[str]:
+        """Which of these runs, whose workers were killed, are not on record as what they were."""
+        return unended(begun, self.stage.database)
+
     def finished(self) -> int:
         """How many runs have finished so far."""
         return sum(path.read_bytes().count(b"FINISHED") for path in self.notes.iterdir())
@@ -260,6 +280,12 @@ class ChaosWorker(Worker):
         children = self.children
         super().kill()
         self._wait_for(children)
+        self._scene.lose_reserved()
+
+    def wait_until_killed(self) -> None:
+        """Wait until one of its tasks has killed it."""
+        self.process.wait(60)
+        assert self.process.returncode == -signal.SIGKILL, self.log.read_text()
         self._scene.lose_reserved()
 
     def note_if_it_has_ended(self) -> None:

@@ -9,6 +9,7 @@ recording, or between its note and its end: each killed child accounts for one o
 
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,21 @@ def work(self: Any, number: int) -> int:
     if number % 10 == 3 and attempt == 1:
         raise self.retry(exc=ConnectionError(f"{number} is away"), countdown=0)
     return number
+
+
+BEGUN = "BEGUN"
+"""The note of a task that the tests kill with its worker."""
+
+
+@shared_task(
+    bind=True, base=Task, name="chaos.begin", systemtasks_uid=lambda number, **_: number % 7
+)
+def begin(self: Any, number: int, *, kills: bool) -> None:
+    """Note that it has begun, and kill its worker or wait for somebody else to do so."""
+    note(self.request.id, self.request.retries + 1, number, BEGUN)
+    if kills:
+        os.killpg(0, signal.SIGKILL)  # itself, the other children and the main process
+    time.sleep(60)
 
 
 def note_end(task: Any, task_id: str, args: Any, state: str | None, **_: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.books import Notes
-from tests.chaos.stage import Scene
+from tests.chaos.stage import CHILDREN, Scene
 from tests.waiting import eventually
 
 # A disk of 16 KiB for the journal, in a mount namespace that ends with the worker.
@@ -15,6 +15,9 @@ SMALL_DISK = (
     *("unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])),
     *("sh", "-c", 'mount -t tmpfs -o size=16k none "$JOURNAL_DIR" && exec "$@"', "sh"),
 )
+
+BEGINNINGS = 3
+"""How many workers are killed as their tasks begin."""
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +40,26 @@ def test_killed_worker_loses_no_run(scene: Scene) -> None:
         scene.run_out()
         scene.check_soon()
     scene.check()
+
+
+@pytest.mark.parametrize(
+    ("pool", "is_sent_by_us"),
+    [("prefork", True), ("prefork", False), ("threads", True), ("solo", True)],
+)
+def test_run_whose_worker_is_killed_before_its_first_batch_has_an_end(
+    scene: Scene, pool: str, is_sent_by_us: bool
+) -> None:
+    for _ in range(BEGINNINGS):
+        with scene.worker("--pool", pool) as worker:
+            # A solo worker runs one task at a time.
+            scene.send_to_kill(1 if pool == "solo" else CHILDREN, is_recorded=is_sent_by_us)
+            worker.wait_until_killed()
+    begun = Notes.read(scene.notes).begun
+    assert len(begun) >= BEGINNINGS
+    with scene.worker("--pool", pool):
+        eventually(lambda: not scene.unended(begun))
+        assert scene.unended(begun) == []
+        assert eventually(lambda: not scene.left())
 
 
 def test_killed_postgres_holds_up_no_task_and_loses_no_run(scene: Scene) -> None:

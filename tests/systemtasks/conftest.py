@@ -42,6 +42,8 @@ class Collector:
             end = copy(entry).record()  # which may be final by now
             record.lease, record.provisional = end.lease, end.provisional
 
+    def forget_beginning(self, run: Run) -> None: ...
+
     def submit(self, entry: Entry) -> None:
         record = copy(entry).record()
         self.submitted.append((entry, record))

@@ -19,6 +19,9 @@ from systemtasks.runs.values import clean_column, clean_text, hides
 
 logger = logging.getLogger(__name__)
 
+UNNAMED = "(a message without a task's name)"
+"""The name of the task of messages that name none, or an empty one."""
+
 T = TypeVar("T")
 
 AnyTask: TypeAlias = "Task[Any, Any]"
@@ -65,7 +68,8 @@ def default_info(name: str) -> TaskInfo:
 
 
 def _name(name: str) -> str:
-    return clean_column(str.__str__(name), NAME_LIMIT)
+    cleaned = clean_column(str.__str__(name), NAME_LIMIT)
+    return cleaned if cleaned.strip() else UNNAMED
 
 
 def _option(task: AnyTask, name: str, fits: Callable[[object], bool], what: str, default: T) -> T:

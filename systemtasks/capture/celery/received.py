@@ -28,8 +28,6 @@ from systemtasks.storage import leases
 if TYPE_CHECKING:
     from celery.worker.request import Request  # imported only by workers
 
-UNNAMED = "(a message without a task's name)"
-
 _requests: "WeakValueDictionary[tuple[str, int], Request]" = WeakValueDictionary()
 
 
@@ -133,7 +131,7 @@ def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
         "delivery_info": message.delivery_info,
     }
     name = headers.get("task")
-    info = default_info(name if type(name) is str and name else UNNAMED)
+    info = default_info(name if type(name) is str else "")
     return attempt(info, values, None, None)
 
 

@@ -105,7 +105,11 @@ def note_success(sender: AnyTask, **_: Any) -> None:  # noqa: ANN401
     # The process may be killed before task_postrun. Celery has then stored a success already.
     run = recorder.current.get()
     if run is not None and run.task is task_info(sender):
-        writer.submit(run.succeed())
+        entry = run.succeed()
+        if not run.task.save_on_success:
+            # This end leaves no row that would show to the reader of the beginning that it ended.
+            writer.forget_beginning(run)
+        writer.submit(entry)
 
 
 def note_failure(
@@ -248,8 +252,10 @@ def _end(
 ) -> None:
     if error is not None:
         run.fail(error, printed)
-    writer.unwatch(run)
-    writer.submit(run.finish(state, provisional=provisional))
+    try:
+        writer.submit(run.finish(state, provisional=provisional))
+    finally:
+        writer.unwatch(run)
 
 
 def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401

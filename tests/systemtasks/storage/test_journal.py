@@ -1,12 +1,15 @@
 """What is in the journal outlives its process, and leaves it only as a row."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from errno import EDQUOT, EFBIG, EIO, ENOSPC, EROFS, ESTALE
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -109,15 +112,14 @@ def test_forked_child_does_not_keep_its_parents_file(journal: Journal) -> None:
 
 def test_rotated_file_takes_no_more_and_is_removed_alone(journal: Journal, folder: Path) -> None:
     journal.append(entry("1").line)
-    first = journal.rotate()
+    (first,) = journal.rotate()
     journal.append(entry("2").line)
-    assert first
     assert [one.celery_id for one in first.records()] == ["1"]
     first.remove()
 
     assert [decode(path.read_bytes()).celery_id for path in folder.iterdir()] == ["2"]
-    assert journal.rotate() is not None
-    assert journal.rotate() is None
+    assert len(journal.rotate()) == 1
+    assert journal.rotate() == []
 
 
 def test_half_written_entry_is_left_out_with_a_warning(
@@ -148,7 +150,7 @@ def test_disk_that_fails_is_said_once_and_raises_nothing(
     for number in range(3):
         journal.append(entry(str(number)).line)
 
-    assert journal.rotate() is None
+    assert journal.rotate() == []
     said = [entry for entry in caplog.records if "in memory only" in entry.getMessage()]
     assert len(said) == 1
 
@@ -162,12 +164,164 @@ def test_full_disk_is_said_and_spoils_no_other_entry(
     journal.append(entry("2").line)
     monkeypatch.undo()
     journal.append(entry("3").line)
-    segment = journal.rotate()
+    (segment,) = journal.rotate()
 
-    assert segment
     assert [one.celery_id for one in segment.records()] == ["1", "3"]
-    assert "in memory only" in caplog.text
+    assert caplog.text.count("in memory only") == 1
+    assert "not whole" not in caplog.text
     segment.remove()
+
+
+class StopError(Exception):
+    """What the handler of a signal raises, such as Celery's of a soft time limit."""
+
+
+def short(written: int, error: Exception | None = None) -> Callable[[int, bytes], int]:
+    """A write that stops after so many bytes, and then raises this error."""
+    write = os.write
+
+    def broken(file: int, data: bytes) -> int:
+        count = write(file, data[:written])
+        if error is not None:
+            raise error
+        return count
+
+    return broken
+
+
+LENGTH = len(entry("2").line)
+
+
+@pytest.mark.parametrize("can_truncate", [True, False])
+@pytest.mark.parametrize(
+    ("written", "error"),
+    [
+        *((count, None) for count in (0, 1, LENGTH // 2, LENGTH - 1)),
+        *((0, OSError(number, os.strerror(number))) for number in (ENOSPC, EDQUOT, EFBIG, EROFS)),
+        *((LENGTH // 2, OSError(number, os.strerror(number))) for number in (EIO, ESTALE)),
+        (LENGTH // 2, StopError()),
+        (LENGTH, StopError()),
+    ],
+)
+def test_line_after_a_failed_one_is_whole_when_the_process_is_killed(
+    journal: Journal,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written: int,
+    error: Exception | None,
+    can_truncate: bool,
+) -> None:
+    if (child := os.fork()) == 0:
+        own = Journal()
+        own.append(entry("1").line)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", short(written, error))
+            if not can_truncate:
+                patch.setattr(os, "ftruncate", Mock(side_effect=OSError(EIO, "I/O error")))
+            with suppress(StopError):
+                own.append(entry("2").line)
+        monkeypatch.setattr(own, "_next_try", 0.0)
+        own.append(entry("3").line)
+        own.append(entry("4").line)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    found = {record.celery_id for record in adopted(journal)}
+
+    # Without its newline, or when it was written before the error, the failed line can be read.
+    assert found - {"2"} == {"1", "3", "4"}
+    assert "2" not in found or not can_truncate
+    assert list(folder.iterdir()) == []
+
+
+def test_file_that_could_not_be_shortened_and_the_next_are_of_one_batch(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.append(entry("1").line)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short(10))
+        patch.setattr(os, "ftruncate", Mock(side_effect=OSError(EIO, "I/O error")))
+        journal.append(entry("2").line)
+    monkeypatch.setattr(journal, "_next_try", 0.0)
+    journal.append(entry("3").line)
+    first, second = journal.rotate()
+
+    assert [one.celery_id for one in first.records()] == ["1"]
+    assert [one.celery_id for one in second.records()] == ["3"]
+    journal.release(first)  # which empties it
+    journal.append(entry("4").line)
+    (again,) = journal.rotate()
+    assert [one.celery_id for one in again.records()] == ["4"]
+    second.remove()
+    again.remove()
+
+
+def deleted(path: Path, _: Journal) -> None:
+    path.unlink()
+
+
+def deleted_with_its_folder(path: Path, _: Journal) -> None:
+    shutil.rmtree(path.parent)
+
+
+def replaced(path: Path, _: Journal) -> None:
+    copy = path.with_suffix(".copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def emptied(path: Path, _: Journal) -> None:
+    os.truncate(path, 0)
+
+
+def descriptor_closed(_: Path, journal: Journal) -> None:
+    os.close(journal._segments[-1]._descriptor)
+
+
+def descriptor_of_another_file(path: Path, journal: Journal) -> None:
+    other = os.open(path.parent.parent / "other", os.O_RDWR | os.O_CREAT)
+    os.dup2(other, journal._segments[-1]._descriptor)
+    os.close(other)
+
+
+@pytest.mark.parametrize(
+    "happen",
+    [
+        *(deleted, deleted_with_its_folder, replaced, emptied),
+        *(descriptor_closed, descriptor_of_another_file),
+    ],
+)
+def test_line_after_the_file_has_gone_is_in_another_one(
+    journal: Journal, folder: Path, happen: Callable[[Path, Journal], None]
+) -> None:
+    if (child := os.fork()) == 0:
+        own = Journal()
+        own.append(entry("1").line)
+        (path,) = folder.iterdir()
+        happen(path, own)
+        own.append(entry("2").line)
+        own.append(entry("3").line)
+        for segment in own.rotate():
+            own.release(segment)
+        own.append(entry("4").line)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    other = folder.parent / "other"
+
+    assert "4" in {record.celery_id for record in adopted(journal)}
+    assert not other.exists() or other.read_bytes() == b""
+
+
+@pytest.mark.parametrize("happen", [deleted, replaced, descriptor_closed])
+def test_line_after_the_file_has_gone_is_on_disk_at_once(
+    journal: Journal, folder: Path, happen: Callable[[Path, Journal], None]
+) -> None:
+    journal.append(entry("1").line)
+    (path,) = folder.iterdir()
+    happen(path, journal)
+    journal.append(entry("2").line)
+
+    lines = [line for path in folder.iterdir() for line in path.read_bytes().splitlines()]
+    assert "2" in {decode(line).celery_id for line in lines}
 
 
 def test_file_whose_lines_are_committed_takes_the_next_ones(journal: Journal, folder: Path) -> None:
@@ -178,8 +332,7 @@ def test_file_whose_lines_are_committed_takes_the_next_ones(journal: Journal, fo
         names.add(path)
         lines = path.read_bytes().splitlines()
         assert [one.celery_id for one in map(decode, lines)] == [str(number)]
-        segment = journal.rotate()
-        assert segment
+        (segment,) = journal.rotate()
         journal.release(segment)
 
     assert len(names) == 1
@@ -192,8 +345,7 @@ def test_file_that_somebody_has_deleted_is_not_written_to_again(
 ) -> None:
     for number in range(2):
         journal.append(entry(str(number)).line)
-        segment = journal.rotate()
-        assert segment
+        (segment,) = journal.rotate()
         if number:
             segment.path.unlink()
         journal.release(segment)
@@ -211,7 +363,7 @@ def test_empty_file_of_a_killed_process_is_deleted_by_the_next(
     if (child := os.fork()) == 0:
         own = Journal()
         own.append(entry().line)
-        own.release(own.rotate())  # type: ignore[arg-type]
+        own.release(*own.rotate())
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert len(list(folder.iterdir())) == 1

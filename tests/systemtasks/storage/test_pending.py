@@ -1,15 +1,18 @@
-"""What waits for the database is bounded, in memory and on disk, and the oldest goes first."""
+"""What waits for the database is bounded, in memory and on disk; the oldest goes first."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from pytest_django import Settings
 
 from systemtasks.runs.journal_line import Entry, decode
 from systemtasks.states import State, Status
+from systemtasks.storage.journal import Journal
 from systemtasks.storage.pending import Pending
 from tests.systemtasks.entries import entry
 
@@ -75,9 +78,7 @@ def test_batches_are_taken_oldest_first_and_leave_no_file(pending: Pending, fold
     assert list(folder.iterdir()) == []
 
 
-def test_oldest_successes_go_first_and_their_entries_with_them(
-    pending: Pending, folder: Path
-) -> None:
+def test_oldest_successes_go_first_one_by_one(pending: Pending, folder: Path) -> None:
     add(pending, failure(0), success(1), queued(2), success(3), success(4), failure(5))
     add(pending, success(6))
     assert pending.dropped == 1
@@ -93,12 +94,74 @@ def test_oldest_successes_go_first_and_their_entries_with_them(
     assert on_disk(folder) == []
 
 
-def test_without_any_success_the_oldest_batch_goes(pending: Pending, folder: Path) -> None:
+def test_without_any_success_the_oldest_run_goes(pending: Pending, folder: Path) -> None:
     add(pending, *map(failure, range(7)))
 
-    assert pending.dropped == 2
-    assert on_disk(folder) == [f"failure {number}" for number in range(2, 7)]
-    assert drained(pending) == [f"failure {number}" for number in range(2, 7)]
+    assert pending.dropped == 1
+    assert on_disk(folder) == [f"failure {number}" for number in range(1, 7)]
+    assert drained(pending) == [f"failure {number}" for number in range(1, 7)]
+
+
+def model(entries: list[Entry], limit: int) -> list[Entry]:
+    """What is kept of these by the rule: no more is dropped than makes room for the next."""
+    kept: list[Entry] = []
+    for one in entries:
+        if len(kept) == limit:
+            kept.remove(next((old for old in kept if old.state.outcome.dropped_first), kept[0]))
+        kept.append(one)
+    return kept
+
+
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
+)
+@hypothesis.given(
+    st.lists(st.sampled_from([success, failure, queued]), max_size=40),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_no_more_is_dropped_than_makes_room_in_memory_and_on_disk(
+    folder: Path,
+    settings: Settings,
+    kinds: list[Callable[[int], Entry]],
+    pending_limit: int,
+    batch_limit: int,
+    is_full: bool,
+) -> None:
+    values = {"PENDING_LIMIT": pending_limit, "BATCH_LIMIT": batch_limit}
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, **values}
+    entries = [make(number) for number, make in enumerate(kinds)]
+    kept = model(entries, pending_limit)
+    pending = Pending()
+    with pytest.MonkeyPatch.context() as patch:
+        if is_full:
+            patch.setattr(Journal, "replace", lambda _, segments, lines: segments)
+        add(pending, *entries)
+
+    assert pending.dropped == len(entries) - len(kept)
+    assert len(pending) == len(kept)
+    names = [one.record().celery_id for one in kept]
+    assert set(names) <= set(on_disk(folder))
+    if not is_full:
+        assert len(on_disk(folder)) <= 2 * len(kept) + 2
+    assert drained(pending) == names
+    assert on_disk(folder) == []
+    pending.discard()
+
+
+def test_large_runs_are_in_batches_of_their_own(pending: Pending, settings: Settings) -> None:
+    """So that few bytes are written again when some of them are dropped."""
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 1000, "BATCH_LIMIT": 1000}
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_BYTES": 160_000}
+    add(pending, *(success(number, exception="x" * 4000) for number in range(20)))
+    sizes = []
+    while batch := pending.take():
+        sizes.append(batch.size)
+        pending.done(batch)
+
+    assert len(sizes) >= 5
+    assert max(sizes) < 20_000
 
 
 def test_bytes_are_bounded_too(pending: Pending, folder: Path, settings: Settings) -> None:
@@ -109,7 +172,7 @@ def test_bytes_are_bounded_too(pending: Pending, folder: Path, settings: Setting
 
     assert len(pending) + pending.dropped == 9
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 5 * size
-    assert len(pending) >= 4
+    assert len(pending) == 5
     assert drained(pending) == [f"success {number}" for number in range(pending.dropped, 9)]
     assert on_disk(folder) == []
 

@@ -98,6 +98,12 @@ def killed(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -
     return record(celery_id, start=taken, **{**values, **changes})
 
 
+def begun(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
+    """What is left of a run whose process was killed before its first row."""
+    values = {"messages": "[]", "is_beginning": True, "is_gone": True}
+    return running(celery_id, start=start, **{**values, **changes})
+
+
 def events(of: TaskRun | SystemTask) -> list[str]:
     return [message["event"] for message in of.messages]
 
@@ -413,6 +419,145 @@ def test_reaper_does_not_overwrite_what_a_later_run_says_of_its_task() -> None:
 
     assert rows.end_orphaned_runs(60) == 1
     assert SystemTask.objects.get().status == "successful"
+
+
+GONE = f"The worker celery@host is gone: its last sign of life was at {NOON:%Y-%m-%dT%H:%M:%SZ}"
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_run_that_was_killed_as_it_began_is_ended_at_once(sent: bool) -> None:
+    rows.write([record("before", start=NOON - timedelta(hours=1))])
+    rows.write([queued(args='["sent"]')] if sent else [])
+    rows.write([begun()])
+    rows.write([begun()])
+    run = TaskRun.objects.get(celery_id="id-1")
+
+    assert (run.state, run.status, run.exception) == ("failure", "error", GONE)
+    assert (run.start_timestamp, run.finish_timestamp, run.duration) == (NOON, NOON, 0)
+    assert (run.args, run.worker, str(run.lease)) == ([1, "zwei"], "celery@host", LEASE)
+    assert run.messages[0].pop("timestamp")
+    assert run.messages == [
+        {
+            "log_level": "error",
+            "logger": "shop.charge",
+            "event": GONE,
+            "attributes": {
+                "worker": "celery@host",
+                "last_sign_of_life": f"{NOON:%Y-%m-%dT%H:%M:%SZ}",
+            },
+        }
+    ]
+    task = SystemTask.objects.get()
+    assert (task.status, events(task)) == ("error", [GONE])
+
+
+def test_arguments_that_were_sent_stay_where_the_beginning_has_none() -> None:
+    rows.write([queued()])
+    rows.write([begun(args=None, kwargs=None, arguments_intact=False)])
+    run = TaskRun.objects.get()
+
+    assert (run.state, run.args, run.kwargs) == ("failure", [1, "zwei"], {})
+    assert run.arguments_intact
+
+
+def test_run_that_was_in_progress_is_ended_with_what_it_had_logged() -> None:
+    rows.write([running()])
+    seen = TaskRun.objects.get().seen_timestamp
+    rows.write([begun()])
+    run = TaskRun.objects.get()
+
+    assert (run.state, run.finish_timestamp, run.seen_timestamp) == ("failure", seen, seen)
+    assert events(run) == ["Begun", run.exception]
+
+
+def test_run_of_a_killed_child_is_left_to_its_main_process() -> None:
+    rows.write([queued()])
+    rows.write([begun(is_gone=False)])
+    run = TaskRun.objects.get()
+    assert (run.state, run.start_timestamp, str(run.lease)) == ("running", NOON, LEASE)
+    rows.write([running(messages=logged("Begun", "More"))])
+    rows.write([begun(is_gone=False)])
+    assert events(TaskRun.objects.get()) == ["Begun", "More"]
+    rows.write([killed()])
+
+    assert events(TaskRun.objects.get()) == ["Begun", "More", "WorkerLostError: 9"]
+
+
+@pytest.mark.parametrize("gone", [begun(), begun(is_gone=False)])
+@pytest.mark.parametrize("order", list(permutations(range(2))))
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    "end",
+    [
+        finished(),
+        provisional(),
+        finished(state=State.FAILURE, status=Status.ERROR, exception="ValueError"),
+        killed(),
+        finished("id-1", start=LATER),  # of another process, to which it was delivered again
+        running("id-1", start=LATER, lease=OTHER),
+        provisional("id-1", start=LATER, lease=OTHER),
+        begun("id-1", start=LATER, lease=OTHER),
+    ],
+)
+def test_what_is_known_of_the_run_stands_against_its_beginning(
+    gone: RunRecord, order: tuple[int, int], together: bool, end: RunRecord
+) -> None:
+    rows.write([queued()])
+    rows.write([end])
+    expected = TaskRun.objects.values("state", "exception", "lease").get()
+    expected_events = events(TaskRun.objects.get())
+    expected_task = SystemTask.objects.values("status").get()
+    SystemTask.objects.all().delete()
+    rows._tasks_with_row.clear()
+    records = [[gone, end][index] for index in order]
+    rows.write([queued()])
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+
+    assert TaskRun.objects.values("state", "exception", "lease").get() == expected
+    run = TaskRun.objects.get()
+    assert events(run) == expected_events
+    assert end.start_timestamp
+    assert run.start_timestamp
+    # The main process starts a run slightly before its child does.
+    assert timedelta(0) <= run.start_timestamp - end.start_timestamp <= timedelta(milliseconds=2)
+    assert expected_task["status"] == "unknown" or (
+        SystemTask.objects.values("status").get() == expected_task
+    )
+
+
+def test_unsaved_success_that_is_known_late_leaves_no_orphan() -> None:
+    rows.write([begun(save_run=True)])
+    assert TaskRun.objects.get().state == "failure"
+    rows.write([finished(save_run=False)])
+
+    assert not TaskRun.objects.exists()
+    assert SystemTask.objects.get().status == "successful"
+
+
+def test_worker_that_is_alive_after_all_has_its_run_back_and_ends_it_itself() -> None:
+    rows.write([begun()])
+    rows.renew_lease(OTHER)
+    assert TaskRun.objects.get().state == "failure"
+    rows.renew_lease(LEASE)
+    run = TaskRun.objects.get()
+    assert (run.state, run.exception, run.messages) == ("running", "", [])
+    rows.write([begun()])
+    rows.write([killed()])
+    run = TaskRun.objects.get()
+
+    assert (run.exception, events(run), run.lease) == (
+        "WorkerLostError: 9",
+        ["WorkerLostError: 9"],
+        None,
+    )
+
+
+def test_beginnings_of_one_attempt_in_two_dead_processes_end_as_the_later_one() -> None:
+    rows.write([begun(start=LATER, lease=OTHER), begun()])
+    run = TaskRun.objects.get()
+
+    assert (run.start_timestamp, str(run.lease), run.state) == (LATER, OTHER, "failure")
 
 
 def test_worker_that_is_alive_after_all_has_its_runs_back_as_they_were() -> None:

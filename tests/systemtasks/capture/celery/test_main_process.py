@@ -16,7 +16,7 @@ from kombu.message import Message
 
 from config.celery import app
 from systemtasks.capture.celery import received, signals
-from systemtasks.capture.celery.options import AnyTask, default_info
+from systemtasks.capture.celery.options import UNNAMED, AnyTask, default_info
 from systemtasks.runs import recorder
 from systemtasks.runs.records import RunRecord
 from systemtasks.states import State, Status
@@ -254,7 +254,7 @@ def test_message_that_is_none_of_celerys_is_recorded_under_no_name(
     )
     (record,) = records
 
-    assert (record.name, record.celery_id) == (received.UNNAMED, "foreign")
+    assert (record.name, record.celery_id) == (UNNAMED, "foreign")
     assert record.exception == "ValueError: This is not a message of Celery's"
 
 
@@ -273,7 +273,7 @@ def test_odd_envelopes_are_recorded(records: list[RunRecord], odd: dict[str, Any
     (record,) = records
 
     assert record.celery_id
-    assert (record.attempt, record.name) == (1, received.UNNAMED)
+    assert (record.attempt, record.name) == (1, UNNAMED)
     assert (record.eta_timestamp, record.sent_timestamp) == (None, None)
 
 
