@@ -181,7 +181,7 @@ def _with_small_attributes(text: bytes) -> bytes:
     """
     limit = conf().MESSAGES_LIMIT
     *others, attributes = orjson.loads(text)
-    error = attributes.pop(EXCEPTION, None)
+    errors = {name: attributes.pop(name) for name in [EXCEPTION] if name in attributes}
     sizes = {name: len(orjson.dumps(value)) for name, value in attributes.items()}
     excess = len(orjson.dumps(attributes)) - limit // ATTRIBUTES_SHARE
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
@@ -191,10 +191,10 @@ def _with_small_attributes(text: bytes) -> bytes:
         excess -= sizes[name] - len(attributes[name]) - 2
     if excess > 0:  # there are too many of them, or their names are too long
         attributes = {"…": _left_out(sum(sizes.values()))}
-    if error is not None:
-        size_of_error = len(orjson.dumps(error))
-        is_small = len(orjson.dumps([*others, attributes])) + size_of_error <= limit // 2
-        attributes[EXCEPTION] = error if is_small else _left_out(size_of_error)
+    if errors:
+        size = len(orjson.dumps(errors[EXCEPTION]))
+        is_small = len(orjson.dumps([*others, attributes])) + size <= limit // 2
+        attributes |= errors if is_small else {EXCEPTION: _left_out(size)}
     return orjson.dumps([*others, attributes])
 
 

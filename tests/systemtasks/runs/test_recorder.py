@@ -9,15 +9,19 @@ from uuid import UUID
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from pytest_django import Settings
 
 from systemtasks.runs import recorder
 from systemtasks.runs.arguments import Arguments
+from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.journal_line import SENT_HEADER
 from systemtasks.runs.messages import Message, Messages, level_name, log_events
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import NAME_LIMIT, RunRecord, TaskInfo
-from systemtasks.runs.values import clean_column
+from systemtasks.runs.values import clean_column, clean_text
 from systemtasks.states import State, Status
 
 WHERE = {"routing_key": "celery"}
@@ -231,6 +235,82 @@ def test_size_of_all_messages_is_bounded_and_the_last_one_is_kept(settings: Sett
     assert events[0].startswith("0x")
     assert events[-1].startswith("99x")
     assert any("messages are left out" in said for said in events)
+
+
+def wide(size: int) -> list[str]:
+    """A value that takes about so many bytes, in texts of which none is cut by itself."""
+    return ["x" * 1000] * (size // 1000)
+
+
+def test_message_with_large_attributes_keeps_its_text_and_says_what_is_left_out() -> None:
+    run = begin()
+    run.log(logging.INFO, "shop", "Large", {"rows": wide(150_000), "number": 7})
+    run.log(logging.INFO, "shop", "Larger", {"a": wide(60_000), "b": wide(80_000), "order": "A7"})
+    for number in range(10):
+        run.log(logging.INFO, "shop", f"Small {number}", {"number": number})
+    large, larger, *small = messages(run.finish(State.SUCCESS).record())
+
+    assert large["event"] == "Large"
+    assert large["attributes"] == {"rows": "(left out: 150451 bytes)", "number": 7}
+    assert larger["event"] == "Larger"
+    assert larger["attributes"]["order"] == "A7"
+    assert larger["attributes"]["a"] == "(left out: 60181 bytes)"
+    assert [message["attributes"]["number"] for message in small] == list(range(10))
+
+
+def test_large_attributes_leave_room_for_the_texts_of_other_messages() -> None:
+    run = begin()
+    for number in range(100):
+        run.log(logging.INFO, "shop", f"Text {number}", {"rows": wide(100_000)})
+
+    assert [message["event"] for message in messages(run.finish(State.SUCCESS).record())] == [
+        f"Text {number}" for number in range(100)
+    ]
+
+
+def test_exception_with_large_attributes_keeps_its_traceback() -> None:
+    run = begin()
+    run.fail(ValueError("é" * 20_000))
+    run.ended = False
+    error = ExceptionText.of(KeyError("order"), 8192)
+    run.log(logging.ERROR, "shop", "Failed", {"rows": wide(150_000), "order": 7}, error)
+    run.log(logging.INFO, "shop", "After", {})
+    first, second, _ = messages(run.finish(State.FAILURE).record())
+
+    assert first["attributes"]["exception"]["message"].startswith("é" * 8000)
+    assert second["attributes"]["rows"].startswith("(left out: ")
+    assert second["attributes"]["order"] == 7
+    assert second["attributes"]["exception"]["type"] == "KeyError"
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.text(st.characters(exclude_categories=()), max_size=300),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(), inner, max_size=6),
+)
+
+
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
+@given(
+    st.dictionaries(st.text(max_size=300) | st.just("exception"), values, max_size=10),
+    st.integers(500, 5000),
+    st.text(max_size=20),
+)
+def test_text_stays_whatever_the_attributes_are(
+    settings: Settings, attributes: dict[str, Any], limit: int, event: str
+) -> None:
+    settings.SYSTEMTASKS = {"MESSAGES_LIMIT": limit, "HIDDEN_KEYS": "(?!)"}
+    run = begin()
+    run.log(logging.INFO, "shop", event, attributes)
+    run.log(logging.INFO, "shop", "After", {})
+    first, last = messages(run.finish(State.SUCCESS).record())
+
+    assert (first["event"], last["event"]) == (clean_text(event, 8192), "After")
+    size = len(orjson.dumps(first["attributes"]))
+    assert size <= limit // 2
+    cut = [name for name, value in first["attributes"].items() if "(left out: " in str(value)]
+    assert cut or len(first["attributes"]) == len(attributes)
 
 
 def test_messages_within_the_bounds_are_all_kept_in_order(settings: Settings) -> None:

@@ -50,8 +50,10 @@ def run(
 def killed(act: Callable[[Beginnings], object]) -> None:
     """Do this in a process that is killed after it."""
     if (child := os.fork()) == 0:
-        act(Beginnings())
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            act(Beginnings())
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
 
 
@@ -191,13 +193,13 @@ def test_living_process_keeps_its_runs(beginnings: Beginnings) -> None:
 def test_forked_child_neither_ends_nor_keeps_its_parents_runs(beginnings: Beginnings) -> None:
     begun = run("of the parent")
     beginnings.add(begun)
-    if (child := os.fork()) == 0:
+
+    def work(_: Beginnings) -> None:
         beginnings.close()
         beginnings.remove(begun)
         beginnings.add(run("of the child"))
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
 
+    killed(work)
     assert ids() == ["of the child"]
     assert beginnings._file
     assert [one.celery_id for one in beginnings._file.records()] == ["of the parent"]

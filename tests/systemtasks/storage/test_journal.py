@@ -39,13 +39,22 @@ def journal() -> Iterator[Journal]:
     made.forget()
 
 
-def in_a_child_that_is_killed(*entries: Entry) -> None:
+def killed(act: Callable[[Journal], object]) -> None:
+    """Do this in a process that is killed after it."""
     if (child := os.fork()) == 0:
-        journal = Journal()
+        try:
+            act(Journal())
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def in_a_child_that_is_killed(*entries: Entry) -> None:
+    def write(journal: Journal) -> None:
         for one in entries:
             journal.append(one.line)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+
+    killed(write)
 
 
 def adopted(journal: Journal) -> list[RunRecord]:
@@ -211,8 +220,7 @@ def test_line_after_a_failed_one_is_whole_when_the_process_is_killed(
     error: Exception | None,
     can_truncate: bool,
 ) -> None:
-    if (child := os.fork()) == 0:
-        own = Journal()
+    def work(own: Journal) -> None:
         own.append(entry("1").line)
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", short(written, error))
@@ -223,8 +231,8 @@ def test_line_after_a_failed_one_is_whole_when_the_process_is_killed(
         monkeypatch.setattr(own, "_next_try", 0.0)
         own.append(entry("3").line)
         own.append(entry("4").line)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+
+    killed(work)
     found = {record.celery_id for record in adopted(journal)}
 
     # Without its newline, or when it was written before the error, the failed line can be read.
@@ -293,8 +301,7 @@ def descriptor_of_another_file(path: Path, journal: Journal) -> None:
 def test_line_after_the_file_has_gone_is_in_another_one(
     journal: Journal, folder: Path, happen: Callable[[Path, Journal], None]
 ) -> None:
-    if (child := os.fork()) == 0:
-        own = Journal()
+    def work(own: Journal) -> None:
         own.append(entry("1").line)
         (path,) = folder.iterdir()
         happen(path, own)
@@ -303,8 +310,8 @@ def test_line_after_the_file_has_gone_is_in_another_one(
         for segment in own.rotate():
             own.release(segment)
         own.append(entry("4").line)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+
+    killed(work)
     other = folder.parent / "other"
 
     assert "4" in {record.celery_id for record in adopted(journal)}
