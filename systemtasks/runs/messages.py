@@ -193,7 +193,8 @@ def _with_small_attributes(text: bytes) -> bytes:
         attributes = {"…": _left_out(sum(sizes.values()))}
     if errors:
         size = len(orjson.dumps(errors[EXCEPTION]))
-        is_small = len(orjson.dumps([*others, attributes])) + size <= limit // 2
+        others_size = len(orjson.dumps([*others, attributes])) + len(EXCEPTION) + KEYS_SIZE
+        is_small = others_size + size <= limit // 2
         attributes |= errors if is_small else {EXCEPTION: _left_out(size)}
     return orjson.dumps([*others, attributes])
 

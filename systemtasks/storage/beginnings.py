@@ -95,7 +95,7 @@ class Beginnings:
         if slot is None:
             return
         self._free.append(slot)
-        if self._file is not None and self._file.is_there:
+        if self._file is not None and self._file.was_there():
             try:
                 self._file.put(slot, b"\n")
             except OSError as error:
@@ -132,7 +132,7 @@ class Beginnings:
 
         Raise OSError if the disk fails now.
         """
-        if self._file is not None and self._file.is_there:
+        if self._file is not None and self._file.was_there():
             return self._file
         if time.monotonic() < self._next_try:
             return None

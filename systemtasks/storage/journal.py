@@ -32,6 +32,7 @@ NEW = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
 LEFT = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a fifo would block
 SPARE_LIMIT = 2  # empty files to keep: one to write next, one while another batch is committed
 RETRY_INTERVAL = 5.0  # seconds between attempts to create a file, for which a task waits
+LOOK_INTERVAL = 0.1  # seconds between two checks that a file has not been deleted
 PIECE = 65_536  # bytes
 
 File = TypeVar("File", bound="Segment")
@@ -60,7 +61,10 @@ class Segment:
         self._descriptor = descriptor
         status = os.fstat(descriptor)
         self._identity = status.st_dev, status.st_ino
+        self._size = status.st_size
         self._is_whole = True
+        self._was_there = True
+        self._next_look = 0.0  # by the monotonic clock
 
     def append(self, line: bytes) -> bool:
         """Append a line. Return False if this file takes no more lines, and another one must.
@@ -68,22 +72,34 @@ class Segment:
         That is so if it has been deleted, or ends in a partial line that could not be removed.
         Raise OSError if the disk does not take the line. No part of the line is then left.
         """
-        status = self._status()
-        if status is None or not status.st_nlink or not self._is_whole:
+        if not (self._is_whole and self.was_there()):
             return False
         try:
             _write(self._descriptor, line)
         except BaseException:  # the handler of a signal may raise, too
-            self._cut(status.st_size)
+            self._cut()
             raise
+        self._size += len(line)
         return True
 
-    def _cut(self, size: int) -> None:
-        """Remove what was written after the first `size` bytes."""
-        try:
-            os.ftruncate(self._descriptor, size)
-        except OSError:
-            self._is_whole = False
+    def _cut(self) -> None:
+        """Remove what was written after the last whole line."""
+        status = self._status()
+        # If there is less, somebody else has emptied the file.
+        self._is_whole = status is not None and status.st_size >= self._size
+        if self._is_whole:
+            try:
+                os.ftruncate(self._descriptor, self._size)
+            except OSError:
+                self._is_whole = False
+
+    def was_there(self) -> bool:
+        """Return the value that `is_there` had less than LOOK_INTERVAL ago."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_INTERVAL
+            self._was_there = self.is_there
+        return self._was_there
 
     def _status(self) -> os.stat_result | None:
         """Return the status of the file, or None if the descriptor is no longer this file's.
@@ -140,7 +156,7 @@ class Segment:
             os.ftruncate(self._descriptor, 0)
         except OSError:
             return False
-        self._is_whole = True
+        self._size, self._is_whole = 0, True
         return self.is_there
 
     @property

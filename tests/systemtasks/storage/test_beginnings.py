@@ -271,8 +271,10 @@ def descriptor_of_another_file(path: Path, beginnings: Beginnings) -> None:
 
 @pytest.mark.parametrize("happen", [deleted, deleted_with_its_folder, descriptor_of_another_file])
 def test_file_that_has_gone_is_made_anew(
-    folder: Path, happen: Callable[[Path, Beginnings], None]
+    folder: Path, happen: Callable[[Path, Beginnings], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("systemtasks.storage.journal.LOOK_INTERVAL", 0.0)
+
     def work(own: Beginnings) -> None:
         runs = list(map(run, "12345"))
         for one in runs[:3]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from django.test import override_settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
@@ -123,18 +124,19 @@ def model(entries: list[Entry], limit: int) -> list[Entry]:
 )
 def test_no_more_is_dropped_than_makes_room_in_memory_and_on_disk(
     folder: Path,
-    settings: Settings,
     kinds: list[Callable[[int], Entry]],
     pending_limit: int,
     batch_limit: int,
     is_full: bool,
 ) -> None:
-    values = {"PENDING_LIMIT": pending_limit, "BATCH_LIMIT": batch_limit}
-    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, **values}
     entries = [make(number) for number, make in enumerate(kinds)]
     kept = model(entries, pending_limit)
     pending = Pending()
-    with pytest.MonkeyPatch.context() as patch:
+    values = {"PENDING_LIMIT": pending_limit, "BATCH_LIMIT": batch_limit}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        override_settings(SYSTEMTASKS={"JOURNAL_DIR": str(folder), **values}),
+    ):
         if is_full:
             patch.setattr(Journal, "replace", lambda _, segments, lines: segments)
         add(pending, *entries)
