@@ -33,7 +33,14 @@ _requests: "WeakValueDictionary[tuple[str, int], Request]" = WeakValueDictionary
 
 def remember(request: "Request") -> None:
     """Keep hold of a request for as long as the worker does."""
-    _requests[request.id, request.request_dict.get("retries") or 0] = request
+    _requests[_key(request.id, request.request_dict.get("retries"))] = request
+
+
+def _key(celery_id: object, retries: object) -> tuple[str, int]:
+    # A message may have any JSON value in both places.
+    if type(celery_id) is not str:
+        celery_id = describe(celery_id, NAME_LIMIT)
+    return celery_id, retries if type(retries) is int else 0
 
 
 def context_header() -> str | None:
@@ -74,7 +81,7 @@ def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:
     Return None if the message is not known, if this has already returned the attempt, or if its
     task is not recorded.
     """
-    if (request := _requests.pop((celery_id, retries or 0), None)) is None:
+    if (request := _requests.pop(_key(celery_id, retries), None)) is None:
         return None
     info = task_info(request.task)
     if not info.recorded:
@@ -108,7 +115,7 @@ def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
     info = task_info(task)
     if not info.recorded:
         return None
-    request = _requests.get((str(context.id), context.retries or 0))
+    request = _requests.get(_key(context.id, context.retries))
     run = attempt(info, vars(context), context.args, context.kwargs)
     run.belongs_to_child(request.time_start if request else None)
     return run
