@@ -1,5 +1,7 @@
 """Batches of finished runs become rows: whole, once, and never older over newer."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,15 +16,18 @@ from pytest_django import Settings
 
 from systemtasks.ids import system_task_uuid
 from systemtasks.models import SystemTask, TaskRun
+from systemtasks.runs import recorder
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import leases, rows
+from systemtasks.storage.beginnings import Beginnings
 from systemtasks.storage.failures import Failures
-from systemtasks.storage.journal import SUFFIX
+from systemtasks.storage.journal import SUFFIX, Journal
 from systemtasks.storage.rows import write
 from systemtasks.storage.writer import Writer
 from tests.systemtasks.accounts import chown_to_nobody
 from tests.systemtasks.entries import NOON, entry, record
+from tests.systemtasks.runs.test_recorder import begin
 from tests.waiting import eventually
 
 
@@ -512,3 +517,25 @@ def test_line_of_another_account_becomes_no_row(
 
     assert [run.celery_id for run in TaskRun.objects.all()] == ["own"]
     assert "belongs to another account" in caplog.text
+
+
+def test_run_that_had_begun_in_a_killed_process_is_ended_by_the_next_one(
+    batch_writer: Writer, journal_folder: Path
+) -> None:
+    write([queued("id-1")])
+    connection.close()
+    if (child := os.fork()) == 0:
+        try:
+            own = Beginnings()
+            for celery_id in ("id-1", "id-2", "ended"):
+                own.add(run := begin(id=celery_id))
+            Journal().append(run.finish(State.SUCCESS).line)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    recorder.current.set(None)
+    batch_writer.start()
+
+    assert eventually(lambda: not list(journal_folder.iterdir()))
+    runs = TaskRun.objects.order_by("celery_id").values_list("celery_id", "state")
+    assert list(runs) == [("ended", "success"), ("id-1", "failure"), ("id-2", "failure")]
