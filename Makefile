@@ -15,13 +15,13 @@ OLDEST := $(VENV)/oldest
 NEWEST := $(VENV)/newest
 PORT ?= 8000
 
-.PHONY: up test test-oldest chaos lint format docs diagrams benchmark-recording benchmark-serving requirements clean
+.PHONY: up test test-oldest chaos lint audit format docs diagrams benchmark-recording benchmark-serving requirements clean
 
 up: $(VENV)/local
 	@echo "Starting System Tasks …"
 	@$(BIN)/python -m config.up --port $(PORT)
 
-test: $(OLDEST)/whole $(if $(NEWER_PYTHON),$(NEWEST)/whole) lint
+test: $(OLDEST)/whole $(if $(NEWER_PYTHON),$(NEWEST)/whole) lint audit
 	@./tests/run
 
 # The tests with the oldest packages that the two apps allow; the image for Compose has its own.
@@ -38,6 +38,15 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive config events systemtasks manage.py
+
+# Known vulnerabilities of the pinned packages, which PyPI lists. Without PyPI it says so, and fails
+# nothing.
+audit: $(VENV)/test
+	@if $(BIN)/python -c 'from urllib.request import urlopen; urlopen("https://pypi.org/pypi/pip/json", timeout=10)' 2>/dev/null; \
+	then for set in production test; do \
+	    $(BIN)/pip-audit --progress-spinner off --disable-pip --require-hashes --requirement requirements/$$set.txt || exit 1; \
+	done; else echo "Skipped: pip-audit, since PyPI's list of vulnerabilities cannot be reached."; fi
 
 format: $(VENV)/test
 	$(BIN)/ruff check --fix .

@@ -1,11 +1,13 @@
 """The admins of users, groups and tokens, with the look of django-unfold."""
 
 from datetime import datetime
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from knox.admin import AuthTokenAdmin
 from knox.models import AuthToken
 from unfold.admin import ModelAdmin, StackedInline
@@ -17,15 +19,25 @@ for model in (User, Group, AuthToken):
     admin.site.unregister(model)
 
 
+class WithoutInitialValues:
+    """A mixin for an admin whose form to add a row takes no values from its address.
+
+    Django would put them into the form unchecked.
+    """
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {}
+
+
 @admin.register(User)
-class UnfoldUserAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
+class UnfoldUserAdmin(WithoutInitialValues, UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
 
 
 @admin.register(Group)
-class UnfoldGroupAdmin(GroupAdmin, ModelAdmin):  # type: ignore[misc]
+class UnfoldGroupAdmin(WithoutInitialValues, GroupAdmin, ModelAdmin):  # type: ignore[misc]
     pass
 
 
@@ -38,7 +50,7 @@ class GrantInline(StackedInline):
 
 
 @admin.register(AuthToken)
-class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
+class UnfoldAuthTokenAdmin(WithoutInitialValues, AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
     list_display = ("token_key", "user", "created", "expiry", "scope", "rate", "last_used")  # type: ignore[assignment]
     list_select_related = ("user", "grant")
     readonly_fields = ("digest", "token_key", "created")
@@ -49,6 +61,27 @@ class UnfoldAuthTokenAdmin(AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
     ) -> tuple[str, ...]:
         """Make the digest of an existing token read-only: it is the primary key."""
         return self.readonly_fields if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ANN401
+        """Save the token, without the message of knox's own class, which a cookie would hold."""
+        ModelAdmin.save_model(self, request, obj, form, change)
+        if not change:
+            obj.new_token = form.token
+
+    def response_add(
+        self,
+        request: HttpRequest,
+        obj: Any,  # noqa: ANN401 - a token that save_model has saved
+        post_url_continue: str | None = None,
+    ) -> HttpResponse:
+        """Respond with a page that shows the new token."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "New token",
+            "token": obj.new_token,
+            "user_of_token": obj.user,
+        }
+        return TemplateResponse(request, "config/new_token.html", context)
 
     @admin.display(description="grant")
     def scope(self, token: AuthToken) -> str:

@@ -8,8 +8,9 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NoReturn
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import psycopg
 from environs import Env, EnvError
@@ -23,6 +24,19 @@ PLACEHOLDER = re.compile(r"insecure|change.?me|secret.?key|example|placeholder",
 def stop(sentence: str) -> NoReturn:
     """End the process with this sentence on standard error and exit code 1."""
     sys.exit(f"System Tasks cannot start: {sentence}")
+
+
+def without_url(message: str, url: str) -> str:
+    """Return the first line of an error's message, without anything that stands in the URL.
+
+    A password that is not encoded may be taken for any other part: for a host, say.
+    """
+    line, *_ = message.strip().splitlines() or [""]
+    _scheme, *parts = re.split(r"[^\w.~%+-]+", url)
+    for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
+        if len(part) > 1:
+            line = line.replace(part, "…")
+    return line
 
 
 def _read(read: Callable[..., Any], name: str, default: Any, expected: str) -> Any:  # noqa: ANN401
@@ -106,13 +120,15 @@ def database(url: str) -> dict[str, Any]:
     try:
         options: dict[str, Any] = dict(conninfo_to_dict(url))
     except psycopg.Error as error:
-        reason = str(error).strip().replace(url, "it")
-        stop(f"DATABASE_URL is not a connection URL that libpq understands ({reason}).")
+        stop(
+            "DATABASE_URL is not a connection URL that libpq understands "
+            f"({without_url(str(error), url)})."
+        )
     if not options.get("dbname"):
         stop("DATABASE_URL names no database; it ends in /name.")
     port = str(options.get("port", ""))
     if port and not all(part.isdecimal() for part in port.split(",")):  # one for each host
-        stop(f"DATABASE_URL has the port {port!r}, which is no number.")
+        stop("DATABASE_URL has a port that is no number; a password may need percent-encoding.")
     return {
         "ENGINE": "config.postgres",
         "NAME": options.pop("dbname"),
@@ -134,7 +150,10 @@ def broker(url: str, *, of_project: bool = False) -> str:
     if not url.startswith(tuple(schemes)):
         stop(f"BROKER_URL must begin with {schemes[0]} (or {', '.join(schemes[1:])}).")
     for part in url.split(";"):  # one for each broker
-        parts = urlsplit(part)
+        try:
+            parts = urlsplit(part)
+        except ValueError:
+            stop("BROKER_URL is no URL; a password may need percent-encoding.")
         database = parts.path.strip("/")
         if parts.scheme in ("amqp", "amqps"):
             if not _has_valid_port(parts):
@@ -161,7 +180,7 @@ def hosts(name: str, default: tuple[str, ...]) -> list[str]:
         stop(f"{name} is not set; it lists the host names of this service.")
     for host in names:
         if not re.fullmatch(r"\*|\.?[\w.-]+|\[[0-9a-fA-F:.]+\]", host):
-            stop(f"{name} must list host names, without scheme, port or path, not {host!r}.")
+            stop(f"{name} must list host names, without scheme, port or path.")
     return names
 
 
@@ -169,9 +188,17 @@ def origins(name: str) -> list[str]:
     """Return origins (`https://host`) that are separated by commas."""
     listed = words(name)
     for origin in listed:
-        if not re.fullmatch(r"https?://[^/\s]+", origin):
-            stop(f"{name} must list origins like https://host, not {origin!r}.")
+        if not re.fullmatch(r"https?://[^/@\s]+", origin):
+            stop(f"{name} must list origins like https://host.")
     return listed
+
+
+def networks(name: str) -> list[IPv4Network | IPv6Network]:
+    """Return addresses and networks (`10.0.0.0/8`) that are separated by commas."""
+    try:
+        return [ip_network(network) for network in words(name)]
+    except ValueError:
+        stop(f"{name} must list addresses or networks, like 10.0.0.1 or 10.0.0.0/8.")
 
 
 def secret_key(value: str) -> str:

@@ -1,13 +1,22 @@
-"""Django's middleware for sessions, users and messages, without its cost for the API."""
+"""The middleware of pages, without its cost for the API."""
 
 from typing import Any
 
+import django
+from axes.middleware import AxesMiddleware
 from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest
+from django.utils.module_loading import import_string
 
 from events.errors import API_PREFIX
+
+_csp: Any = (
+    import_string("django.middleware.csp.ContentSecurityPolicyMiddleware")
+    if django.VERSION >= (6,)
+    else import_string("csp.middleware.CSPMiddleware")
+)
 
 
 class SkipForAPI:
@@ -31,3 +40,11 @@ class AuthenticationMiddleware(SkipForAPI, auth.AuthenticationMiddleware):
 
 class MessageMiddleware(SkipForAPI, messages.MessageMiddleware):
     pass
+
+
+class LockoutMiddleware(SkipForAPI, AxesMiddleware):
+    pass
+
+
+class ContentSecurityPolicyMiddleware(SkipForAPI, _csp):  # type: ignore[misc]
+    """Adds the policy of SECURE_CSP; the API's answers have policies of their own."""

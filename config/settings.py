@@ -1,5 +1,6 @@
 """Django's settings, as the environment sets them; docs/settings.md lists its variables."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from django.templatetags.static import static
@@ -51,6 +52,7 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "axes",
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -62,8 +64,10 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.proxies.find_client",
     "config.health.answer_health",
     "django.middleware.security.SecurityMiddleware",
+    "config.pages.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.pages.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -71,13 +75,32 @@ MIDDLEWARE = [
     "config.pages.AuthenticationMiddleware",
     "config.pages.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "config.pages.LockoutMiddleware",
+    "config.limits.LimitRequests",
 ]
+
+# What a page may load, in Django's own words; django-csp reads the same of its own setting. The
+# scripts of django-unfold evaluate the attributes of its templates (Alpine), and its colours are in
+# a style element.
+SECURE_CSP = {
+    "default-src": ["'none'"],
+    "base-uri": ["'none'"],
+    "connect-src": ["'self'"],
+    "font-src": ["'self'"],
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
+    "img-src": ["'self'", "data:"],
+    "script-src": ["'self'", "'unsafe-eval'"],
+    "style-src": ["'self'", "'unsafe-inline'"],
+}
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": SECURE_CSP}
 
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
 # The limits of the web server: see config/web.py and config/asgi.py.
 WEB_WORKERS = environment.whole_number("WEB_WORKERS", 2, least=1, most=64)
+WEB_STATEMENT_SECONDS = environment.whole_number("WEB_STATEMENT_SECONDS", 5, most=3600)
 WEB_THREADS = environment.whole_number("WEB_THREADS", 4, least=1, most=256)
 WEB_QUEUE = environment.whole_number("WEB_QUEUE", 100, most=10_000)
 WEB_CONNECTIONS = environment.whole_number("WEB_CONNECTIONS", 4096, least=1, most=65_536)
@@ -85,6 +108,15 @@ WEB_HEADER_SECONDS = environment.whole_number("WEB_HEADER_SECONDS", 15, least=1,
 WEB_BODY_SECONDS = environment.whole_number("WEB_BODY_SECONDS", 10, least=1, most=3600)
 WEB_BODY_BYTES = environment.whole_number("WEB_BODY_BYTES", 1_048_576, most=1_073_741_824)
 WEB_SEND_SECONDS = environment.whole_number("WEB_SEND_SECONDS", 30, least=1, most=3600)
+TRUSTED_PROXIES = environment.networks("TRUSTED_PROXIES")
+
+# No page takes a file. The rest of a body is in memory, as large as the web server lets it be.
+FILE_UPLOAD_HANDLERS: list[str] = []
+DATA_UPLOAD_MAX_MEMORY_SIZE = WEB_BODY_BYTES
+
+# DEBUG's page of an error, too, shows no password.
+DEFAULT_EXCEPTION_REPORTER = "config.debugging.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "config.debugging.ReporterFilter"
 
 TEMPLATES = [
     {
@@ -155,7 +187,10 @@ LOGGING = {
     "formatters": {"plain": {"format": LOG_FORMAT}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
-    "loggers": {"django": {"handlers": [], "propagate": True}},
+    "loggers": {
+        "django": {"handlers": [], "propagate": True},
+        "axes": {"level": "WARNING"},  # below, it tells of each login that succeeds, and of itself
+    },
 }
 
 CELERY_BROKER_URL = environment.broker(
@@ -213,9 +248,25 @@ SYSTEMTASKS = {
     ),
     "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=_DEFAULTS.RECORD_ARGUMENTS),
     "MOST_WAITING": environment.whole_number("MOST_WAITING", _DEFAULTS.MOST_WAITING, most=1000),
+    "TOKEN_RATE": environment.whole_number("TOKEN_RATE", _DEFAULTS.TOKEN_RATE, most=1_000_000_000),
 }
 
-AUTHENTICATION_BACKENDS = ["events.backends.OneQueryModelBackend"]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",  # refuses a login before the password is checked
+    "events.backends.OneQueryModelBackend",
+]
+# After so many failed logins, an address and an account each wait; the latter's last success ends
+# its count. An attempt while they wait does not make the wait longer.
+AXES_FAILURE_LIMIT = 10
+SILENCED_SYSTEM_CHECKS = ["axes.W002"]  # it knows its own middleware, and no subclass
+AXES_COOLOFF_TIME = timedelta(minutes=10)
+AXES_LOCKOUT_PARAMETERS = ["ip_address", "username"]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True  # a table of all logins, which nothing ever empties
+AXES_ENABLE_ADMIN = False
+AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
+AXES_CLIENT_STR_CALLABLE = "config.logins.client_text"
 REST_KNOX = {"TOKEN_TTL": None}
 REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
 SPECTACULAR_SETTINGS = {

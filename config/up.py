@@ -20,7 +20,7 @@ from typing import IO
 
 from config import environment
 from config.embedded import Services, try_lock
-from config.environment import stop
+from config.environment import stop, without_url
 from config.watchdog import WARM_TIMEOUT, kill_group
 
 HOST = "127.0.0.1"
@@ -152,11 +152,13 @@ def _prepare(data: Path) -> None:
         with Connection(settings.CELERY_BROKER_URL, connect_timeout=5) as broker:
             broker.ensure_connection(max_retries=1, interval_start=0)
     except Exception as error:  # noqa: BLE001 - each transport raises other errors
-        stop(f"the broker cannot be used: {str(error).splitlines()[0]}")
+        reason = without_url(str(error), settings.CELERY_BROKER_URL)
+        stop(f"the broker cannot be used: {reason}")
     try:
         call_command("migrate", verbosity=0, interactive=False)
     except (OperationalError, CommandError) as error:
-        stop(f"the database cannot be used: {str(error).splitlines()[0]}")
+        reason = without_url(str(error), environment.text("DATABASE_URL"))
+        stop(f"the database cannot be used: {reason}")
 
 
 def _commands(data: Path, port: int) -> dict[str, list[str]]:

@@ -21,6 +21,8 @@ from rest_framework.request import Request
 
 from events.backends import OneQueryModelBackend, permissions_of
 from events.prepared import Row, prepared
+from events.rates import client_of
+from events.throttling import wrong_tokens
 from events.usage import usage
 
 # RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110, section 11.1.
@@ -84,7 +86,8 @@ class BearerAuthentication(TokenAuthentication):
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser, TokenInfo] | None:
         """Return the user and the token, or None if the request has no Authorization header.
 
-        Raises AuthenticationFailed if it has one that is not of a valid token.
+        Raises AuthenticationFailed if it has one that is not of a valid token, and Throttled if the
+        client has sent too many such tokens.
         """
         header = request.META.get("HTTP_AUTHORIZATION")
         if header is None:
@@ -94,7 +97,15 @@ class BearerAuthentication(TokenAuthentication):
             if scheme and scheme.lower() != "bearer":
                 raise AuthenticationFailed("Unsupported authentication type")
             raise AuthenticationFailed("Malformed header")
-        return self.authenticate_credentials(match[1])
+        client = client_of(request)
+        wrong_tokens.check(client, hash_token(match[1]))
+        try:
+            user, token = self.authenticate_credentials(match[1])
+        except AuthenticationFailed:
+            wrong_tokens.count(client)
+            raise
+        wrong_tokens.accept(token.digest)
+        return user, token
 
     def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, TokenInfo]:
         """Return the user and the token.

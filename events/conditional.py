@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.utils.cache import get_conditional_response
 
 from events.errors import precondition_failed
+from events.headers import add_headers
 
 View = Callable[..., Any]
 
@@ -23,13 +24,15 @@ CONDITIONS = {
 def conditional(view: View) -> View:
     """Give the view's responses to GET and HEAD an ETag, and check the request's conditions.
 
-    The response is 304 or 412 where a condition is not met. Django's ConditionalGetMiddleware
+    The response is 304 or 412 where a condition is not met, and has the headers of every answer of
+    the API. Django's ConditionalGetMiddleware
     gives no ETag to HEAD, for which DRF renders the same body as for GET.
     """
 
     @wraps(view)
     def respond(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the view
         response = view(request, *args, **kwargs)
+        add_headers(response)
         if request.method not in ("GET", "HEAD"):
             return response
         if not getattr(response, "is_rendered", True):

@@ -9,11 +9,15 @@ import math
 from typing import Any
 
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
+from psycopg.errors import QueryCanceled
 from rest_framework import exceptions
 from rest_framework.views import set_rollback
+
+from events.headers import add_headers
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +58,31 @@ class Overloaded(exceptions.APIException):
     """Seconds after which the client may try again, for the Retry-After header."""
 
 
+class QueryTooSlow(exceptions.APIException):
+    """Postgres has cancelled a statement of the request: status 503."""
+
+    status_code = 503
+    default_detail = "The database would take too long to answer this. Ask for less."
+    default_code = "query_timeout"
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Return True if Postgres raised the error because a statement took longer than it may."""
+    return isinstance(error, OperationalError) and isinstance(error.__cause__, QueryCanceled)
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
     """Return the response to a request whose view raised this error; for DRF's EXCEPTION_HANDLER.
 
-    An error of status 500 or above is logged with its traceback; the response does not show it.
+    An error of status 500 or above is logged with its traceback; the response does not show it. A
+    statement that took too long is logged without one.
     """
     set_rollback()
     api_error = _api_exception(error)
-    if api_error.status_code >= 500:
+    if isinstance(api_error, QueryTooSlow):
+        request = context["request"]
+        logger.warning("%s %s took the database too long", request.method, request.path)
+    elif api_error.status_code >= 500:
         request = context["request"]
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
     return _response(api_error)
@@ -106,6 +127,8 @@ def _api_exception(error: Exception) -> exceptions.APIException:
             return exceptions.ValidationError([error.detail])
         case exceptions.APIException():
             return error
+        case OperationalError() if is_cancelled(error):
+            return QueryTooSlow()
         case Http404():
             return exceptions.NotFound()
         case PermissionDenied():
@@ -119,6 +142,7 @@ def _response(error: exceptions.APIException) -> JsonResponse:
     response = JsonResponse(_body(error), status=error.status_code)
     if (wait := getattr(error, "wait", None)) is not None:
         response["Retry-After"] = f"{math.ceil(wait)}"
+    add_headers(response)
     return response
 
 

@@ -20,6 +20,11 @@ COUNT_LIMIT = 10_000
 
 LARGEST_OFFSET = 2**63 - 1  # that Postgres accepts
 
+DEEPEST_ROW = 10_000
+"""Rows of a list with cursors that pages by number reach; `after` reaches the others."""
+
+TOO_DEEP = f"Pages by number end after {DEEPEST_ROW:,} rows; `after` goes on, or narrow the list."
+
 WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 """The text form of a whole number: int() also takes `1_0`, and digits of other scripts."""
 
@@ -69,7 +74,12 @@ class Pagination(BasePagination):
         """Return the page's rows, and one more if there is a next page."""
         if self.start > LARGEST_OFFSET - self.size:
             return []
-        return list(queryset[self.start : self.start + self.size + 1])
+        part = slice(self.start, self.start + self.size + 1)
+        if not self.start or isinstance(queryset, list):
+            return list(queryset[part])
+        # Postgres would read every column of the rows before the page, messages included.
+        keys = list(queryset.values_list("pk", flat=True)[part])
+        return list(queryset.filter(pk__in=keys)) if keys else []
 
     def position(self) -> dict[str, Any]:
         """Return the page's position in the list; 0 stands for no next or previous page."""
@@ -113,9 +123,10 @@ class Pagination(BasePagination):
 class KeysetPagination(Pagination):
     """Pages by number, or by `?after=`: a cursor that continues after the last row of a page.
 
-    For a page by number, Postgres reads all rows before it. For a page by cursor it reads none of
-    them. The rows must be ordered by one column and then by `id`. A cursor is valid for the query
-    that it was made for, its page size included. With any other query it is refused with 400.
+    For a page by number, Postgres reads all rows before it, so such pages end at DEEPEST_ROW. For a
+    page by cursor it reads none of them. The rows must be ordered by one column and then by `id`. A
+    cursor is valid for the query that it was made for, its page size included. With any other query
+    it is refused with 400.
     """
 
     component: ClassVar = "RunPagination"
@@ -134,10 +145,16 @@ class KeysetPagination(Pagination):
         return super().paginate_queryset(queryset, request, view)
 
     def page_number(self, request: Request) -> int:
-        """Return the number of the page that the request asks for, from 1; a cursor holds it."""
+        """Return the number of the page that the request asks for, from 1; a cursor holds it.
+
+        Raises ValidationError for a page without a cursor that ends after DEEPEST_ROW.
+        """
         self.query = self.digest(request)
         if (cursor := request.query_params.get("after")) is None:
-            return super().page_number(request)
+            by_number = super().page_number(request)
+            if by_number > 1 and by_number * self.size > DEEPEST_ROW:
+                raise serializers.ValidationError({"page": [TOO_DEEP]})
+            return by_number
         number, *self.after = _decoded(cursor, self.query)  # type: ignore[assignment]
         return number
 

@@ -30,6 +30,11 @@ from systemtasks.states import Status
 DEFAULT_SPAN = timedelta(days=1)
 """The time that a summary goes back by default."""
 
+LONGEST_SPAN = timedelta(days=31)
+"""Of a summary: it reads every run in its span."""
+
+TOO_LONG = f"A summary covers {LONGEST_SPAN.days} days at the most."
+
 
 class Percentile(Aggregate):
     """The value that `share` (0 to 1) of all values do not exceed; interpolated, if need be."""
@@ -53,7 +58,9 @@ class SpanSerializer(serializers.Serializer[Any]):
     """The query parameters of a summary."""
 
     started_from = TimeField(
-        required=False, help_text="Runs that started at this time or later; by default a day ago"
+        required=False,
+        help_text="Runs that started at this time or later, at most "
+        f"{LONGEST_SPAN.days} days before `started_until` or now; by default a day ago",
     )
     started_until = TimeField(
         required=False, help_text="Runs that started before this time; by default all"
@@ -64,14 +71,16 @@ class SpanSerializer(serializers.Serializer[Any]):
 def summaries(request: Request) -> "QuerySet[Any, Any]":
     """Return one row for each task that has finished runs in the span, ordered by name and uid.
 
-    Raises ValidationError for a malformed query.
+    Raises ValidationError for a malformed query, and for a span longer than LONGEST_SPAN.
     """
     query = SpanSerializer(data=request.query_params.dict())
     query.is_valid(raise_exception=True)
     span = query.validated_data
-    ended: QuerySet[Any, Any] = TaskRun.objects.finished().filter(
-        start_timestamp__gte=span.get("started_from", timezone.now() - DEFAULT_SPAN)
-    )
+    now = timezone.now()
+    start = span.get("started_from", now - DEFAULT_SPAN)
+    if min(span.get("started_until", now), now) - start > LONGEST_SPAN:
+        raise serializers.ValidationError({"started_from": [TOO_LONG]})
+    ended: QuerySet[Any, Any] = TaskRun.objects.finished().filter(start_timestamp__gte=start)
     if "started_until" in span:
         ended = ended.filter(start_timestamp__lt=span["started_until"])
     if "name" in span:

@@ -1,4 +1,4 @@
-"""Limit how often a token may be used, exactly, however many processes serve the API."""
+"""Limit how often a token may be used, and how often an address may send a wrong one."""
 
 import math
 from datetime import timedelta
@@ -7,21 +7,28 @@ from typing import Any
 from django.db.models import Q
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
+from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from events.models import TokenGrant
+from events.rates import Rates
+from systemtasks.conf import conf
 
 MINUTE = timedelta(minutes=1)
+
+token_rates = Rates()
+"""Of the tokens without a rate of their own, by digest."""
 
 
 class TokenThrottle(BaseThrottle):
     """Allow as many requests a minute as the token's grant says, at once or spread out.
 
     This is the generic cell rate algorithm (ITU-T I.371). At a rate of N, each request costs an Nth
-    of a minute, and at most a whole minute may be spent in advance. A request takes one UPDATE, or
-    none if its token has no rate.
+    of a minute, and at most a whole minute may be spent in advance. A request takes one UPDATE, so
+    that the rate is exact however many processes serve the API. A token without a rate has the one
+    of TOKEN_RATE, which each process counts by itself, without a query.
     """
 
     def allow_request(self, request: Request, view: APIView) -> bool:
@@ -29,7 +36,8 @@ class TokenThrottle(BaseThrottle):
         token: Any = request.auth
         self.rate: int | None = getattr(token, "rate", None)
         if self.rate is None:
-            return True
+            self.seconds = _spend_default_rate(token)
+            return not self.seconds
         self.grant = TokenGrant.objects.filter(pk=token.digest)
         cost = MINUTE / self.rate
         affordable = Q(spent_until__isnull=True) | Q(spent_until__lte=Now() + (MINUTE - cost))
@@ -37,11 +45,54 @@ class TokenThrottle(BaseThrottle):
         return self.grant.filter(affordable).update(spent_until=spent) == 1
 
     def wait(self) -> float | None:
-        """Return the seconds until a request is allowed again, at least 1; None without a rate."""
+        """Return the seconds until a request is allowed again, at least 1."""
         if self.rate is None:
-            return None
+            return math.ceil(self.seconds)
         spent_until = self.grant.values_list("spent_until", flat=True).first()
         if spent_until is None:
             return 1
         left = spent_until - timezone.now() - (MINUTE - MINUTE / self.rate)
         return max(math.ceil(left.total_seconds()), 1)
+
+
+def _spend_default_rate(token: Any) -> float:  # noqa: ANN401 - of any authentication class
+    """Count a request of a token without a rate; return the seconds to wait, 0 for none."""
+    digest, rate = getattr(token, "digest", None), conf().TOKEN_RATE
+    return token_rates.spend(digest, rate) if digest and rate else 0.0
+
+
+class WrongTokens:
+    """Counts the wrong tokens of each address, each of which costs a query.
+
+    An address that has sent too many is not asked about in the database any more, except for the
+    tokens that were right before: whoever shares the address with somebody else's mistake, as
+    behind a proxy, goes on.
+    """
+
+    def __init__(self) -> None:
+        self._rates = Rates()
+        self._accepted: set[str] = set()  # digests, no more than there are tokens
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        self._rates.clear()
+        self._accepted.clear()
+
+    def check(self, client: str, digest: str) -> None:
+        """Raise Throttled if the client has sent too many wrong tokens to ask about this one."""
+        rate = conf().WRONG_TOKEN_RATE
+        if rate and digest not in self._accepted and (seconds := self._rates.wait(client, rate)):
+            raise Throttled(math.ceil(seconds))
+
+    def accept(self, digest: str) -> None:
+        """Remember that the token with this digest was right."""
+        self._accepted.add(digest)
+
+    def count(self, client: str) -> None:
+        """Count a wrong token; raise Throttled if it is one too many."""
+        if (rate := conf().WRONG_TOKEN_RATE) and (seconds := self._rates.spend(client, rate)):
+            raise Throttled(math.ceil(seconds))
+
+
+wrong_tokens = WrongTokens()
+"""Those of this process."""

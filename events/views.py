@@ -6,16 +6,22 @@ project, whatever its REST_FRAMEWORK settings are.
 
 import re
 from collections.abc import Callable
+from functools import cache
+from threading import Lock
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db.models import F, QuerySet, Value
 from django.http import Http404, HttpResponse
 from django_filters.rest_framework.backends import DjangoFilterBackend
+from drf_spectacular.settings import spectacular_settings
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_view
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.parsers import JSONParser
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
@@ -25,6 +31,7 @@ from events.authentication import BearerAuthentication
 from events.conditional import conditional
 from events.errors import exception_handler
 from events.filters import UUID_TEXT, SystemTaskFilter, TaskRunFilter
+from events.headers import PAGE
 from events.negotiation import Negotiation
 from events.pagination import KeysetPagination, Pagination
 from events.permissions import HasPermission
@@ -73,20 +80,49 @@ class SchemaView(ContractView, SpectacularAPIView):
 
     http_method_names = ("get", "head")
 
+    @extend_schema(responses={200: OpenApiTypes.OBJECT})
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401
+        renderer: BaseRenderer = request.accepted_renderer
+        with _making_document:
+            document = _document(type(renderer), settings.ROOT_URLCONF)  # type: ignore[arg-type]  # the stubs' __hash__
+        name = f"{spectacular_settings.TITLE}.{renderer.format}"
+        charset = f"; charset={renderer.charset}" if renderer.charset else ""
+        return HttpResponse(
+            document,
+            content_type=f"{renderer.media_type}{charset}",
+            headers={"Content-Disposition": f'inline; filename="{name}"'},
+        )
 
-class BrowserView(ContractView, SpectacularSwaggerView):
-    """The document as a Swagger UI page, with all files from this service and none from a CDN."""
+
+_making_document = Lock()
+
+
+@cache
+def _document(renderer: type[BaseRenderer], urlconf: str) -> bytes:
+    """Return the OpenAPI document of these URLs. It is made once a process: it takes long."""
+    generator: Any = SchemaView.generator_class(urlconf=urlconf)
+    document: Any = renderer().render(generator.get_schema(public=True))
+    return bytes(document)
+
+
+class BrowserView(ContractView, SpectacularSwaggerSplitView):
+    """The document as a Swagger UI page, with all files from this service and none from a CDN.
+
+    The page has no script in it: it loads the one that this view gives with `?script`.
+    """
 
     http_method_names = ("get", "head")
+    url_self = "?"
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        """Return the page without a CSRF token.
+        """Return the page, or its script, without a CSRF token.
 
         Bearer authentication needs none, and a new one each time would change the ETag.
         """
         page: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
         page.data["csrf_token"] = ""
+        page.headers["Content-Security-Policy"] = PAGE
         return page
 
 

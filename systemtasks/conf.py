@@ -119,6 +119,18 @@ class Conf:
     MOST_WAITING: int = 2
     """Requests with `?wait=` that may wait at once in each process of the web server."""
 
+    TOKEN_RATE: int = 300_000
+    """Requests a minute that each process of the web server answers to one token; 0 for any number.
+
+    A token with a rate of its own has that one instead, over all processes.
+    """
+
+    WRONG_TOKEN_RATE: int = 600
+    """Wrong tokens of one address that each process looks up in a minute; 0 for any number."""
+
+    CONNECTION_IDLE_SECONDS: float = 60
+    """Seconds without a row to write after which a process closes its connection to Postgres."""
+
     @property
     def expires_after(self) -> timedelta | None:
         """Return how long rows are kept, or None for ever."""
@@ -170,21 +182,26 @@ def conf() -> Conf:
 def _faults(read: Conf) -> Iterator[tuple[str, str]]:
     if not 0 <= read.EXPIRES_AFTER_DAYS <= LONGEST_EXPIRY.days:
         yield "EXPIRES_AFTER_DAYS", f"from 0 to {LONGEST_EXPIRY.days}"
-    if read.MOST_WAITING < 0:
-        yield "MOST_WAITING", "0 or more"
     if read.DATABASE not in settings.DATABASES:
         yield "DATABASE", "an alias in DATABASES"
     if read.RECORD_LOG_LEVEL not in logging.getLevelNamesMapping():
         yield "RECORD_LOG_LEVEL", f"a level of logging, not {read.RECORD_LOG_LEVEL!r}"
     if read.KNOWN_FROM_START not in ("scheduled", "registered", "none"):
         yield "KNOWN_FROM_START", "scheduled, registered or none"
-    for name in ("BATCH_INTERVAL", "RUNNING_INTERVAL", "LEASE_SECONDS"):
+    yield from _faults_of_numbers(read)
+    yield from _faults_of_code(read)
+
+
+def _faults_of_numbers(read: Conf) -> Iterator[tuple[str, str]]:
+    for name in ("MOST_WAITING", "TOKEN_RATE", "WRONG_TOKEN_RATE"):
+        if getattr(read, name) < 0:
+            yield name, "0 or more"
+    for name in ("BATCH_INTERVAL", "RUNNING_INTERVAL", "LEASE_SECONDS", "CONNECTION_IDLE_SECONDS"):
         if not 0 < getattr(read, name) < float("inf"):
             yield name, "more than 0 seconds"
     for field in fields(Conf):
         if field.name.endswith(("_LIMIT", "_BYTES")) and getattr(read, field.name) < 1:
             yield field.name, "at least 1"
-    yield from _faults_of_code(read)
 
 
 def _faults_of_code(read: Conf) -> Iterator[tuple[str, str]]:

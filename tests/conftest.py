@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from events.throttling import token_rates, wrong_tokens
 from events.usage import usage
 
 collect_ignore = ["tested_project"]  # whose tests run in processes of their own
@@ -54,3 +55,10 @@ def _no_notes() -> Iterator[None]:
     """No note of a token of one test in another, or when the database is gone."""
     yield
     usage.clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_rates_of_another_test() -> None:
+    """All tests have one address, and their requests are made within a minute."""
+    token_rates.clear()
+    wrong_tokens.clear()

@@ -1,7 +1,11 @@
-"""Django's backend for Postgres, with connections that search the service's schema first."""
+"""Django's backend for Postgres, with connections that search the service's schema first.
 
+They are named after their process, and those that answer requests have a limit for each statement.
+"""
+
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from django.conf import settings
 from django.db.backends.base.base import NO_DB_ALIAS
@@ -10,10 +14,14 @@ from psycopg import OperationalError
 from psycopg.sql import SQL, Identifier
 
 from config.postgres import SERVICE, SHARED
+from systemtasks.storage.connection import process_name
 
-SELECT_SCHEMAS_AND_TABLES = """
+logger = logging.getLogger(__name__)
+
+SELECT_SESSION = """
 SELECT current_schemas(false)::text[],
-    ARRAY(SELECT tablename::text FROM pg_tables WHERE schemaname = %s)
+    ARRAY(SELECT tablename::text FROM pg_tables WHERE schemaname = %s),
+    current_setting('statement_timeout') <> '0'
 """
 NOT_MIGRATED = "The schema {schema} lacks tables of this service: run `manage.py migrate` first."
 NO_SCHEMA = "The database's role has no schema to look into but {schema}, which is the service's."
@@ -23,9 +31,33 @@ NOT_TAKEN = (
     "own, and ALTER ROLE … SET search_path = {path}"
 )
 
+UNLIMITED = (
+    "Statements of requests have no limit: a connection pooler hands no statement_timeout on. Give "
+    "the role of the web server one: ALTER ROLE … SET statement_timeout = '%ds'"
+)
+
 Connection = Any  # psycopg's
-SearchPath = tuple[list[str], str | None]
-"""The schemas that a connection must search, and the `options` that it needs to do so, if any."""
+
+
+class Session(NamedTuple):
+    """What a new connection finds."""
+
+    schemas: list[str]
+    """The schemas that it searches."""
+    tables: list[str]
+    """The tables in the service's schema."""
+    is_limited: bool
+    """True if Postgres cancels statements that take too long."""
+
+
+class SearchPath(NamedTuple):
+    """What makes a connection search the right schemas."""
+
+    schemas: list[str]
+    options: str
+    """The `options` that a connection has anyway."""
+    added: str
+    """What they lack to search these schemas, or an empty text."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -36,6 +68,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """
 
     _search_paths: ClassVar[dict[tuple[object, ...], SearchPath]] = {}
+    _is_warned: ClassVar = False
+
+    statement_seconds = 0
+    """The limit of each statement of the next connections, or 0 for none."""
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return psycopg's parameters, with a name for the connection if nobody has given one."""
+        named: dict[str, Any] = {"fallback_application_name": process_name()}
+        return named | super().get_connection_params()
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Return a connection that searches the right schemas.
@@ -45,19 +86,33 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """
         if self.alias == NO_DB_ALIAS:
             return super().get_new_connection(conn_params)
-        schemas, options = self._search_path(conn_params)
-        if options is not None:
-            conn_params = {**conn_params, "options": options}
-        try:
-            connection: Connection = super().get_new_connection(conn_params)
-        except OperationalError as error:
-            if "startup parameter" in str(error):  # PgBouncer's refusal of `options`
-                raise _not_taken(schemas) from error
-            raise
-        if _schemas_and_tables(connection)[0] != schemas:
+        path = self._search_path(conn_params)
+        limit = f"-c statement_timeout={self.statement_seconds}s" if self.statement_seconds else ""
+        connection = self._connect(conn_params, path, limit)
+        session = _session(connection)
+        if session.schemas != path.schemas:
             connection.close()
-            raise _not_taken(schemas)
+            raise _not_taken(path.schemas)
+        if limit and not session.is_limited and not DatabaseWrapper._is_warned:
+            DatabaseWrapper._is_warned = True
+            logger.warning(UNLIMITED, self.statement_seconds)
         return connection
+
+    def _connect(self, conn_params: dict[str, Any], path: SearchPath, limit: str) -> Connection:
+        """Return a connection with the options for the search path, and for the limit if it can be.
+
+        Raises psycopg's OperationalError.
+        """
+        added = [option for option in (path.added, limit) if option]
+        options = {"options": " ".join([path.options, *added]).strip()} if added else {}
+        try:
+            return super().get_new_connection({**conn_params, **options})
+        except OperationalError as error:
+            if "startup parameter" not in str(error):  # PgBouncer's refusal of `options`
+                raise
+            if path.added:
+                raise _not_taken(path.schemas) from error
+        return super().get_new_connection(conn_params)
 
     def _search_path(self, conn_params: Mapping[str, Any]) -> SearchPath:
         """Return the search path for these parameters, which is determined once a process.
@@ -76,12 +131,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self._search_paths[key]
 
     def _find_search_path(self, connection: Connection) -> SearchPath:
-        usual, tables = _schemas_and_tables(connection)
+        usual, tables, _ = _session(connection)
         schemas = self._schemas(usual, tables)
-        if schemas == usual:
-            return schemas, None
-        options = connection.info.get_parameters().get("options", "")
-        return schemas, f"{options} -c search_path={_escaped(_joined(schemas))}".lstrip()
+        added = "" if schemas == usual else f"-c search_path={_escaped(_joined(schemas))}"
+        return SearchPath(schemas, connection.info.get_parameters().get("options", ""), added)
 
     def _schemas(self, usual: Sequence[str], tables: Sequence[str]) -> list[str]:
         """Return the schemas to search.
@@ -106,13 +159,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return {*own.introspection.django_table_names(), "django_migrations"}
 
 
-def _schemas_and_tables(connection: Connection) -> tuple[list[str], list[str]]:
-    """Return the schemas that the connection searches, and the tables in the service's schema."""
+def _session(connection: Connection) -> Session:
+    """Return what the connection finds. It is in autocommit mode from then on."""
     connection.autocommit = True
-    row: tuple[list[str], list[str]] = connection.execute(
-        SELECT_SCHEMAS_AND_TABLES, [settings.SERVICE_SCHEMA]
-    ).fetchone()
-    return row
+    return Session(*connection.execute(SELECT_SESSION, [settings.SERVICE_SCHEMA]).fetchone())
 
 
 def _not_taken(schemas: Sequence[str]) -> OperationalError:

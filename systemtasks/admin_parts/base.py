@@ -6,9 +6,11 @@ from django.apps import apps
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 
 from systemtasks.admin_parts.counting import BoundedPaginator
 from systemtasks.admin_parts.rows import RowList
+from systemtasks.admin_parts.text import with_unseen_shown
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
@@ -55,6 +57,27 @@ class ReadOnlyAdmin(SkinnedAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:  # noqa: ANN401
+        """Return the row, or None. An empty `from_field` is none: Django looks for one named ""."""
+        return super().get_object(request, object_id, from_field or None)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return _with_unseen_shown(super().changelist_view(request, extra_context))
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        page = super().changeform_view(request, object_id, form_url, extra_context)
+        return _with_unseen_shown(page)
+
     def render_change_form(
         self,
         request: HttpRequest,
@@ -68,3 +91,17 @@ class ReadOnlyAdmin(SkinnedAdmin):
         context |= {"row": obj, "original": str(obj), "title": str(obj), "subtitle": None}
         context |= self.page_context(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
+
+
+def _with_unseen_shown(page: HttpResponse) -> HttpResponse:
+    """Have the page show the characters that would otherwise change how it looks.
+
+    They may stand in anything that a task has said, so this is done to the page as a whole.
+    """
+    if isinstance(page, TemplateResponse):
+        page.add_post_render_callback(_show_unseen)
+    return page
+
+
+def _show_unseen(page: HttpResponse) -> None:
+    page.content = with_unseen_shown(page.content.decode()).encode()

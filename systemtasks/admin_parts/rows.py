@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.db import DataError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
@@ -19,7 +21,11 @@ class RowList(ChangeList):
         return self.model_admin.only_shown(rows)  # type: ignore[no-any-return, attr-defined]
 
     def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
+        """Read the page's rows. Raise IncorrectLookupParameters if Postgres takes no such value."""
+        try:
+            super().get_results(request)
+        except DataError as error:
+            raise IncorrectLookupParameters(str(error)) from error
         # If the two differ, django-unfold shows "(Show all)" in the page's title.
         self.full_result_count = self.result_count
         self.status_counts: dict[str, int] = {}

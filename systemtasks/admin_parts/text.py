@@ -1,6 +1,7 @@
 """Format rows for people, as plain text. The caller must escape it."""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,20 @@ NOTHING = "–"  # noqa: RUF001 - a dash for what is not there
 LONGEST_LINE = 300
 LONGEST_VALUE = 100
 LONGEST_OPEN_BLOCK = 30  # lines
+
+
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # controls, but for tabs and ends of lines
+    "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]|\r(?!\n)"
+)
+"""The characters that a browser does not draw, and that change how it draws others: the directions
+of text, among others. Joiners are left out, since some scripts and emoji need them."""
+
+
+def with_unseen_shown(text: str) -> str:
+    """Return the text with a name such as `[U+202E]` for each of the characters of UNSEEN."""
+    return UNSEEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 
 def duration_text(seconds: float | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from systemtasks.conf import conf
-from systemtasks.storage import rows
+from systemtasks.storage import connection, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ _lease: Lease | None = None
 def take(*, worker: bool = False) -> Lease:
     """Take a lease for this process and, if it is a worker's main one, for its children."""
     global _lease
+    if worker:
+        connection.name_worker()
     _lease = Lease(str(uuid4()), os.getpid(), worker)
     return _lease
 

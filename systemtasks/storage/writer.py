@@ -22,6 +22,7 @@ from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.storage import rows
+from systemtasks.storage.connection import name_connection
 from systemtasks.storage.dropped import record_of_dropped
 from systemtasks.storage.failures import REPORT_INTERVAL, failures
 from systemtasks.storage.journal import Segment
@@ -68,6 +69,7 @@ class Writer:
         self._reaper = Reaper()
         self._retention = Retention()
         self._next_housekeeping = 0.0
+        self._next_close = 0.0  # when the connection is no longer kept, by the monotonic clock
         # Reentrant, because a finalizer or a logging handler may send a task while it is held.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -204,6 +206,7 @@ class Writer:
         while not apps.ready:  # only then it is known if this process runs tests
             time.sleep(conf().BATCH_INTERVAL)
             self._due = time.monotonic() + conf().BATCH_INTERVAL
+        name_connection(connections[conf().DATABASE])
         while True:
             try:
                 if self._work.wait(self._in_progress.patience(_housekeeping_interval())):
@@ -213,6 +216,7 @@ class Writer:
                 with _no_coroutine():
                     self._write_pending()
                     self._housekeep()
+                    self._close_idle_connection()
             except _UnderTestError:
                 self.discard()
                 _disconnect()
@@ -222,6 +226,15 @@ class Writer:
                 logger.exception("The writer of task runs goes on after an error of its own")
                 time.sleep(LONGEST_PAUSE)
                 self._work.set()  # to write what it was about to write
+
+    def _keep_connection(self) -> None:
+        """Keep the connection open for CONNECTION_IDLE_SECONDS from now on."""
+        self._next_close = time.monotonic() + conf().CONNECTION_IDLE_SECONDS
+
+    def _close_idle_connection(self) -> None:
+        """Close the connection, if it is open and has not been used for so long."""
+        if time.monotonic() >= self._next_close:
+            _disconnect()
 
     def _write_pending(self) -> None:
         in_progress = self._in_progress.entries()
@@ -282,6 +295,7 @@ class Writer:
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
                 break
+        self._keep_connection()
         if next_report:
             logger.warning("Task runs are recorded again, after %.1f s", time.time() - began)
 
@@ -344,11 +358,13 @@ class Writer:
     def _keep_leases(self) -> None:
         """Renew this process's lease, and end the runs of workers that do not renew theirs."""
         if self._renewal.renew():
+            self._keep_connection()
             self._reaper.reap()
 
     def _delete_expired(self) -> None:
         """Delete a batch of expired rows. If there may be more, do it again at once."""
         if self._retention.delete():
+            self._keep_connection()
             self._next_housekeeping = 0.0
             self._wake()
 
@@ -361,6 +377,7 @@ class Writer:
             except RECORD_ERRORS:
                 failures.count("tasks that have not run yet are not recorded")
                 logger.exception("The tasks that have not run yet are not recorded")
+            self._keep_connection()
             with self._changed:
                 del self._announced[: len(announced)]
 

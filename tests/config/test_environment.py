@@ -75,6 +75,10 @@ BAD = [
     ("MOST_WAITING", "1.5"),
     ("LEASE_SECONDS", "0"),
     ("CSRF_TRUSTED_ORIGINS", "tasks.internal"),
+    ("TRUSTED_PROXIES", "proxy.internal"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8"),
+    ("WEB_STATEMENT_SECONDS", "-1"),
+    ("TOKEN_RATE", "many"),
 ]
 
 
@@ -150,6 +154,62 @@ def test_password_in_a_bad_database_url_is_not_printed() -> None:
 
     assert loaded.returncode == 1
     assert "hunter22" not in loaded.stderr
+
+
+SECRET = "hunter22"
+MISTYPED = [
+    ("DATABASE_URL", f"postgresql://user:{SECRET}@host/db?no_such_option=1"),
+    ("DATABASE_URL", f"postgresql://user:{SECRET}@ho%zzst/db"),
+    ("DATABASE_URL", f"postgresql://user:%zz{SECRET}@host/db"),
+    ("DATABASE_URL", f"postgresql://user:{SECRET}/db"),
+    ("DATABASE_URL", f"postgresql://host/db?{SECRET}"),
+    ("DATABASE_URL", f"postgresql://host/db?password={SECRET}&password"),
+    ("DATABASE_URL", f"postgresql://[{SECRET}"),
+    ("DATABASE_URL", f"mysql://user:{SECRET}@host/db"),
+    ("BROKER_URL", f"redis://:pass/{SECRET}@host/0"),
+    ("BROKER_URL", f"redis://user:{SECRET}/0"),
+    ("BROKER_URL", f"amqp://user:{SECRET}@host//"),
+    ("BROKER_URL", f"redis://[{SECRET}"),
+    ("BROKER_TRANSPORT_OPTIONS", f'{{"password": "{SECRET}"'),
+    ("ALLOWED_HOSTS", f"https://user:{SECRET}@host"),
+    ("CSRF_TRUSTED_ORIGINS", f"https://user:{SECRET}@host"),
+    ("CSRF_TRUSTED_ORIGINS", f"https://host/{SECRET}"),
+    ("TRUSTED_PROXIES", f"http://user:{SECRET}@proxy"),
+]
+
+
+@pytest.mark.parametrize("mistyped", MISTYPED, ids=" ".join)
+def test_start_up_sentence_prints_nothing_that_stood_in_a_url(mistyped: tuple[str, str]) -> None:
+    loaded = load_settings(**PRODUCTION | dict([mistyped]))
+
+    assert loaded.returncode == 1
+    assert mistyped[0] in loaded.stderr
+    assert SECRET not in loaded.stdout + loaded.stderr
+    assert len(loaded.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "url", "shown"),
+    [
+        (
+            'connection to server at "10.0.0.1", port 5432 failed: fe_sendauth: no password',
+            "postgresql://user:word@10.0.0.1/db",
+            'connection to server at "…", port 5432 failed: fe_sendauth: no pass…',
+        ),
+        (
+            'could not translate host name "rover@db1" to address: unknown\nmore',
+            "postgresql://user:p@rover@db1/db",
+            'could not translate host name "…@…" to address: unknown',
+        ),
+        (
+            "Error -2 connecting to p@ss:6379.",
+            "redis://p%40ss:6379/0",
+            "Error -2 connecting to …:….",
+        ),
+    ],
+)
+def test_error_is_printed_without_the_parts_of_the_url(message: str, url: str, shown: str) -> None:
+    assert environment.without_url(message, url) == shown
 
 
 def test_database_url_keeps_every_libpq_option() -> None:

@@ -211,3 +211,82 @@ def test_behind_a_pooler_the_role_says_where_to_look(migrated: str, tmp_path: Pa
 
         with pgbouncer(url, tmp_path) as pooled:
             assert schemas(pooled) == [OWN, "public"]
+
+
+# What Postgres knows of a connection
+
+
+def limited(database: str, alias: str = "default") -> Any:
+    """A connection of a thread that answers requests."""
+    defaults = connections["default"].settings_dict
+    wrapper = DatabaseWrapper({**defaults, **environment.database(database)}, alias)
+    wrapper.statement_seconds = 7
+    return wrapper.get_new_connection(wrapper.get_connection_params())
+
+
+def limit_of(connection: Any) -> str:
+    with closing(connection):
+        found: str = connection.execute("SHOW statement_timeout").fetchone()[0]
+        return found
+
+
+def test_statements_of_requests_are_limited_and_no_others(migrated: str) -> None:
+    assert limit_of(limited(migrated)) == "7s"
+    assert limit_of(connect(migrated)) == "0"
+    assert limit_of(connect(migrated, SERVICE)) == "0"
+    assert limit_of(connect(migrated, SHARED)) == "0"
+
+
+def test_limit_leaves_the_other_options_and_the_search_path(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c lock_timeout=9s")
+    with closing(limited(migrated)) as connection:
+        assert connection.execute("SHOW lock_timeout").fetchone()[0] == "9s"
+        assert connection.execute("SELECT current_schemas(false)").fetchone()[0][0] == OWN
+
+
+@pytest.mark.parametrize("lines", [(), ("ignore_startup_parameters = options",)])
+def test_pooler_that_hands_no_limit_on_is_logged_once(
+    migrated: str,
+    tmp_path: Path,
+    lines: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(DatabaseWrapper, "_is_warned", False)
+    with own_role(migrated) as url:
+        query(migrated, f"ALTER ROLE own_role SET search_path = {OWN}, public")
+        with pgbouncer(url, tmp_path, *lines) as pooled:
+            assert [limit_of(limited(pooled)) for _ in range(2)] == ["0", "0"]
+    [record] = caplog.records
+    assert "ALTER ROLE … SET statement_timeout = '7s'" in record.getMessage()
+
+
+def test_role_s_own_limit_behind_a_pooler_is_enough(
+    migrated: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DatabaseWrapper, "_is_warned", False)
+    with own_role(migrated) as url:
+        query(migrated, f"ALTER ROLE own_role SET search_path = {OWN}, public")
+        query(migrated, "ALTER ROLE own_role SET statement_timeout = '3s'")
+        with pgbouncer(url, tmp_path) as pooled:
+            assert limit_of(limited(pooled)) == "3s"
+    assert caplog.records == []
+
+
+def name_of(connection: Any) -> str:
+    with closing(connection):
+        found: str = connection.execute("SHOW application_name").fetchone()[0]
+        return found
+
+
+def test_connection_is_named_after_its_process(migrated: str) -> None:
+    assert name_of(connect(migrated)).startswith("systemtasks ")
+    assert f" {os.getpid()}@" in name_of(connect(migrated))
+
+
+def test_name_that_somebody_has_given_stays(migrated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert name_of(connect(f"{migrated}&application_name=web")) == "web"
+    monkeypatch.setenv("PGAPPNAME", "of the environment")
+    assert name_of(connect(migrated)) == "of the environment"

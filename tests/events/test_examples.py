@@ -14,13 +14,13 @@ from tests.events.conftest import client_of
 
 BASE = "/api/v3/events"
 pytestmark = pytest.mark.django_db
-START = "2024-06-01T00:00:00Z"
+SPAN = "started_from=2024-06-01T00:00:00Z&started_until=2024-07-01T00:00:00Z"
 URLS = {
     "events_system_tasks_list": "/system_tasks/",
     "events_system_tasks_retrieve": f"/system_tasks/{TASK['uuid']}/",
     "events_task_runs_list": "/task_runs/",
     "events_task_runs_retrieve": f"/task_runs/{RUN['id']}/",
-    "events_task_runs_summary_list": f"/task_runs/summary/?started_from={START}",
+    "events_task_runs_summary_list": f"/task_runs/summary/?{SPAN}",
 }
 REFUSED = {
     ("events_system_tasks_list", "400"): "/system_tasks/?status=done",

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from events import pagination
 from events.filters import RUN_ORDERINGS
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State, Status
@@ -347,3 +348,46 @@ def test_a_page_takes_three_queries_however_long(historian: Client, task: System
         with CaptureQueriesContext(connection) as queries:
             assert len(found(historian, page_size=size)) == size
         assert len(queries) == 3  # token with user and permissions, count, rows
+
+
+@pytest.mark.parametrize(("page", "size"), [(5000, 20), (101, 100), (10_001, 1), (2**62, 1)])
+def test_a_page_by_number_past_ten_thousand_rows_is_400_without_a_query(
+    historian: Client, page: int, size: int
+) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        answer = historian.get(URL, {"page": page, "page_size": size})
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "page": ["Pages by number end after 10,000 rows; `after` goes on, or narrow the list."],
+        "code": "invalid",
+    }
+    assert [query for query in queries if "systemtasks_taskrun" in query["sql"]] == []
+    last = 10_000 // size
+    assert historian.get(URL, {"page": last, "page_size": size}).status_code == 404
+
+
+def test_after_goes_on_past_the_last_page_by_number(
+    historian: Client, task: SystemTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pagination, "DEEPEST_ROW", 4)
+    for _ in range(7):
+        factories.task_run(task)
+    query: dict[str, Any] = {"page_size": 2, "page": 2}
+    position = historian.get(URL, query).json()["pagination"]
+    assert position["next"] == 3
+    assert historian.get(URL, {**query, "page": 3}).status_code == 400
+    query = {"page_size": 2, "after": position["after"]}
+    following = historian.get(URL, query).json()
+    assert following["pagination"]["current"] == 3
+    assert len(following["results"]) == 2
+
+
+def test_a_page_by_number_reads_no_messages_of_the_rows_before_it(
+    historian: Client, task: SystemTask
+) -> None:
+    for _ in range(5):
+        factories.task_run(task)
+    with CaptureQueriesContext(connection) as queries:
+        assert len(found(historian, page=2, page_size=2)) == 2
+    [skipping] = [query["sql"] for query in queries if "OFFSET" in query["sql"]]
+    assert "messages" not in skipping

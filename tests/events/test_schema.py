@@ -9,6 +9,7 @@ import yaml
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
+from drf_spectacular.generators import SchemaGenerator
 
 WIRE_FORMAT: dict[str, Any] = yaml.safe_load(
     Path(__file__).with_name("system-task.openapi.yaml").read_text()
@@ -138,7 +139,9 @@ def test_the_page_needs_nothing_from_elsewhere(path: str) -> None:
     assert "<title>System Tasks</title>" in page
     assert "://" not in page.replace("http://www.w3.org", "")
     assert "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js" in page
-    assert '"/api/v3/schema/"' in page
+    script = Client().get(f"{path}?script=").content.decode()
+    assert '"/api/v3/schema/"' in script
+    assert "://" not in script
 
 
 @pytest.mark.parametrize("file", ["swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"])
@@ -167,3 +170,22 @@ def test_what_everyone_may_read_is_sent_again_only_when_it_has_changed(path: str
 def test_pages_for_everyone_can_only_be_read(path: str, method: str) -> None:
     answer = Client(raise_request_exception=False).generic(method, path)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+
+
+def test_the_document_is_made_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [Client().get("/api/v3/schema/").content, Client().get("/api/v3/schema/").content]
+
+    def make(*_: Any, **__: Any) -> None:
+        raise AssertionError("it is made again")
+
+    monkeypatch.setattr(SchemaGenerator, "get_schema", make)
+    made.append(Client().get("/api/v3/schema/", {"version": "2", "lang": "de"}).content)
+    assert len(set(made)) == 1
+
+
+@pytest.mark.parametrize("name", ["version", "lang", "x"])
+@pytest.mark.parametrize("value", ["\r\n", "\r\nSet-Cookie: a=b", '"; x="', "\0", "\u202e"])
+def test_no_parameter_gets_into_a_header_of_the_document(name: str, value: str) -> None:
+    answer = Client().get("/api/v3/schema/", {name: value})
+    assert answer.status_code == 200
+    assert answer["Content-Disposition"] == 'inline; filename="System Tasks.yaml"'

@@ -18,6 +18,8 @@ from tests import factories
 from tests.events.conftest import client_of
 
 URL = "/api/v3/events/task_runs/summary/"
+MAY, JULY = "2024-05-31T00:00:00Z", "2024-07-01T00:00:00Z"
+"""31 days, and the rows of the factories in them."""
 pytestmark = pytest.mark.django_db
 
 
@@ -42,7 +44,7 @@ def test_runs_are_added_up_a_task(historian: Client) -> None:
         )
     factories.task_run(task, state="running", status="unknown", finish_timestamp=None)
     factories.task_run(factories.system_task("another"))
-    another, ours = summary(historian, started_from="2024-06-01T00:00:00Z")
+    another, ours = summary(historian, started_from=MAY, started_until=JULY)
     assert another["name"] == "another"
     assert ours == {
         "system_task": str(task.uuid),
@@ -148,6 +150,35 @@ def with_queries(client: Client, rows: int) -> int:
 def test_a_summary_has_pages(historian: Client) -> None:
     for number in range(3):
         factories.task_run(factories.system_task(f"t{number}"))
-    answer = historian.get(f"{URL}?started_from=2024-01-01T00:00:00Z&page=2&page_size=2").json()
+    span = f"started_from={MAY}&started_until={JULY}"
+    answer = historian.get(f"{URL}?{span}&page=2&page_size=2").json()
     assert [row["name"] for row in answer["results"]] == ["t2"]
     assert answer["pagination"]["total_pages"] == 2
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        {"started_from": "1970-01-01"},
+        {"started_from": "2024-05-30T23:59:59Z", "started_until": JULY},
+        {"started_from": "1970-01-01", "started_until": "9999-12-31"},
+        {"started_until": "9999-12-31", "started_from": "0001-01-01", "name": "tests.clean_up"},
+    ],
+)
+def test_a_span_of_more_than_31_days_is_400_without_a_look_at_the_runs(
+    historian: Client, span: dict[str, str]
+) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        answer = historian.get(URL, span)
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "started_from": ["A summary covers 31 days at the most."],
+        "code": "invalid",
+    }
+    assert [query for query in queries if "systemtasks_taskrun" in query["sql"]] == []
+
+
+def test_a_span_without_an_end_ends_now(historian: Client) -> None:
+    start = (timezone.now() - timedelta(days=30)).isoformat()
+    assert summary(historian, started_from=start, started_until="9999-12-31") == []
+    assert summary(historian, started_from="9999-12-31") == []

@@ -1,11 +1,13 @@
 """The commands create_token, list_tokens and revoke_token."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.test import Client
@@ -13,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
+from knox.crypto import hash_token
 from knox.models import AuthToken
 
 from events.models import TokenGrant
@@ -372,3 +375,28 @@ def test_the_admin_shows_what_a_token_may_and_changes_it_but_not_its_identity(
     assert AuthToken.objects.get().pk == stored.pk
     grant = TokenGrant.objects.get()
     assert (grant.read_only, grant.rate) == (True, 5)
+
+
+def test_a_token_that_the_admin_makes_is_in_the_answer_alone(
+    reader: User, admin_client: Client
+) -> None:
+    form = {
+        "user": reader.pk,
+        "grant-0-read_only": "on",
+        "grant-TOTAL_FORMS": "1",
+        "grant-INITIAL_FORMS": "0",
+    }
+    answer = admin_client.post("/admin/knox/authtoken/add/", form)
+    assert answer.status_code == 200
+    [token] = re.findall(r'id="new-token">([^<]+)<', answer.content.decode())
+    stored = AuthToken.objects.get()
+    assert (stored.digest, stored.user) == (hash_token(token), reader)
+    assert TokenGrant.objects.get().read_only
+    assert "no-store" in answer["Cache-Control"]
+    assert "messages" not in answer.cookies
+    kept = [cookie.value for cookie in admin_client.cookies.values()]
+    kept += [str(session.get_decoded()) for session in Session.objects.all()]
+    assert [text for text in kept if token in text] == []
+    assert token not in admin_client.get("/admin/knox/authtoken/").content.decode()
+    bearer = {"authorization": f"Bearer {token}"}
+    assert Client().get("/api/v3/events/system_tasks/", headers=bearer).status_code == 200

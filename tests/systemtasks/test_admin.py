@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.apps import apps
@@ -21,7 +23,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from systemtasks.admin_parts import counting
-from systemtasks.admin_parts.text import NOTHING, duration_text, log_lines, pretty, worst_line
+from systemtasks.admin_parts.text import (
+    NOTHING,
+    duration_text,
+    log_lines,
+    pretty,
+    with_unseen_shown,
+    worst_line,
+)
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State, Status
 from tests import factories
@@ -541,6 +550,44 @@ def test_the_worst_line_is_the_last_error_and_else_the_last_warning() -> None:
 def test_long_json_is_indented_and_short_json_is_not() -> None:
     assert pretty({"a": [1, "ü"]}) == '{"a": [1, "ü"]}'
     assert pretty({"a": "x" * 100}) == '{\n  "a": "' + "x" * 100 + '"\n}'
+
+
+BIDI = "pay\u202egnp.exe\u2066\x1b[31m\x00\x9b\u2028\u200b\ufeff\r!\U000e0041"
+SHOWN = (
+    "pay[U+202E]gnp.exe[U+2066][U+001B][31m[U+0000][U+009B][U+2028][U+200B][U+FEFF][U+000D]!"
+    "[U+E0041]"
+)
+STORED = BIDI.replace("\0", "")
+"""Postgres has no NUL in a text."""
+
+
+def test_characters_that_change_how_others_look_are_shown(staff: Client) -> None:
+    message = factories.log_event(
+        STORED, logger=STORED, attributes={STORED: STORED, f"long {STORED}": f"{STORED}\n{STORED}"}
+    )
+    texts = {"name": STORED, "uid": STORED, "description": STORED}
+    task = factories.system_task(**texts, status=Status.ERROR, messages=[message])
+    names = ("queue", "worker", "sender", "parent_id", "exception")
+    run = factories.task_run(
+        task,
+        celery_id=STORED,
+        **dict.fromkeys(names, STORED),
+        args=[STORED],
+        kwargs={STORED: STORED},
+        context={STORED: STORED},
+        messages=[message],
+    )
+    for url in (TASKS, RUNS, page_of(task), page_of(run), f"{RUNS}?q={quote(STORED)}"):
+        page = body(staff, url)
+        assert "pay[U+202E]gnp.exe[U+2066][U+001B][31m" in page
+        unseen = {char for char in page if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")}
+        assert unseen <= {"\n", "\t"}
+
+
+def test_each_unseen_character_has_a_name_and_others_stay() -> None:
+    assert with_unseen_shown(BIDI) == SHOWN
+    seen = "tab\t, lines\r\n, ü, עברית, العربية, 👩\u200d🚀, \u0928\u200d"
+    assert with_unseen_shown(seen) == seen
 
 
 # The other look.

@@ -1,0 +1,105 @@
+"""Bounds on what one request may take of the database, of memory and of the processor."""
+
+import logging
+from collections.abc import Callable
+from threading import BoundedSemaphore
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import FieldDoesNotExist
+from django.db import DEFAULT_DB_ALIAS, DataError, connections, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from rest_framework.exceptions import APIException
+
+from events.errors import API_PREFIX, BodyTooLarge, QueryTooSlow, is_cancelled, refusal
+
+logger = logging.getLogger(__name__)
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+LOGIN = "admin:login"
+BUSY = "Somebody else logs in at this moment. Please try again.\n"
+
+
+class BadPage(APIException):
+    """The address of a page, or a form, has values that make no sense: status 400."""
+
+    status_code = 400
+    default_detail = "There is no such page: a value in its address or in the form makes no sense."
+
+
+class LimitRequests:
+    """Refuses a body that is too large, and a login beside another; ends slow statements.
+
+    A middleware, which must come after that of CSRF: it calls some views itself. The web server
+    refuses large bodies by itself (config/asgi.py), but another WSGI server may not.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        """Take the rest of the middleware."""
+        self.get_response = get_response
+        # To check a password takes a processor for a good part of a second, on purpose.
+        self._logins = BoundedSemaphore(1)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Respond, with 413 to a body of more than WEB_BODY_BYTES."""
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if not length.isdecimal() or int(length) > settings.WEB_BODY_BYTES:
+            return refusal(request.path_info, BodyTooLarge())
+        return self.get_response(request)
+
+    def process_view(
+        self,
+        request: HttpRequest,
+        view: Callable[..., HttpResponseBase],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> HttpResponseBase | None:
+        """Respond with the view's answer where it has other limits than most."""
+        match = request.resolver_match
+        if request.method != "POST" or match is None or match.app_name != "admin":
+            return None
+        if match.view_name == LOGIN:
+            return self._log_in(request, view, args, kwargs)
+        if str(match.url_name).endswith("_delete") or _deletes_selected(request):
+            with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = 0")
+                return view(request, *args, **kwargs)
+        return None
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Respond with a sentence where a page cannot be what was asked for.
+
+        That is so where Postgres has cancelled a statement, or does not take a value of the query.
+        Django's own admin hands some values on as they are: NUL, times out of range, names of
+        fields that do not exist.
+        """
+        if request.path_info.startswith(API_PREFIX):
+            return None
+        if is_cancelled(error):
+            logger.warning("%s %s took the database too long", request.method, request.path)
+            return refusal(request.path_info, QueryTooSlow())
+        if isinstance(error, (DataError, FieldDoesNotExist)):
+            logger.warning("%s %s makes no sense: %s", request.method, request.path, error)
+            return refusal(request.path_info, BadPage())
+        return None
+
+    def _log_in(
+        self,
+        request: HttpRequest,
+        view: Callable[..., HttpResponseBase],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> HttpResponseBase:
+        if not self._logins.acquire(blocking=False):
+            busy = HttpResponse(BUSY, content_type="text/plain", status=429)
+            busy["Retry-After"] = "1"
+            return busy
+        try:
+            return view(request, *args, **kwargs)
+        finally:
+            self._logins.release()
+
+
+def _deletes_selected(request: HttpRequest) -> bool:
+    return request.POST.get("action") == "delete_selected"

@@ -1,0 +1,70 @@
+"""No cache keeps what a token may see, and no page of the API runs a script of somebody else's."""
+
+import re
+
+import pytest
+from django.test import Client
+
+from tests import factories
+
+LIST = "/api/v3/events/system_tasks/"
+pytestmark = pytest.mark.django_db
+
+
+def assert_is_private(answer: object) -> None:
+    headers = answer.headers  # type: ignore[attr-defined]
+    assert headers["Cache-Control"] == "private, no-store"
+    assert "Authorization" in re.split(r",\s*", headers["Vary"])
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (LIST, 200),
+        (f"{LIST}?status=nonsense", 400),
+        (f"{LIST}?page=2", 404),
+        ("/api/v3/events/task_runs/", 403),
+        ("/api/v3/nowhere/", 404),
+        ("/api/v3/schema/", 200),
+        ("/api/v3/schema/?format=json", 200),
+        ("/api/v3/", 200),
+        ("/api/v3/?script=", 200),
+    ],
+)
+def test_no_cache_may_keep_an_answer(reader: Client, path: str, status: int) -> None:
+    answer = reader.get(path)
+    assert answer.status_code == status
+    assert_is_private(answer)
+
+
+def test_no_cache_may_keep_an_answer_that_has_not_changed(reader: Client) -> None:
+    tag = reader.get(LIST)["ETag"]
+    answer = reader.get(LIST, headers={"if-none-match": tag})
+    assert answer.status_code == 304
+    assert answer["Cache-Control"] == "private, no-store"
+    assert answer["Vary"] == "Authorization"
+    assert_is_private(reader.get(LIST, headers={"if-match": '"another"'}))
+
+
+def test_no_cache_may_keep_what_came_of_running_a_task(runner: Client) -> None:
+    task = factories.system_task()
+    answer = runner.post(f"{LIST}{task.uuid}/run/")
+    assert answer.status_code == 400
+    assert_is_private(answer)
+
+
+def test_page_of_the_api_has_no_script_in_itself(client: Client) -> None:
+    page = client.get("/api/v3/")
+    assert re.findall(r"<script(?![^>]*\ssrc=)[^>]*>", page.content.decode()) == []
+    [script] = re.findall(r'<script src="([?][^"]+)"', page.content.decode())
+    answer = client.get(f"/api/v3/{script}")
+    assert answer["Content-Type"].startswith("application/javascript")
+    assert b"SwaggerUIBundle(" in answer.content
+
+
+def test_page_of_the_api_runs_only_scripts_of_this_service(client: Client) -> None:
+    policy = client.get("/api/v3/")["Content-Security-Policy"]
+    directives = dict(part.split(None, 1) for part in policy.split("; "))
+    assert directives["script-src"] == "'self'"
+    assert directives["default-src"] == "'none'"
