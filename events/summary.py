@@ -1,7 +1,9 @@
 """Summarise each task's runs in a span of time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +23,7 @@ from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from events.errors import Overloaded
 from events.filters import utc_time
 from systemtasks.capture.celery.schedule import next_run, scheduled_names
 from systemtasks.models import SystemTask, TaskRun
@@ -32,6 +35,12 @@ DEFAULT_SPAN = timedelta(days=1)
 
 LONGEST_SPAN = timedelta(days=31)
 """Of a summary: it reads every run in its span."""
+
+MOST_AT_ONCE = 1
+"""Summaries that each process makes at once. With those who wait for a run to end, they leave the
+other threads of a process to the other requests."""
+
+_turns = BoundedSemaphore(MOST_AT_ONCE)
 
 TOO_LONG = f"A summary covers {LONGEST_SPAN.days} days at the most."
 
@@ -95,6 +104,20 @@ def summaries(request: Request) -> "QuerySet[Any, Any]":
         last_success=Max("finish_timestamp", filter=Q(status=Status.SUCCESSFUL)),
     )
     return grouped.order_by("system_task__name", "system_task__uid")
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Hold one of the turns to make a summary while the block lasts.
+
+    Raises Overloaded where MOST_AT_ONCE summaries are made already.
+    """
+    if not _turns.acquire(blocking=False):
+        raise Overloaded("Other summaries are made at this moment.")
+    try:
+        yield
+    finally:
+        _turns.release()
 
 
 def with_next_runs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

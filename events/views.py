@@ -44,7 +44,7 @@ from events.serializers import (
     TaskSummarySerializer,
     with_json_texts,
 )
-from events.summary import SpanSerializer, summaries, with_next_runs
+from events.summary import SpanSerializer, summaries, turn, with_next_runs
 from events.throttling import TokenThrottle
 from events.waiting import LONGEST_WAIT, wait_for_end
 from systemtasks.models import SystemTask, TaskRun
@@ -278,7 +278,9 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     @action(detail=False, pagination_class=Pagination, filter_backends=())
     def summary(self, request: Request) -> Response:
         """Summarise each task's runs in a span of time, in the order of the tasks' names"""  # noqa: D400, D415
-        rows = list(summaries(request))
+        found = summaries(request)
+        with turn():
+            rows = list(found)
         page: Any = self.paginate_queryset(rows)
         serializer: Any = TaskSummarySerializer(with_next_runs(page), many=True)  # type: ignore[arg-type]
         return self.get_paginated_response(serializer.data)

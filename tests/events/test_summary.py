@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from events.summary import turn
 from systemtasks.models import SystemTask
 from systemtasks.states import Status
 from tests import factories
@@ -182,3 +183,16 @@ def test_a_span_without_an_end_ends_now(historian: Client) -> None:
     start = (timezone.now() - timedelta(days=30)).isoformat()
     assert summary(historian, started_from=start, started_until="9999-12-31") == []
     assert summary(historian, started_from="9999-12-31") == []
+
+
+def test_one_summary_at_a_time_is_made(historian: Client) -> None:
+    with turn():
+        answer = historian.get(URL)
+        assert answer.status_code == 503
+        assert answer.json() == {
+            "detail": "Other summaries are made at this moment.",
+            "code": "service_unavailable",
+        }
+        assert answer["Retry-After"] == "1"
+        assert historian.get(URL, {"started_from": "1970-01-01"}).status_code == 400
+    assert summary(historian) == summary(historian) == []
