@@ -136,6 +136,26 @@ def test_service_has_no_privileges_and_a_read_only_root(name: str) -> None:
     assert service["init"] is True
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_has_a_bound_on_memory_and_processes(name: str) -> None:
+    assert re.fullmatch(r"\d+[mg]", value(SERVICES[name]["mem_limit"]))
+    assert int(value(str(SERVICES[name]["pids_limit"]))) > 0
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_folder_of_temporary_files_has_a_size(name: str) -> None:
+    folder, _, options = SERVICES[name]["tmpfs"].partition(":")
+    assert folder == "/tmp"
+    assert re.search(r"\bsize=\d+m\b", options)
+
+
+def test_broker_refuses_before_its_container_runs_out_of_memory() -> None:
+    most = re.search(r"--maxmemory (\d+)mb", SERVICES["redis"]["command"])
+    assert most is not None
+    assert int(most[1]) <= 512
+    assert SERVICES["redis"]["mem_limit"] == "1g"
+
+
 def test_every_variable_is_required_or_has_a_default() -> None:
     assert VARIABLE.findall(TEXT)
     assert [name for name, kind, _ in VARIABLE.findall(TEXT) if not kind] == []

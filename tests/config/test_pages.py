@@ -1,0 +1,40 @@
+"""The pages of the admin have a policy, by which a browser runs scripts of this service alone."""
+
+import re
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+PAGES = [
+    "/admin/login/", "/admin/", "/admin/systemtasks/systemtask/", "/admin/systemtasks/taskrun/",
+    "/admin/systemtasks/systemtask/{task}/change/", "/admin/systemtasks/taskrun/{run}/change/",
+    "/admin/auth/user/", "/admin/auth/user/add/", "/admin/auth/group/add/",
+    "/admin/knox/authtoken/", "/admin/knox/authtoken/add/", "/admin/nowhere/", "/nowhere/",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_has_a_strict_policy_and_no_script_in_itself(path: str) -> None:
+    run = factories.task_run(factories.system_task())
+    client = Client()
+    if path != "/admin/login/":
+        client.force_login(User.objects.create_superuser("ops"))
+    answer = client.get(path.format(task=run.system_task_id, run=run.pk))
+    assert answer.status_code == (404 if "nowhere" in path else 200)
+    policy = answer["Content-Security-Policy"]
+    directives = dict(part.strip().split(None, 1) for part in policy.split(";") if part.strip())
+    assert "'self'" in directives["script-src"]
+    assert "'unsafe-inline'" not in directives["script-src"]
+    assert "'nonce-" not in policy
+    for name in ("default-src", "base-uri", "frame-ancestors"):
+        assert directives[name] == "'none'"
+    assert directives["form-action"] == "'self'"
+    page = answer.content.decode()
+    assert re.findall(r"<script(?![^>]*\ssrc=)[^>]*>", page) == []
+    assert re.findall(r"<[^>]*\son[a-z]+=", page) == []
+    assert "javascript:" not in page
