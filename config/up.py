@@ -37,6 +37,22 @@ class Stopped(BaseException):
     """Raised when a signal asks this process to end."""
 
 
+class Signals:
+    """Handles the signals: the first one raises Stopped, and later ones are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.raises = True
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self.raises:
+            self.raises = False
+            raise Stopped
+
+
 @dataclass
 class Child:
     """A process of the service, and the thread that prints its output."""
@@ -72,7 +88,7 @@ def _watchdog() -> "subprocess.Popen[str]":
 
 def _run(port: int, watchdog: "subprocess.Popen[str]") -> bool:
     """Run the service until Ctrl-C, or until one of its processes ends; return True if one did."""
-    _handle_signals(_raise_stopped)
+    signals = Signals()
     data = Path(environment.text("DATA_DIR", str(Path.cwd() / "var")))
     children: list[Child] = []
     failed = False
@@ -88,19 +104,9 @@ def _run(port: int, watchdog: "subprocess.Popen[str]") -> bool:
     except Stopped:
         pass
     finally:
-        _stop(children)
+        signals.raises = False
+        _stop(children, signals)
     return failed
-
-
-def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in SIGNALS:
-        signal.signal(number, handler)
-
-
-def _raise_stopped(_number: int, _frame: FrameType | None) -> None:
-    # A second signal would interrupt what the first one has begun. `_stop` allows it again.
-    _handle_signals(signal.SIG_IGN)
-    raise Stopped
 
 
 def _claim(data: Path, port: int) -> None:
@@ -329,18 +335,19 @@ def _watch(children: list[Child]) -> bool:
         time.sleep(0.2)
 
 
-def _stop(children: list[Child]) -> None:
-    """End the children, wait for tasks that still run, and detach from the embedded services."""
-    deadline = time.monotonic() + WARM_TIMEOUT
-    try:
-        _handle_signals(_raise_stopped)  # from here on, another signal kills what has not ended
-        for child in children:
-            child.process.terminate()
-        for child in children:
-            child.process.wait(max(deadline - time.monotonic(), 0))
-    except (subprocess.TimeoutExpired, Stopped):
-        print("Not everything ended by itself; it is killed now.", file=sys.stderr)
-    _handle_signals(signal.SIG_IGN)
+def _stop(children: list[Child], signals: Signals) -> None:
+    """End the children, wait for tasks that still run, and detach from the embedded services.
+
+    Kill what has not ended after WARM_TIMEOUT, or when another signal comes.
+    """
+    deadline, count = time.monotonic() + WARM_TIMEOUT, signals.count
+    for child in children:
+        child.process.terminate()
+    while any(child.process.poll() is None for child in children):
+        if time.monotonic() > deadline or signals.count > count:
+            print("Not everything ended by itself; it is killed now.", file=sys.stderr)
+            break
+        time.sleep(0.05)
     for child in children:
         child.kill()
     if "DJANGO_SETTINGS_MODULE" in os.environ:

@@ -137,9 +137,8 @@ def test_second_signal_at_any_moment_leaves_nothing_and_no_traceback(data: Path,
     up = Up(data, port)
     assert up.is_ready(), up.said
 
-    up.process.send_signal(signal.SIGINT)
-    up.process.send_signal(signal.SIGTERM)
-    up.process.send_signal(signal.SIGINT)
+    for number in 10 * (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        up.process.send_signal(number)
 
     assert up.process.wait(30) == 0, up.said
     assert "\nTraceback" not in up.said  # a worker's would come after its name
