@@ -79,11 +79,20 @@ class Conf:
     If they take more, their texts are cut. If that is not enough, all arguments are left out.
     """
 
-    HIDDEN_KEYS: str = r"API|AUTH|TOKEN|KEY|SECRET|PASS|SIGNATURE|HTTP_COOKIE"
-    """A regular expression; values under a key that matches it are masked.
+    HIDDEN_KEYS: str = ""
+    """A regular expression; values under a name that matches it are masked as well.
 
-    The default is that of Django's `SafeExceptionReporterFilter.hidden_settings`.
+    The names of docs/masking.md are masked anyway.
     """
+
+    SHOWN_KEYS: str = ""
+    """A regular expression; values under a name that matches it are not masked.
+
+    A task's own option `systemtasks_masked` masks them all the same.
+    """
+
+    MASK_TEXTS: bool = True
+    """Mask secrets in texts, too: what a run logs and raises, its uid, description and context."""
 
     BATCH_INTERVAL: float = 0.15
     """Seconds between two batches of rows."""
@@ -205,10 +214,11 @@ def _faults_of_numbers(read: Conf) -> Iterator[tuple[str, str]]:
 
 
 def _faults_of_code(read: Conf) -> Iterator[tuple[str, str]]:
-    try:
-        re.compile(read.HIDDEN_KEYS)
-    except re.error as error:
-        yield "HIDDEN_KEYS", f"a regular expression ({error})"
+    for name in ("HIDDEN_KEYS", "SHOWN_KEYS"):
+        try:
+            re.compile(getattr(read, name))
+        except re.error as error:
+            yield name, f"a regular expression ({error})"
     try:
         if not callable(sender_context(read) or dict):
             yield "SENDER_CONTEXT", "the dotted path of a function, which can be called"

@@ -23,7 +23,7 @@ def set_uid(uid: object) -> None:
     `systemtasks_uid`.
     """
     if run := current_run():
-        run.uid = uid_text(uid)
+        run.set_uid(uid_text(uid))
 
 
 @never_raising

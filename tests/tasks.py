@@ -42,6 +42,20 @@ def warn() -> None:
     task_logger.warning("Careful")
 
 
+@shared_task(base=Task, name="tests.pay", systemtasks_masked=["number"])
+def pay(user: str, number: str = "", *, page: int = 0) -> str:
+    task_logger.info("Charging %s for %s", number, user, extra={"seen": [number]})
+    try:
+        raise ConnectionError(f"{number} is refused")
+    except ConnectionError as error:
+        raise ValueError(f"postgres://bob:{number}@db is away") from error
+
+
+@shared_task(base=Task, name="tests.unrecorded", systemtasks_record=False)
+def unrecorded(number: str) -> None:
+    task_logger.info("Hello %s", number)
+
+
 class ShopError(Exception):
     """An exception that pickle cannot rebuild."""
 

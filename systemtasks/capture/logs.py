@@ -17,7 +17,7 @@ from systemtasks.runs.exceptions import ExceptionText, formatted, log_handled, p
 from systemtasks.runs.kinds import is_of, is_plain
 from systemtasks.runs.recorder import Run, current, current_run
 from systemtasks.runs.records import NAME_LIMIT
-from systemtasks.runs.values import ITEM_LIMIT, NOTHING, Printer, describe
+from systemtasks.runs.values import ITEM_LIMIT, Printer, describe
 from systemtasks.storage.failures import failures
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ class _Named(dict[str, object]):
                 self[key] = printable(value, limit)
 
     def __repr__(self) -> str:
-        return str(Printer(self._limit, NOTHING).clean(self._args))
+        return str(Printer(self._limit, conf().MASK_TEXTS).clean(self._args))
 
 
 def _check_widths(args: object) -> None:

@@ -1,7 +1,6 @@
 """A run's arguments as JSON: safe, bounded, and without secrets."""
 
 import logging
-from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,7 +9,17 @@ from systemtasks.conf import conf
 from systemtasks.runs.exceptions import log_handled
 from systemtasks.runs.kinds import is_of, scalar_text, type_name
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
-from systemtasks.runs.values import CONTAINERS, MASK, Cleaner, clean_column, describe
+from systemtasks.runs.secret_names import hides
+from systemtasks.runs.secret_texts import OwnSecrets, mask_text
+from systemtasks.runs.values import (
+    CONTAINERS,
+    Cleaner,
+    FindTask,
+    OwnMasker,
+    clean_column,
+    describe,
+    leaves_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,37 +33,71 @@ class Arguments(NamedTuple):
     """True if nothing in them was masked, cut or replaced by a description."""
     uid: str = ""
     """The uid computed from them."""
+    own: OwnSecrets | None = None
+    """The values that are masked in them, which are masked in the run's texts as well."""
 
 
-def clean_arguments(task: TaskInfo, args: object, kwargs: object) -> Arguments:
-    """Return what is kept of these arguments of a task, within ARGUMENTS_LIMIT."""
+def clean_arguments(
+    task: TaskInfo, args: object, kwargs: object, find_task: FindTask | None = None
+) -> Arguments:
+    """Return what is kept of these arguments of a task, within ARGUMENTS_LIMIT.
+
+    `find_task` finds the tasks of signatures that are among the arguments.
+    """
     rules = conf()
     uid = uid_of(task, args, kwargs) if task.uid else ""
-    if not rules.RECORD_ARGUMENTS or args is None:
+    if args is None:
         return Arguments(None, None, uid=uid)
-    is_bare = not task.masked_positions and type(kwargs) is dict and not kwargs
-    if is_bare and (text := _plain(args, rules.ARGUMENTS_LIMIT)) is not None:
-        return Arguments(text, "{}", True, uid)
-    keep = partial(_kept, task, args, kwargs, uid)
-    if kept := keep(rules.ARGUMENTS_LIMIT):
-        return kept
-    shorter = min(rules.TEXT_LIMIT, rules.ARGUMENTS_LIMIT // 4)
-    if kept := keep(shorter) or keep(shorter // 8):
-        return kept
-    note = f"(left out: these arguments take more than {rules.ARGUMENTS_LIMIT} bytes)"
-    return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid)
+    limit = rules.ARGUMENTS_LIMIT
+    is_plain = task.keeps_plain and type(kwargs) is dict
+    if is_plain and (plain := _plain(args, limit)) is not None:
+        keywords = _plain_keywords(kwargs, limit - len(plain)) if kwargs else "{}"
+        if keywords is not None:
+            if rules.RECORD_ARGUMENTS:
+                return Arguments(plain, keywords, True, uid)
+            return Arguments(None, None, uid=uid)
+    kept = _cleaned(task, args, kwargs, uid, find_task)
+    if not rules.RECORD_ARGUMENTS or task.is_of_celery:
+        return Arguments(None, None, uid=kept.uid, own=kept.own)
+    return kept
+
+
+def _cleaned(
+    task: TaskInfo, args: object, kwargs: object, uid: str, find_task: FindTask | None
+) -> Arguments:
+    limit = conf().ARGUMENTS_LIMIT
+    kept = _kept(task, args, kwargs, limit, find_task)
+    shorter = min(conf().TEXT_LIMIT, limit // 4)
+    for text_limit in (shorter, shorter // 8):
+        if kept.size > limit:
+            kept = _kept(task, args, kwargs, text_limit, find_task)
+    if kept.own is not None:
+        uid = kept.own.mask(uid)
+    if kept.size > limit:
+        note = f"(left out: these arguments take more than {limit} bytes)"
+        return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid, own=kept.own)
+    # Without the task, nobody knows which of the positional arguments are secrets.
+    args_text = kept.args.decode() if task.known or kept.args == b"[]" else None
+    return Arguments(args_text, kept.kwargs.decode(), kept.intact, uid, kept.own)
+
+
+class _Kept(NamedTuple):
+    args: bytes
+    kwargs: bytes
+    intact: bool
+    own: OwnSecrets | None
+
+    @property
+    def size(self) -> int:
+        return len(self.args) + len(self.kwargs)
 
 
 def _kept(
-    task: TaskInfo, args: object, kwargs: object, uid: str, text_limit: int
-) -> Arguments | None:
-    """Return the arguments with texts cut to `text_limit` characters.
-
-    Return None if they still take more than ARGUMENTS_LIMIT.
-    """
-    rules = conf()
-    cleaner = Cleaner(text_limit, rules.HIDDEN_KEYS)
-    kept_args, kept_kwargs = cleaner.clean(args), cleaner.clean({} if kwargs is None else kwargs)
+    task: TaskInfo, args: object, kwargs: object, text_limit: int, find_task: FindTask | None
+) -> _Kept:
+    """Return the arguments with texts cut to `text_limit` characters, whatever their size."""
+    cleaner = Cleaner(text_limit, find_task=find_task)
+    kept_args, kept_kwargs = cleaner.arguments(task, args, {} if kwargs is None else kwargs)
     cleaner.intact = cleaner.intact and kwargs is not None
     # Celery accepts objects of any type as arguments; the cleaner makes a text of an unknown one.
     if type(kept_args) is not list:
@@ -63,11 +106,14 @@ def _kept(
     if type(kept_kwargs) is not dict:
         kept_kwargs = {"…": kept_kwargs}
         cleaner.intact = False
-    intact = not _mask(task, kept_args, kept_kwargs) and cleaner.intact
-    args_text, kwargs_text = orjson.dumps(kept_args), orjson.dumps(kept_kwargs)
-    if len(args_text) + len(kwargs_text) > rules.ARGUMENTS_LIMIT:
-        return None
-    return Arguments(args_text.decode(), kwargs_text.decode(), intact, uid)
+    own = None
+    if cleaner.masked and conf().MASK_TEXTS:
+        own = OwnSecrets.of(leaves_of(cleaner.masked, conf().ARGUMENTS_LIMIT))
+    texts = orjson.dumps(kept_args), orjson.dumps(kept_kwargs)
+    if own is not None and any(own.is_in(text.decode()) for text in texts):
+        again = OwnMasker(own)
+        texts = orjson.dumps(again.clean(kept_args)), orjson.dumps(again.clean(kept_kwargs))
+    return _Kept(*texts, cleaner.intact, own)
 
 
 def _plain(args: object, limit: int) -> str | None:
@@ -89,23 +135,20 @@ def _plain(args: object, limit: int) -> str | None:
         text = orjson.dumps(args, option=orjson.OPT_STRICT_INTEGER)
     except TypeError:  # a lone surrogate, or a large integer
         return None
-    return None if len(text) > limit or b"\\u0000" in text else text.decode()
+    # A text with a quotation mark may be JSON, in which values are masked by their names.
+    return None if len(text) > limit or b"\\u0000" in text or b'\\"' in text else text.decode()
 
 
-def _mask(task: TaskInfo, args: list[Any], kwargs: dict[str, Any]) -> bool:
-    """Mask the parameters that the task's options name, and return True if there were any.
-
-    The cleaner has already masked values whose keys match HIDDEN_KEYS.
-    """
-    masked = False
-    for index in task.masked_positions:
-        if index < len(args):
-            args[index] = MASK
-            masked = True
-    for name in task.masked & kwargs.keys():
-        kwargs[name] = MASK
-        masked = True
-    return masked
+def _plain_keywords(kwargs: Any, limit: int) -> str | None:  # noqa: ANN401 - a dictionary
+    """Return the same for keyword arguments of which none has the name of a secret."""
+    for name in list(kwargs):  # another thread may change it
+        # A value under the name "value" may be that of the name in another argument.
+        if type(name) is not str or name == "value" or hides(name):
+            return None
+    if _plain([*kwargs, *kwargs.values()], limit) is None:
+        return None
+    text = orjson.dumps(kwargs)
+    return None if len(text) > limit else text.decode()
 
 
 def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
@@ -130,4 +173,7 @@ def uid_text(uid: object) -> str:
         return ""
     if not any(is_of(uid, base) for base in CONTAINERS) and scalar_text(uid, NAME_LIMIT) is None:
         raise TypeError(f"a uid is a text, a number or the like, but not <{type_name(type(uid))}>")
-    return clean_column(describe(uid, NAME_LIMIT), NAME_LIMIT)
+    text = describe(uid, NAME_LIMIT)
+    if conf().MASK_TEXTS:
+        text = mask_text(text)
+    return clean_column(text, NAME_LIMIT)

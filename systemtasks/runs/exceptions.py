@@ -14,8 +14,8 @@ from typing import Any
 
 from systemtasks.conf import conf
 from systemtasks.runs.kinds import built_in_number, full_name, is_of, is_plain, is_printable
+from systemtasks.runs.secret_texts import OwnSecrets
 from systemtasks.runs.values import (
-    NOTHING,
     Printer,
     Rendering,
     clean_end,
@@ -81,6 +81,12 @@ class ExceptionText:
         """Return the type and the message, like the last line of a traceback."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
+    def masked(self, own: OwnSecrets | None) -> "ExceptionText":
+        """Return the texts with these values masked."""
+        if own is None:
+            return self
+        return ExceptionText(self.type, own.mask(self.message), own.mask(self.traceback))
+
     @classmethod
     def of(cls, error: BaseException, limit: int, printed: object = None) -> "ExceptionText":
         """Return the texts of an exception, each of at most about `limit` characters.
@@ -101,7 +107,7 @@ def printable(value: object, limit: int) -> object:
         return value
     if (number := built_in_number(value)) is not None and is_printable(number):
         return number
-    printed = Printer(limit, NOTHING).clean(value)
+    printed = Printer(limit, conf().MASK_TEXTS).clean(value)
     if is_of(value, BaseException):
         return Rendering(_message(value, limit), repr(printed))
     return printed

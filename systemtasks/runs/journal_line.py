@@ -7,6 +7,7 @@ of the writer decodes the lines later, in batches, while no task waits for it.
 The fields that come from Celery's message are as the sender wrote them, and may have any value.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,10 +16,12 @@ from typing import Any, NotRequired, TypedDict, TypeGuard, cast
 
 import orjson
 
+from systemtasks.conf import conf
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.messages import dumped, log_events
 from systemtasks.runs.records import NAME_LIMIT, RunRecord, TaskInfo
-from systemtasks.runs.values import NOTHING, Cleaner, clean_column, moment
+from systemtasks.runs.secret_texts import OwnSecrets, mask_text
+from systemtasks.runs.values import Cleaner, TextMasker, clean_column, moment
 from systemtasks.states import State, Status
 
 VERSION = 4
@@ -42,6 +45,8 @@ LARGE = 32_768
 """The size of a line, in bytes, above which its request's texts are checked for their length."""
 BEAT = "celerybeat@"
 """The prefix of the sender of a run that beat sent."""
+
+_LETTER = re.compile(r"[^\W\d_]")
 
 JUNK_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError)
 """The errors that `decode` raises if the line is not valid."""
@@ -221,7 +226,7 @@ def _clean(line: Line) -> Line:
 
 
 def _clean_request(request: RequestFields) -> RequestFields:
-    clean = Cleaner(TEXT_LIMIT, NOTHING).clean
+    clean = Cleaner(TEXT_LIMIT, masks=False).clean
     return cast("RequestFields", {name: clean(value) for name, value in request.items()})
 
 
@@ -240,6 +245,8 @@ def _is_long(value: object) -> TypeGuard[str]:
 def decode(text: bytes) -> RunRecord:
     """Return the record of a line. Raise one of JUNK_ERRORS if it is not a valid line."""
     line: Line = orjson.loads(text)
+    if conf().MASK_TEXTS:
+        _mask(line)
     task: TaskFields = line["task"]
     request = line["request"]
     state, start, duration = State(line["state"]), moment(line.get("start")), line.get("duration")
@@ -289,6 +296,53 @@ def decode(text: bytes) -> RunRecord:
         from_main_process=line.get("from_main_process", False),
         save_run=task["save_on_success"] or state is not State.SUCCESS,
     )
+
+
+def _mask(line: Line) -> None:
+    """Mask the secrets in the texts of a line.
+
+    Those in the arguments are masked in the other texts as well.
+    """
+    found: list[str] = []
+    args, kwargs = _mask_json(line["args"], found), _mask_json(line["kwargs"], found)
+    if found:
+        line["args"], line["kwargs"], line["arguments_intact"] = args, kwargs, False
+    own = OwnSecrets.of(found)
+    if exception := line.get("exception"):
+        line["exception"] = _mask_text(exception, own)
+    if messages := line.get("messages"):
+        line["messages"] = [_mask_message(message, own) for message in messages]
+    if (context := line["request"].get("context")) is not None:
+        line["request"]["context"] = _mask_json(_object(context), [], own)
+
+
+def _mask_text(text: Any, own: OwnSecrets | None) -> Any:  # noqa: ANN401
+    if type(text) is not str:
+        return text
+    text = mask_text(text)
+    return text if own is None else own.mask(text)
+
+
+def _mask_message(message: Any, own: OwnSecrets | None) -> Any:  # noqa: ANN401
+    when, level, logger, event, attributes = message
+    if attributes:
+        attributes = TextMasker([], own).clean(attributes)
+    return when, level, logger, _mask_text(event, own), attributes
+
+
+def _mask_json(text: str | None, found: list[str], own: OwnSecrets | None = None) -> str | None:
+    """Return JSON with the secrets in its texts masked, and add them to `found`."""
+    if not text or _LETTER.search(text) is None:
+        return text
+    # Nearly all are found to have none before they are decoded. An escaped character would hide the
+    # beginning of a word.
+    if own is None and "\\" not in text and mask_text(text) == text:
+        return text
+    try:
+        value = orjson.loads(text)
+    except ValueError:  # the context of another sender, which is left out
+        return text
+    return orjson.dumps(TextMasker(found, own).clean(value)).decode()
 
 
 def _sender(request: RequestFields) -> object:

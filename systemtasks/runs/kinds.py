@@ -28,6 +28,9 @@ _qualified_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 _flags: Callable[[type], int] = type.__dict__["__flags__"].__get__
 _module: Callable[[type], object] = type.__dict__["__module__"].__get__
 
+_classes: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_names: Callable[[type], Any] = type.__dict__["__dict__"].__get__
+
 _IS_HEAP_TYPE = 1 << 9
 _NUMPY_NUMBERS = frozenset(
     (
@@ -70,6 +73,16 @@ def full_name(kind: type) -> str:
     if type(module) is str and module not in ("builtins", "__main__"):
         name = f"{module}.{name}"
     return name[: 4 * NAME_LIMIT]
+
+
+def field_names(kind: type) -> tuple[str, ...]:
+    """Return the names of the items of a named tuple's class, or () for any other class."""
+    if kind is tuple:
+        return ()
+    for one in _classes(kind):
+        if type(names := _names(one).get("_fields")) is tuple:
+            return names if all(type(name) is str for name in names) else ()
+    return ()
 
 
 def is_plain(value: object, limit: int) -> bool:

@@ -168,8 +168,7 @@ def dumped(message: Message) -> bytes:
     try:
         return orjson.dumps(message)
     except TypeError:  # from an unusual log record, or with unusual numbers
-        rules = conf()
-        clean = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean
+        clean = Cleaner(conf().TEXT_LIMIT).clean
         return orjson.dumps([clean(value) for value in message])
 
 

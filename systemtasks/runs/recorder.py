@@ -17,6 +17,7 @@ from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.journal_line import (
     Entry,
     Line,
+    RequestFields,
     encode,
     make_entry,
     request_fields,
@@ -26,6 +27,7 @@ from systemtasks.runs.journal_line import (
 from systemtasks.runs.kinds import number
 from systemtasks.runs.messages import EXCEPTION, Messages
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
+from systemtasks.runs.secret_texts import OwnSecrets
 from systemtasks.runs.values import Cleaner, clean_column, clean_text
 from systemtasks.states import State, Status
 
@@ -66,6 +68,9 @@ class Run:
         """Start the run now. `request` has the fields of Celery's request."""
         self.task = task
         self.request = request_fields(request)
+        self._own = own = arguments.own
+        if own is not None:
+            _mask_context(self.request, own)
         self.celery_id: Any = request.get("id")
         """The id that `.delay()` returned, of whatever type Celery has it."""
         self.arguments = arguments
@@ -91,6 +96,11 @@ class Run:
         """Return the seconds since its start."""
         return max(time.monotonic() - self.clock, 0.0)
 
+    def set_uid(self, uid: str) -> None:
+        """Set the uid, with the values masked that are masked in the arguments."""
+        own = self._own
+        self.uid = uid if own is None else own.mask(uid)
+
     def log(
         self,
         level: int,
@@ -109,8 +119,10 @@ class Run:
         if level > self.worst_level:
             self.worst_level = level
         if attributes or error is not None:
-            attributes = _attributes(attributes, error)
+            attributes = self._attributes(attributes, error)
         text = clean_text(event, conf().TEXT_LIMIT)
+        if self._own is not None:
+            text = self._own.mask(text)
         self.messages.append((when or time.time(), level, _name(logger), text, attributes))
 
     def progress(self, done: float, total: float | None) -> None:
@@ -135,7 +147,7 @@ class Run:
         `printed` is the traceback as text, if Celery has made one.
         """
         self.ended = False  # Celery itself may fail once the task is done
-        text = ExceptionText.of(error, conf().TEXT_LIMIT, printed)
+        text = self._text_of(error, printed)
         self.exception = text.line
         self.log(logging.ERROR, self.task.name, self.exception, {}, text)
 
@@ -149,7 +161,7 @@ class Run:
         event = "Retry" if countdown is None else f"Retry in {countdown:g} s"
         text = None
         if reason is not None:
-            text = ExceptionText.of(reason, conf().TEXT_LIMIT, printed)
+            text = self._text_of(reason, printed)
             self.exception = text.line
             event = f"{event}: {self.exception}"
         attributes = {} if countdown is None else {"countdown": countdown}
@@ -207,7 +219,7 @@ class Run:
         return make_entry(self._line(state, duration, provisional=provisional))
 
     def _line(self, state: State, duration: float | None, *, provisional: bool = False) -> Line:
-        args, kwargs, intact, first_uid = self.arguments
+        args, kwargs, intact, first_uid, _ = self.arguments
         line: Line = {
             "task": task_fields(self.task),
             "request": self.request,
@@ -232,6 +244,26 @@ class Run:
             line["lease"] = self.lease
         return line
 
+    def _text_of(self, error: BaseException, printed: object) -> ExceptionText:
+        return ExceptionText.of(error, conf().TEXT_LIMIT, printed).masked(self._own)
+
+    def _attributes(
+        self, given: Mapping[str, object], error: ExceptionText | None
+    ) -> dict[str, Any]:
+        """Return attributes in JSON's own types, with the exception's texts if there is one."""
+        own = self._own
+        cleaned: dict[str, Any] = {}
+        if given:
+            cleaned = Cleaner(conf().TEXT_LIMIT, own=own).clean(given)
+        if error is not None:
+            error = error.masked(own)
+            cleaned[EXCEPTION] = {
+                "type": error.type,
+                "message": error.message,
+                "traceback": error.traceback,
+            }
+        return cleaned
+
     def _status(self, state: State) -> Status:
         if state == State.SUCCESS:
             if self.chosen_status is not None:
@@ -245,10 +277,13 @@ class Run:
 
 def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> Entry:
     """Return the entry of an attempt that has been sent and has not started."""
-    args, kwargs, intact, uid = arguments
+    args, kwargs, intact, uid, own = arguments
+    fields = request_fields(request)
+    if own is not None:
+        _mask_context(fields, own)
     line: Line = {
         "task": task_fields(task),
-        "request": request_fields(request),
+        "request": fields,
         "state": State.QUEUED,
         "status": State.QUEUED.outcome.status,
         "uid": uid,
@@ -319,16 +354,7 @@ def _name(name: str) -> str:
     return clean_column(name, NAME_LIMIT)
 
 
-def _attributes(given: Mapping[str, object], error: ExceptionText | None) -> dict[str, Any]:
-    """Return the attributes in JSON's own types, with the exception's texts if there is one."""
-    rules = conf()
-    cleaned: dict[str, Any] = {}
-    if given:
-        cleaned = Cleaner(rules.TEXT_LIMIT, rules.HIDDEN_KEYS).clean(given)
-    if error is not None:
-        cleaned[EXCEPTION] = {
-            "type": error.type,
-            "message": error.message,
-            "traceback": error.traceback,
-        }
-    return cleaned
+def _mask_context(fields: RequestFields, own: OwnSecrets) -> None:
+    """Mask these values in the sender's context."""
+    if type(context := fields.get("context")) is str:
+        fields["context"] = own.mask(context)

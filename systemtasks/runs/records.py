@@ -1,9 +1,11 @@
 """A task and an attempt, with the values of their rows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 
+from systemtasks.runs.secret_names import spelled
 from systemtasks.states import State, Status
 
 NAME_LIMIT = 255  # characters; the columns' own
@@ -25,6 +27,65 @@ class TaskInfo:
     """The names of the parameters whose values are masked."""
     masked_positions: tuple[int, ...] = ()
     """The indexes of the positional arguments that are masked."""
+    masked_from: int | None = None
+    """The index from which all positional arguments are masked, those of `*tokens`, or None."""
+    parameters: tuple[str, ...] = ()
+    """The names of the parameters that take positional arguments, but not that of `*args`."""
+    has_more: bool = False
+    """True if it takes more positional arguments than these, by `*args`."""
+    unmasked_keywords: frozenset[str] | None = None
+    """All its parameters, if other keyword arguments are masked, those of `**secrets`, or None."""
+    known: bool = True
+    """False if this process does not know the task, and so not which arguments are secrets."""
+    keeps_plain: bool = field(init=False, repr=False, compare=False)
+    """True if its arguments are kept as they are, unless the name of one is that of a secret."""
+
+    def __post_init__(self) -> None:
+        masks = self.masked or not self.masks_no_position or self.masks_other_keywords
+        # An attribute, because a task waits while it is read.
+        object.__setattr__(self, "keeps_plain", not masks and not self.is_of_celery)
+
+    @cached_property
+    def masked_names(self) -> frozenset[str]:
+        """Return the names that the task's option masks, in one spelling."""
+        return frozenset(map(spelled, self.masked))
+
+    @cached_property
+    def is_of_celery(self) -> bool:
+        """Return True for Celery's own tasks, whose arguments are those of other tasks."""
+        return self.name.startswith("celery.")
+
+    @cached_property
+    def masks_no_position(self) -> bool:
+        """Return True if none of its positional arguments is masked."""
+        return self.known and not self.masked_positions and self.masked_from is None
+
+    @cached_property
+    def masks_other_keywords(self) -> bool:
+        """Return True if `masks_keyword` may return True."""
+        return not self.known or self.unmasked_keywords is not None
+
+    def masks(self, index: int, value: object) -> bool:
+        """Return True if this positional argument is masked."""
+        if not self.known:
+            return True
+        is_masked = index in self.masked_positions or (
+            self.masked_from is not None and index >= self.masked_from
+        )
+        if not is_masked or (value is not None and type(value) is not bool):
+            return is_masked
+        name = self.parameters[index] if index < len(self.parameters) else ""
+        return not name or name in self.masked
+
+    def masks_keyword(self, name: str) -> bool:
+        """Return True if this keyword argument is masked whatever its name is."""
+        if not self.known:
+            return True
+        return self.unmasked_keywords is not None and name not in self.unmasked_keywords
+
+    def room_after(self, number: int) -> int:
+        """Return how many positional arguments it takes besides this number of them."""
+        return max(len(self.parameters) - number, 0) + self.has_more
 
     def __hash__(self) -> int:
         """Return a hash at once: there are few with the same name, and a task waits for it."""

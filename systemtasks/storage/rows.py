@@ -71,6 +71,16 @@ def announce(tasks: Collection[KnownTask]) -> None:
     _insert_tasks(sql.INSERT_KNOWN_TASKS, [(task, None) for task in tasks])
 
 
+def delete_unrecorded(names: Sequence[str]) -> None:
+    """Delete the queued runs of these tasks, which are not recorded, and the tasks without runs.
+
+    A sender that does not know a task does not know either that it is not recorded.
+    """
+    with transaction.atomic(using=conf().DATABASE):
+        _execute(sql.DELETE_QUEUED_RUNS_OF_TASKS, list(names))
+        _execute(sql.DELETE_TASKS_OF_NAMES_THAT_NEVER_RAN, list(names))
+
+
 def renew_lease(lease: str) -> None:
     """Record a sign of life in each row of a run under this lease."""
     _execute(sql.RENEW_LEASE, lease)

@@ -402,6 +402,24 @@ Does nothing if the task has a row. A task without a uid is not inserted if ther
 name, because its runs may have uids.
 """
 
+DELETE_QUEUED_RUNS_OF_TASKS = Statement(
+    """
+    DELETE FROM systemtasks_taskrun AS run USING systemtasks_systemtask AS task
+    WHERE task.name = ANY(%s) AND run.system_task_id = task.uuid AND run.start_timestamp IS NULL
+    AND run.finish_timestamp IS NULL
+    """
+)
+"""Delete the queued runs of the tasks with these names. Does nothing to runs that have begun."""
+
+DELETE_TASKS_OF_NAMES_THAT_NEVER_RAN = Statement(
+    f"""
+    DELETE FROM systemtasks_systemtask AS task
+    WHERE task.name = ANY(%s) AND {facts_of_task_row("task").never_ran}
+    AND NOT EXISTS (SELECT FROM systemtasks_taskrun AS run WHERE run.system_task_id = task.uuid)
+    """
+)
+"""Delete the tasks with these names. Does nothing to one that has run, or to which a run refers."""
+
 DELETE_TASKS_THAT_NEVER_RAN = Statement(
     f"""
     DELETE FROM systemtasks_systemtask AS task

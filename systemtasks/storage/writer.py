@@ -65,6 +65,7 @@ class Writer:
         self._in_flight = None
         self._in_progress = InProgress()
         self._announced: list[KnownTask] = []
+        self._unrecorded: list[str] = []
         self._renewal = Renewal()
         self._reaper = Reaper()
         self._retention = Retention()
@@ -127,6 +128,10 @@ class Writer:
             self._announced += tasks
             self._retention.keep(tasks)
         self._wake()
+
+    def leave_out(self, names: Sequence[str]) -> None:
+        """Delete what others record of these tasks because they do not know their options."""
+        self._unrecorded += names
 
     def start(self) -> None:
         """Start the thread if it does not run. It also writes the journals of dead processes."""
@@ -343,7 +348,12 @@ class Writer:
             return
         self._next_housekeeping = now + _housekeeping_interval()
         _stop_under_test()
-        for step in (self._keep_leases, self._announce, self._delete_expired):
+        for step in (
+            self._keep_leases,
+            self._announce,
+            self._delete_unrecorded,
+            self._delete_expired,
+        ):
             try:
                 step()
             except DATABASE_ERRORS as error:
@@ -367,6 +377,10 @@ class Writer:
             self._keep_connection()
             self._next_housekeeping = 0.0
             self._wake()
+
+    def _delete_unrecorded(self) -> None:
+        if self._unrecorded:
+            rows.delete_unrecorded(self._unrecorded)
 
     def _announce(self) -> None:
         with self._changed:
@@ -420,7 +434,8 @@ def _records(entries: list[Entry]) -> list[RunRecord]:
             records.append(entry.record())
         except Exception:
             failures.count("a run is not recorded")
-            logger.exception("A task run is not recorded: %r", entry.line)
+            # Without the line itself, in which there may be secrets.
+            logger.exception("A task run is not recorded, of %d bytes", len(entry.line))
     return records
 
 

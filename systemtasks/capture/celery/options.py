@@ -15,7 +15,9 @@ from systemtasks.conf import conf, is_expiry
 from systemtasks.runs.exceptions import printable
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
-from systemtasks.runs.values import clean_column, clean_text, hides
+from systemtasks.runs.secret_names import hides
+from systemtasks.runs.secret_texts import mask_text
+from systemtasks.runs.values import clean_column, clean_text
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +40,10 @@ def task_info(task: AnyTask) -> TaskInfo:
     masked = frozenset(
         map(str.__str__, _option(task, "masked", _are_texts, "a list of parameter names", ()))
     )
+    description = clean_text(description or _paragraph(task), conf().TEXT_LIMIT)
     return TaskInfo(
         name=_name(task.name),
-        description=clean_text(description or _paragraph(task), conf().TEXT_LIMIT),
+        description=mask_text(description) if conf().MASK_TEXTS else description,
         expires_after=_option(
             task,
             "expires_after",
@@ -52,7 +55,7 @@ def task_info(task: AnyTask) -> TaskInfo:
         save_on_success=_option(task, "save_on_success", _is_bool, "True or False", True),
         uid=_option(task, "uid", callable, "a function of the task's arguments", None),
         masked=masked,
-        masked_positions=tuple(_masked_positions(task, masked)),
+        **_parameters(task, masked),
     )
 
 
@@ -64,7 +67,7 @@ def info_of(app: Celery, name: str) -> TaskInfo:
 
 def default_info(name: str) -> TaskInfo:
     """Return the defaults for a task that is not registered in this process."""
-    return TaskInfo(_name(name), expires_after=conf().expires_after)
+    return TaskInfo(_name(name), expires_after=conf().expires_after, known=False)
 
 
 def _name(name: str) -> str:
@@ -111,14 +114,30 @@ def _paragraph(task: AnyTask) -> str:
     return " ".join(docstring.split("\n\n")[0].split())
 
 
-def _masked_positions(task: AnyTask, masked: frozenset[str]) -> list[int]:
+def _parameters(task: AnyTask, masked: frozenset[str]) -> dict[str, Any]:
+    """Return the fields of TaskInfo that say which of the task's arguments are masked."""
     try:
         parameters = inspect.signature(task.run).parameters.values()
     except (TypeError, ValueError):
-        return []
-    return [
-        index
-        for index, parameter in enumerate(parameters)
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and (parameter.name in masked or hides(conf().HIDDEN_KEYS, parameter.name))
+        return {}
+    kinds = inspect.Parameter
+    positional = [
+        parameter
+        for parameter in parameters
+        if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
     ]
+
+    def is_masked(parameter: inspect.Parameter) -> bool:
+        return parameter.name in masked or hides(parameter.name)
+
+    more = next((one for one in parameters if one.kind == kinds.VAR_POSITIONAL), None)
+    others = next((one for one in parameters if one.kind == kinds.VAR_KEYWORD), None)
+    return {
+        "masked_positions": tuple(i for i, one in enumerate(positional) if is_masked(one)),
+        "masked_from": len(positional) if more and is_masked(more) else None,
+        "parameters": tuple(parameter.name for parameter in positional),
+        "has_more": more is not None,
+        "unmasked_keywords": frozenset(parameter.name for parameter in parameters)
+        if others and is_masked(others)
+        else None,
+    }

@@ -50,7 +50,7 @@ def context_header() -> str | None:
     """
     if (get_context := sender_context(conf())) is None or (context := get_context()) is None:
         return None
-    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT, conf().HIDDEN_KEYS).clean(context))
+    text = orjson.dumps(Cleaner(conf().TEXT_LIMIT).clean(context))
     if not text.startswith(b"{") or len(text) > CONTEXT_LIMIT:
         raise ValueError(f"SENDER_CONTEXT must return a dictionary of up to {CONTEXT_LIMIT} bytes")
     return text.decode()
@@ -67,12 +67,18 @@ def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str
         values = {**body, **headers} if is_of(body, dict) else dict(headers)
         args, kwargs = values.get("args"), values.get("kwargs")
     values["delivery_info"] = {"routing_key": routing_key}
-    return recorder.queued(info, values, clean_arguments(info, args, kwargs))
+    return recorder.queued(info, values, clean_arguments(info, args, kwargs, find_task))
+
+
+def find_task(name: str) -> TaskInfo:
+    """Return the properties of the task of a signature."""
+    return info_of(current_app, name)
 
 
 def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: object) -> Run:
     """Return the attempt that this request describes. It starts now."""
-    return Run(info, request, clean_arguments(info, args, kwargs), leases.current_lease().id)
+    arguments = clean_arguments(info, args, kwargs, find_task)
+    return Run(info, request, arguments, leases.current_lease().id)
 
 
 def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:

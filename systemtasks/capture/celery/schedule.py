@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from celery import Celery, current_app
 from celery.schedules import maybe_schedule
 from django.utils import timezone
 
-from systemtasks.capture.celery.options import info_of
+from systemtasks.capture.celery.options import info_of, task_info
 from systemtasks.conf import conf
-from systemtasks.runs.arguments import uid_of
+from systemtasks.runs.arguments import clean_arguments
 from systemtasks.runs.records import KnownTask
 
 FIELDS = ("task", "args", "kwargs")
@@ -34,6 +34,11 @@ def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[
         names = (name for name in others if not name.startswith("celery."))
         known |= {*_recorded(app, ((name, None, None) for name in names))}
     return sorted(known)
+
+
+def unrecorded_tasks(app: Celery) -> list[str]:
+    """Return the names of the tasks that this process knows and that are not recorded."""
+    return sorted(info.name for info in map(task_info, app.tasks.values()) if not info.recorded)
 
 
 def scheduled_names() -> set[str]:
@@ -89,4 +94,5 @@ def _recorded(app: Celery, tasks: Iterable[tuple[Any, ...]]) -> Iterable[KnownTa
     for name, args, kwargs in tasks:
         info = info_of(app, name)
         if info.recorded:
-            yield KnownTask(info.name, uid_of(info, args, kwargs), info.description)
+            uid = clean_arguments(info, args, kwargs, partial(info_of, app)).uid if info.uid else ""
+            yield KnownTask(info.name, uid, info.description)

@@ -220,6 +220,7 @@ def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
         logger.warning("This worker records nothing, because tests run in its process")
     writer.start()
     _note_undecodable(sender)
+    writer.leave_out(schedule.unrecorded_tasks(sender.app))
     writer.announce(schedule.known_tasks(sender.app))
 
 

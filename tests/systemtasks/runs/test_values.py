@@ -25,11 +25,10 @@ from django.utils.translation import gettext_lazy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from systemtasks.conf import Conf
 from systemtasks.models import TaskRun
 from systemtasks.runs.exceptions import printable
+from systemtasks.runs.secret_texts import MASK
 from systemtasks.runs.values import (
-    MASK,
     Cleaner,
     clean_column,
     clean_end,
@@ -37,8 +36,6 @@ from systemtasks.runs.values import (
     describe,
 )
 from tests.systemtasks.traps import Colour, Size, Word, armed, trap
-
-HIDDEN = Conf().HIDDEN_KEYS
 
 scalars = st.one_of(
     st.none(),
@@ -65,7 +62,7 @@ anything = st.recursive(
 
 
 def clean(value: object, limit: int = 100) -> tuple[Any, bool]:
-    cleaner = Cleaner(limit, HIDDEN)
+    cleaner = Cleaner(limit)
     return cleaner.clean(value), cleaner.intact
 
 
@@ -274,7 +271,7 @@ def test_container_that_changes_meanwhile_is_described() -> None:
         pass
 
     things = Changing(a=1, b=2)
-    cleaner = Cleaner(100, HIDDEN)
+    cleaner = Cleaner(100)
     clean_item = cleaner.clean
 
     def change(value: object, depth: int = 0) -> object:

@@ -1,0 +1,416 @@
+"""Mask the parts of a text that are secrets. docs/masking.md lists which those are.
+
+A part is a secret by its own form (a JSON Web Token), by what stands before it (`Bearer …`,
+`password=…`), or because it is a value that was masked in the run's own arguments.
+"""
+
+import re
+import sys
+from base64 import b64decode
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote, unquote
+
+import orjson
+
+from systemtasks.runs.secret_names import hides
+
+MASK = "********"
+
+SHORTEST = 4
+"""The length, in characters, from which a masked value is masked in texts as well.
+
+A shorter one would make many texts unreadable, and a reader could guess it anyway.
+"""
+SHORTEST_IN_WORDS = 8
+"""The length from which a masked value is masked inside longer words and numbers, too."""
+OWN_LIMIT = 100
+"""The maximum number of masked values of a run that are looked for in its texts."""
+NO_SECRETS = frozenset(("None", "True", "False", "null", "true", "false"))
+
+CUT_END = re.compile(r"… \(\d+ more (?:characters|bytes)\)")
+CUT_START = re.compile(r"\(\d+ characters before\) …")
+"""The notes of a text that is cut, beside which a part of a secret may stand."""
+
+Found = list[str]
+
+
+# Secrets by their form, and by what stands before them.
+
+_USERINFO = re.compile(
+    r"""
+    (?: // (?P<secret>
+        [^\s/?#@:"'<>\\]* : (?! \d{1,5} (?: [/?#] | …\ ) )  # a port, if only digits follow
+        (?: (?!//|…\ \() [^\s"'<>] )*
+    ) (?= @ | …\ \( ) )
+    | (?: (?:https?|wss?):// (?P<name>[^\s/?#@:"'<>\\]+) (?=@) )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_SCHEME = re.compile(
+    r"""(?<![\w-]) (?P<scheme>bearer|basic|token|apikey) (?:\s{1,3}|%20|\+)
+    (?P<secret> [^\s"'`,;<>(){}\[\]\\…]+ )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_HEADER = re.compile(
+    r"""(?<![\w-]) (?: (?:proxy-)?authorization (?:\\*["'])? \s? : \s?
+    (?P<secret> (?:digest|aws4[\w-]*|hawk|oauth|signature) \s [^\r\n]+
+        | (?:[a-z][\w-]* \s)? [^\s"'`,;<>(){}\[\]\\]+ )
+    | (?:set-)?cookie \s? : \s? (?P<cookie> [^\r\n"']+ ) )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_TOKENS = re.compile(
+    r"""(?<![A-Za-z0-9]) (?P<secret>
+    eyJ[\w-]{6,} \. [\w-]{4,} (?: \. [\w-]* ){0,3}
+    | gh[opsur]_ \w{8,} | github_pat_ \w{8,} | glpat- [\w-]{8,}
+    | sk- (?=[\w-]*[0-9A-Z]) [\w-]{12,} | [sr]k_(?:live|test)_ \w{6,} | whsec_ [\w+/=]{8,}
+    | (?:AKIA|ASIA) [A-Z0-9]{12,}
+    | xox[a-z]- [\w-]{6,} | xapp- [\w-]{8,} | hooks\.slack\.com/services/ [\w/]{8,}
+    | AIza [\w-]{20,} | ya29\. [\w-]{8,} | GOCSPX- [\w-]{8,}
+    | npm_ \w{20,} | pypi- [\w-]{20,} | dop_v1_ \w{20,} | SG\. [\w-]{12,} \. [\w-]{12,}
+    | shp(?:at|ss)_ \w{12,} | hf_ \w{20,} | dckr_pat_ [\w-]{12,} | hvs\. [\w-]{12,}
+    )""",
+    re.VERBOSE,
+)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?P<secret>.*?)(?=-----END |…\ \(|\Z)",
+    re.DOTALL,
+)
+
+_SCHEMES = ("bearer", "basic", "token", "apikey")
+_HEADERS = ("authorization", "cookie")
+_PREFIXES = (
+    *("eyJ", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "sk-", "sk_live_"),
+    *(
+        "sk_test_",
+        "rk_live_",
+        "rk_test_",
+        "whsec_",
+        "AKIA",
+        "ASIA",
+        "xox",
+        "xapp-",
+        "AIza",
+        "ya29.",
+    ),
+    *("GOCSPX-", "npm_", "pypi-", "dop_v1_", "SG.", "shpat_", "shpss_", "hf_", "dckr_pat_", "hvs."),
+    "hooks.slack.com",
+)
+"""What is looked for first, because that is much faster than a regular expression."""
+
+_LONG_WORD = re.compile(r"[\w./-]{11}")
+"""A part of each token with a form of its own."""
+_SIGNS = ("=", ":", ",", ">")
+SHORTEST_WITHOUT_SIGN = 11
+"""The minimum length of a text that has a secret without a space, a sign or a punctuation mark."""
+
+_BEARER_OF = frozenset(
+    (
+        *("and", "are", "auth", "authentication", "authorization", "credential", "credentials"),
+        *("error", "for", "format", "has", "header", "in", "invalid", "is", "missing", "must"),
+        *("not", "of", "or", "required", "scheme", "security", "the", "token", "tokens", "type"),
+        *("was", "with"),
+    )
+)
+"""Words that follow "Bearer" in sentences."""
+
+
+def mask_text(text: str, found: Found | None = None) -> str:
+    """Return the text with its secrets masked. Add the secrets to `found`, if it is given."""
+    if len(text) < SHORTEST_WITHOUT_SIGN and text.isalnum():
+        return text
+    if "//" in text and ("@" in text or "… (" in text):
+        text = _USERINFO.sub(lambda match: _masked(match, _secret_of(match), found), text)
+    if "-----BEGIN " in text:
+        text = _PRIVATE_KEY.sub(lambda match: _masked(match, "secret", found), text)
+    lowered = text.lower()
+    if _has_one(lowered, _HEADERS):
+        text = _HEADER.sub(lambda match: _masked(match, _secret_of(match), found), text)
+    if _has_one(lowered, _SCHEMES):
+        text = _SCHEME.sub(lambda match: _masked_scheme(match, found), text)
+    if _LONG_WORD.search(text) is not None and _has_one(text, _PREFIXES):
+        text = _TOKENS.sub(lambda match: _masked(match, "secret", found), text)
+    return _mask_named(text, found) if _has_one(text, _SIGNS) or "--" in text else text
+
+
+def _has_one(text: str, signs: tuple[str, ...]) -> bool:
+    for sign in signs:  # noqa: SIM110 - a generator takes longer
+        if sign in text:
+            return True
+    return False
+
+
+def _secret_of(match: re.Match[str]) -> str:
+    return match.lastgroup or "secret"
+
+
+def _masked(match: re.Match[str], group: str, found: Found | None) -> str:
+    """Return the match with this group of it masked."""
+    secret = match[group]
+    if not secret.strip(":") or secret == MASK:
+        return match[0]
+    if found is not None:
+        found.append(secret)
+        if match.re is _USERINFO:
+            found.append(secret.partition(":")[2])
+    start, end = match.start(group) - match.start(), match.end(group) - match.start()
+    return f"{match[0][:start]}{MASK}{match[0][end:]}"
+
+
+def _masked_scheme(match: re.Match[str], found: Found | None) -> str:
+    is_credential = _IS_CREDENTIAL[match["scheme"].lower()]
+    if not is_credential(match["scheme"], match["secret"]):
+        return match[0]
+    return _masked(match, "secret", found)
+
+
+def _is_bearer_token(scheme: str, text: str) -> bool:
+    word = text.rstrip(".:!?")
+    if word.lower() in _BEARER_OF or word.lower().startswith("realm="):
+        return False
+    # "the bearer shall …": a sentence, unless it is written as in a header.
+    return scheme != "bearer" or not (word.isalpha() and word.islower())
+
+
+def _is_user_and_password(scheme: str, text: str) -> bool:
+    text = text.rstrip("=.").replace("-", "+").replace("_", "/")
+    try:
+        return b":" in b64decode(text + "A" * (-len(text) % 4))
+    except ValueError:
+        return False
+
+
+def _is_long_token(scheme: str, text: str) -> bool:
+    return len(text) >= 16 and not text.isalpha()
+
+
+_IS_CREDENTIAL: dict[str, Callable[[str, str], bool]] = {
+    "bearer": _is_bearer_token,
+    "basic": _is_user_and_password,
+    "token": _is_long_token,
+    "apikey": _is_long_token,
+}
+
+
+# Secrets by their names: `password=…`, `'password': '…'`, `{"password": "…"}`.
+
+_NAMED_BACKWARDS = re.compile(
+    r"""
+    (?P<sign> [>=:,] =? ) \s? \]? (?P<quote> ["']\\* )? (?P<name> [\w.-]{1,100}+ )
+    """,
+    re.VERBOSE,
+)
+"""A name and what follows it, in a reversed text: few characters are signs, and many are names."""
+_OPTION = re.compile(r"(?<![\w-])--(?P<name>[a-z][\w-]{0,100}+)\s+(?=[^\s-])", re.IGNORECASE)
+"""An option of a command, whose value is the next word."""
+_CODE = re.compile(r"""^[ |]*File "[^"\n]*", line \d+[^\n]*(?:\n[ |]* {4}[^\n]*)*""", re.MULTILINE)
+"""The lines of a traceback that are as in the source."""
+_VALUE = re.compile(
+    r"""
+    [bBuUrR]{0,2} (?P<quote>\\*["']) (?P<quoted> (?: (?!(?P=quote)) (?: \\. | [^\\] ) )* )
+    | (?P<container> \{ (?: [^{}] | \{[^{}]*\} )* \} | \[ (?: [^\[\]] | \[[^\[\]]*\] )* \]
+        | \( (?: [^()] | \([^()]*\) )* \) )
+    | (?P<bare> [^\s,;&'"(){}\[\]<>\\]+ )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_LITERALS = re.compile(
+    r"""(?P<quote>["'])(?P<text>(?:(?!(?P=quote))(?:\\.|[^\\]))*)(?P=quote)(?P<colon>\s?:)?"""
+)
+"""The texts in a container, of which those before a colon are keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name in a text, whose value may follow it."""
+
+    text: str
+    start: int
+    """The index of the first character of the name, or of the quotation mark before it."""
+    end: int
+    """The index at which the value begins."""
+    sign: str
+    """What stands between the name and its value: one of `=`, `=>`, `:`, `,`, `>`, or nothing."""
+    is_quoted: bool
+
+
+def _mask_named(text: str, found: Found | None) -> str:
+    pieces: list[str] = []
+    end = 0
+    for name in _names_in(text):
+        if name.start < end:
+            continue  # it is in the value of the one before
+        value = _VALUE.match(text, name.end)
+        if value is None or not _is_value(text, name, value):
+            continue
+        group = _secret_of_value(value)
+        if found is not None:
+            found += _literals(value) if group == "container" else [value[group]]
+        pieces += (text[end : value.start(group)], MASK)
+        end = value.end(group)
+    return "".join((*pieces, text[end:])) if pieces else text
+
+
+def _names_in(text: str) -> list[_Name]:
+    """Return the names of secrets in a text, in their order."""
+    size = len(text)
+    names: list[_Name] = []
+    for match in _NAMED_BACKWARDS.finditer(text[::-1]):
+        name = match["name"][::-1]
+        if hides(name):
+            start, quote = size - match.end(), (match["quote"] or "")[::-1]
+            if quote:
+                start -= len(quote)
+                if not text.startswith(quote, start):
+                    continue
+            end = _after_space(text, size - match.start())
+            names.append(_Name(name, start, end, match["sign"][::-1], is_quoted=bool(quote)))
+    if "--" in text:
+        names += (
+            _Name(match["name"], match.start(), match.end(), "", is_quoted=False)
+            for match in _OPTION.finditer(text)
+            if hides(match["name"])
+        )
+    if names and 'File "' in text:
+        code = [match.span() for match in _CODE.finditer(text)]
+        names = [one for one in names if not _is_within(code, one.start)]
+    return sorted(names, key=lambda name: name.start)
+
+
+def _after_space(text: str, index: int) -> int:
+    """Return the index, or that after one or two spaces which are there."""
+    for _ in range(2):
+        if text[index : index + 1].isspace():
+            index += 1
+    return index
+
+
+def _is_within(spans: Sequence[tuple[int, int]], index: int) -> bool:
+    """Return True if the index is within one of the spans, which are in order."""
+    last = bisect_right(spans, (index, sys.maxsize)) - 1
+    return last >= 0 and index < spans[last][1]
+
+
+def _secret_of_value(value: re.Match[str]) -> str:
+    return next(group for group in ("quoted", "container", "bare") if value[group] is not None)
+
+
+def _literals(value: re.Match[str]) -> list[str]:
+    literals = _LITERALS.finditer(value["container"])
+    return [match["text"] for match in literals if not match["colon"]]
+
+
+def _is_value(text: str, name: _Name, value: re.Match[str]) -> bool:
+    """Return True if this is the value of the name, and not the next word of a sentence."""
+    group = _secret_of_value(value)
+    secret = value[group]
+    if not secret or secret == MASK or name.sign not in ("", "=", "=>", ":", ",", ">"):
+        return False
+    if group == "bare" and (secret in NO_SECRETS or secret[0] in "=:/"):
+        return False  # neither is what follows `==`, `:=` or `://`
+    before = text[name.start - 1 : name.start] if name.start else ""
+    if (
+        name.sign == ","
+    ):  # a pair, or two words of a command: ("password", "…"), ["--password", "…"]
+        ends = text.startswith((f"{value['quote']})", f"{value['quote']}]"), value.end())
+        is_pair = bool(before) and before in "([" and ends
+        is_option = name.text.startswith("--")
+        return name.is_quoted and group == "quoted" and (is_pair or is_option)
+    if name.sign == ">":
+        return before == "<" and group == "bare"
+    if name.sign == ":" and not name.is_quoted:
+        return group == "quoted" or (
+            group == "bare" and len(secret) >= SHORTEST and not secret.isalpha()
+        )
+    return True
+
+
+# The values that were masked in a run's own arguments.
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSecrets:
+    """The values that were masked in a run's arguments, to be masked in its texts as well."""
+
+    forms: tuple[str, ...]
+    """What texts have of them, the longest first: a shorter one may be a part of a longer one."""
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> Self | None:
+        """Return these values, or None if none of them can be masked in a text."""
+        forms: set[str] = set()
+        for value in list(dict.fromkeys(values))[:OWN_LIMIT]:
+            stripped = value.strip()
+            if len(stripped) >= SHORTEST and stripped not in NO_SECRETS and stripped not in MASK:
+                forms |= _forms(stripped)
+        return cls(tuple(sorted(forms, key=len, reverse=True))) if forms else None
+
+    def mask(self, text: str) -> str:
+        """Return the text with these values masked, and parts of them where the text is cut."""
+        for form in self.forms:
+            if form in text:
+                text = _replace(text, form)
+        if "… (" in text:
+            text = self._mask_parts(text, CUT_END, self._length_at_end)
+        if ") …" in text:
+            text = self._mask_parts(text, CUT_START, self._length_at_start)
+        return text
+
+    def is_in(self, text: str) -> bool:
+        """Return True if one of these values may be in the text, or a part where it is cut."""
+        return "… (" in text or any(form in text for form in self.forms)
+
+    def is_masked(self, text: str) -> bool:
+        """Return True if the text is one of these values."""
+        return text in self.forms
+
+    def _mask_parts(
+        self, text: str, note: re.Pattern[str], length: Callable[[str, re.Match[str]], int]
+    ) -> str:
+        pieces: list[str] = []
+        end = 0
+        for match in note.finditer(text):
+            size = length(text, match)
+            if not size:
+                continue
+            start = match.start() - size if note is CUT_END else match.end()
+            if start >= end:
+                pieces += (text[end:start], MASK)
+                end = start + size
+        return "".join((*pieces, text[end:])) if pieces else text
+
+    def _length_at_end(self, text: str, note: re.Match[str]) -> int:
+        """Return the length of the beginning of a value that stands before the note."""
+        return self._longest(lambda part: text.endswith(part, 0, note.start()), start=True)
+
+    def _length_at_start(self, text: str, note: re.Match[str]) -> int:
+        """Return the length of the end of a value that stands after the note."""
+        return self._longest(lambda part: text.startswith(part, note.end()), start=False)
+
+    def _longest(self, stands: Callable[[str], bool], *, start: bool) -> int:
+        for form in self.forms:
+            for size in range(len(form) - 1, SHORTEST - 1, -1):
+                if stands(form[:size] if start else form[-size:]):
+                    return size
+        return 0
+
+
+def _forms(value: str) -> set[str]:
+    """Return the value as texts have it: plain, quoted as Python and JSON do, and in a URL."""
+    if value.isalnum() and value.isascii():
+        return {value}
+    in_url = (quote(value, safe, errors="replace") for safe in ("/", ""))
+    forms = {value, repr(value)[1:-1], *in_url, unquote(value)}
+    with suppress(TypeError):  # a lone surrogate
+        forms.add(orjson.dumps(value).decode()[1:-1])
+    return {form for form in forms if len(form) >= SHORTEST}
+
+
+def _replace(text: str, form: str) -> str:
+    if len(form) >= SHORTEST_IN_WORDS:
+        return text.replace(form, MASK)
+    return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
