@@ -124,9 +124,9 @@ class KeysetPagination(Pagination):
     """Pages by number, or by `?after=`: a cursor that continues after the last row of a page.
 
     For a page by number, Postgres reads all rows before it, so such pages end at DEEPEST_ROW. For a
-    page by cursor it reads none of them. The rows must be ordered by one column and then by `id`. A
-    cursor is valid for the query that it was made for, its page size included. With any other query
-    it is refused with 400.
+    page by cursor it reads none of them if the ordering column has an index. The rows must be
+    ordered by one column and then by `id`. A cursor is valid for the query that it was made for, its
+    page size included. With any other query it is refused with 400.
     """
 
     component: ClassVar = "RunPagination"
@@ -228,8 +228,9 @@ def _count_all(rows: Rows) -> int:
 def _parts(rows: Rows, order: str, value: object, key: int) -> list[Rows]:
     """Return querysets that together hold the rows after one, in this order.
 
-    `value` and `key` are that row's ordering column and id. Each queryset is one range of an index.
-    Postgres sorts NULL after every value.
+    `value` and `key` are that row's ordering column and id. Each queryset is one range of an index
+    if the column has one: of TaskRun's, `start_timestamp` and `id` have, `duration` and
+    `finish_timestamp` have not. Postgres sorts NULL after every value.
     """
     column = order.removeprefix("-")
     descending = order.startswith("-")

@@ -98,7 +98,10 @@ class Conf:
     """Seconds between two batches of rows."""
 
     BATCH_LIMIT: int = 500
-    """Runs that one batch writes at the most."""
+    """Sent and ended runs that one batch writes at the most.
+
+    Runs in progress that have something new are written with them.
+    """
 
     RUNNING_INTERVAL: float = 1.0
     """Seconds between two looks at what the runs in progress have logged."""
