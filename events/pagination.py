@@ -125,8 +125,8 @@ class KeysetPagination(Pagination):
 
     For a page by number, Postgres reads all rows before it, so such pages end at DEEPEST_ROW. For a
     page by cursor it reads none of them if the ordering column has an index. The rows must be
-    ordered by one column and then by `id`. A cursor is valid for the query that it was made for, its
-    page size included. With any other query it is refused with 400.
+    ordered by one column and then by `id`. A cursor is valid for the query that it was made for,
+    its page size included. With any other query it is refused with 400.
     """
 
     component: ClassVar = "RunPagination"
