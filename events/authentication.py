@@ -1,7 +1,7 @@
 """Authenticate a request by its bearer token, of which the database keeps only a hash."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from hmac import compare_digest
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import BooleanField, OuterRef, QuerySet, Value
-from django.utils import timezone
 from knox.auth import TokenAuthentication
 from knox.crypto import hash_token
 from knox.models import AbstractAuthToken, get_token_model
@@ -23,6 +22,7 @@ from events.backends import OneQueryModelBackend, permissions_of
 from events.prepared import Row, prepared
 from events.rates import client_of
 from events.throttling import wrong_tokens
+from events.tokens import utc_time
 from events.usage import usage
 
 # RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110, section 11.1.
@@ -137,4 +137,4 @@ def token_model() -> "type[AbstractAuthToken]":
 
 def is_expired(expiry: datetime | None) -> bool:
     """Return True if a token with this expiry is no longer valid; None means that it never ends."""
-    return expiry is not None and expiry <= timezone.now()
+    return expiry is not None and utc_time(expiry) <= datetime.now(UTC)

@@ -4,7 +4,6 @@ ValidationError is `{"<field>": ["..."], "code": "invalid"}`, GenericError is
 `{"detail": "...", "code": "..."}`. Both are JSON, whichever format the request accepts.
 """
 
-import logging
 import math
 from typing import Any
 
@@ -15,11 +14,12 @@ from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from psycopg.errors import QueryCanceled
 from rest_framework import exceptions
-from rest_framework.views import set_rollback
 
 from events.headers import add_headers
+from events.transactions import without_transaction
+from systemtasks.own_logger import own_logger
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 API_PREFIX = "/api/v3/"
 
@@ -75,9 +75,10 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     """Return the response to a request whose view raised this error; for DRF's EXCEPTION_HANDLER.
 
     An error of status 500 or above is logged with its traceback; the response does not show it. A
-    statement that took too long is logged without one.
+    statement that took too long is logged without one. Nothing is rolled back, unlike in DRF's own
+    handler: no view here runs in a transaction of the request, and a transaction around it is
+    somebody else's.
     """
-    set_rollback()
     api_error = _api_exception(error)
     if isinstance(api_error, QueryTooSlow):
         request = context["request"]
@@ -89,6 +90,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 
 
 @csrf_exempt
+@without_transaction
 def unknown_path(request: HttpRequest) -> HttpResponse:
     """Respond 404 to every path below the API's prefix that has no view."""
     return _response(exceptions.NotFound())

@@ -3,6 +3,8 @@
 from django.db import models
 from knox.settings import knox_settings
 
+from systemtasks.fields import UTCDateTimeField
+
 
 class TokenGrant(models.Model):
     """The permissions of a token, and the time of its last use.
@@ -20,10 +22,10 @@ class TokenGrant(models.Model):
     rate = models.PositiveIntegerField(
         null=True, blank=True, help_text="Requests a minute; no limit if empty"
     )
-    spent_until = models.DateTimeField(
+    spent_until = UTCDateTimeField(
         null=True, editable=False, help_text="When the full rate is available again"
     )
-    last_used = models.DateTimeField(null=True, editable=False, help_text="To the minute")
+    last_used = UTCDateTimeField(null=True, editable=False, help_text="To the minute")
 
     class Meta:
         constraints = (

@@ -19,7 +19,6 @@ from functools import cache, wraps
 from typing import Any, NamedTuple
 
 import psycopg
-from django.conf import settings
 from django.db import Error, connections
 from django.db.models import QuerySet, Value
 from psycopg import pq
@@ -116,9 +115,9 @@ class _Cursor:
         self._query: _Query | None = None
         self._result: Any = None
         context = psycopg.Cursor(connection)
-        if settings.USE_TZ:
-            # It gives the same times as Django's own loader, which is not written in C.
-            context.adapters.register_loader("timestamptz", TimestamptzLoader)
+        # It gives the same times as Django's own loader, which is not written in C. With
+        # USE_TZ=False it keeps the offset, which Django's own leaves out.
+        context.adapters.register_loader("timestamptz", TimestamptzLoader)
         self._transformer = Transformer.from_context(context)
 
     def execute(self, sql: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,6 @@ from django.db.models import (
     Subquery,
 )
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -85,7 +84,7 @@ def summaries(request: Request) -> "QuerySet[Any, Any]":
     query = SpanSerializer(data=request.query_params.dict())
     query.is_valid(raise_exception=True)
     span = query.validated_data
-    now = timezone.now()
+    now = datetime.now(UTC)
     start = span.get("started_from", now - DEFAULT_SPAN)
     if min(span.get("started_until", now), now) - start > LONGEST_SPAN:
         raise serializers.ValidationError({"started_from": [TOO_LONG]})

@@ -1,12 +1,11 @@
 """Limit how often a token may be used, and how often an address may send a wrong one."""
 
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Q
 from django.db.models.functions import Greatest, Now
-from django.utils import timezone
 from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -51,7 +50,7 @@ class TokenThrottle(BaseThrottle):
         spent_until = self.grant.values_list("spent_until", flat=True).first()
         if spent_until is None:
             return 1
-        left = spent_until - timezone.now() - (MINUTE - MINUTE / self.rate)
+        left = spent_until - datetime.now(UTC) - (MINUTE - MINUTE / self.rate)
         return max(math.ceil(left.total_seconds()), 1)
 
 

@@ -1,11 +1,12 @@
 """Helpers of the commands that manage tokens."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.core.management.base import CommandError
+from django.utils import timezone
 
 from systemtasks.runs.values import utc
 
@@ -47,3 +48,8 @@ def _time(text: str, now: datetime) -> datetime:
         unit = {"d": timedelta(days=1), "h": timedelta(hours=1)}[match[2]]
         return now + int(match[1]) * unit
     return utc(text)
+
+
+def utc_time(time: datetime) -> datetime:
+    """Return a time of knox's in UTC. With USE_TZ=False it has no offset, and is in TIME_ZONE."""
+    return (timezone.make_aware(time) if timezone.is_naive(time) else time).astimezone(UTC)

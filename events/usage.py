@@ -1,18 +1,17 @@
 """Record when each token was last used: in memory at once, in the database once a minute."""
 
 import atexit
-import logging
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db import DatabaseError, connections, router, transaction
-from django.utils import timezone
 
 from events.models import TokenGrant
 from systemtasks.background import BackgroundThread
+from systemtasks.own_logger import own_logger
 from systemtasks.under_test import is_under_test
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 INTERVAL = 60.0  # seconds between two writes
 
@@ -35,7 +34,7 @@ class UsageWriter:
 
     def record(self, digest: str) -> None:
         """Record that the token with this digest is used now."""
-        self._last_used[digest] = timezone.now()
+        self._last_used[digest] = datetime.now(UTC)
         # In tests, the thread would at last write to the database of the settings.
         if not (self._thread.is_alive or is_under_test()):
             self._thread.start()

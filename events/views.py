@@ -46,6 +46,7 @@ from events.serializers import (
 )
 from events.summary import SpanSerializer, summaries, turn, with_next_runs
 from events.throttling import TokenThrottle
+from events.transactions import without_transaction
 from events.waiting import LONGEST_WAIT, wait_for_end
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
@@ -69,7 +70,7 @@ class ContractView:
     @classmethod
     def as_view(cls, *args: Any, **initkwargs: Any) -> Any:  # noqa: ANN401
         """Return DRF's view function with ETags, decorated once and not for each request."""
-        return conditional(super().as_view(*args, **initkwargs))  # type: ignore[misc]
+        return without_transaction(conditional(super().as_view(*args, **initkwargs)))  # type: ignore[misc]
 
     def get_exception_handler(self) -> ExceptionHandler:
         return exception_handler

@@ -1,6 +1,5 @@
 """Wait for runs to end. One connection to Postgres serves all who wait in this process."""
 
-import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from django.db import connections
 from systemtasks.background import BackgroundThread
 from systemtasks.conf import conf
 from systemtasks.models import TaskRun
+from systemtasks.own_logger import own_logger
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 CHANNEL = "systemtasks_taskrun"
 """The channel that the trigger of migration 0003 notifies when a run ends."""

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import F, Func, Q, Value
 from django.db.models.functions import Upper
 
+from systemtasks.fields import UTCDateTimeField
 from systemtasks.ids import full_name
 from systemtasks.states import UNFINISHED, State, Status
 
@@ -83,14 +84,14 @@ class SystemTask(models.Model):
         help_text="Tells instances of one task apart",
     )
     description = models.TextField(blank=True, default="")
-    start_timestamp = models.DateTimeField("started", help_text="Start of the last run")
-    finish_timestamp = models.DateTimeField("finished", help_text="End of the last run")
+    start_timestamp = UTCDateTimeField("started", help_text="Start of the last run")
+    finish_timestamp = UTCDateTimeField("finished", help_text="End of the last run")
     duration = models.FloatField(help_text="Seconds that the last run took")
     status = models.CharField(max_length=10, choices=Status, default=Status.UNKNOWN)
     messages: "models.JSONField[Any, list[dict[str, Any]]]" = models.JSONField(
         default=list, blank=True, help_text="What the last run logged, oldest first"
     )
-    expires = models.DateTimeField(
+    expires = UTCDateTimeField(
         null=True, blank=True, help_text="When the row may be deleted; never, where empty"
     )
 
@@ -155,12 +156,12 @@ class TaskRun(models.Model):
     status = models.CharField(max_length=10, choices=Status, default=Status.UNKNOWN)
     queue = models.CharField(max_length=255, blank=True, default="")
     worker = models.CharField(max_length=255, blank=True, default="")
-    sent_timestamp = models.DateTimeField("sent", null=True, blank=True)
-    eta_timestamp = models.DateTimeField(
+    sent_timestamp = UTCDateTimeField("sent", null=True, blank=True)
+    eta_timestamp = UTCDateTimeField(
         "due", null=True, blank=True, help_text="When it was to start at the earliest"
     )
-    start_timestamp = models.DateTimeField("started", null=True, blank=True)
-    finish_timestamp = models.DateTimeField("finished", null=True, blank=True)
+    start_timestamp = UTCDateTimeField("started", null=True, blank=True)
+    finish_timestamp = UTCDateTimeField("finished", null=True, blank=True)
     wait = models.FloatField(
         null=True, blank=True, help_text="Seconds between when it was due and its start"
     )
@@ -175,7 +176,7 @@ class TaskRun(models.Model):
     messages: "models.JSONField[Any, list[dict[str, Any]]]" = models.JSONField(
         default=list, blank=True, help_text="What this attempt logged, oldest first"
     )
-    expires = models.DateTimeField(
+    expires = UTCDateTimeField(
         null=True, blank=True, help_text="When the row may be deleted; never, where empty"
     )
     # With defaults in the database, so that workers of the release before may go on writing.
@@ -210,7 +211,7 @@ class TaskRun(models.Model):
         editable=False,
         help_text="The worker process that answers for this run until its end is known",
     )
-    seen_timestamp = models.DateTimeField(
+    seen_timestamp = UTCDateTimeField(
         "last sign of life", null=True, blank=True, help_text="Of the worker, while it runs"
     )
 

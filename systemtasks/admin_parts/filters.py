@@ -9,7 +9,6 @@ from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT, distinct_values
 from systemtasks.models import SystemTask, TaskRun
@@ -112,6 +111,10 @@ class TaskFilter(ColumnFilter):
             raise IncorrectLookupParameters(value) from error
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)  # not Django's, which has no offset with USE_TZ=False
+
+
 class TimeFilter(SimpleListFilter):
     """Selects the rows that started in a named span, or between `from` and `until`, in UTC."""
 
@@ -154,7 +157,7 @@ class TimeFilter(SimpleListFilter):
     def _start(self, value: str) -> datetime:
         if value not in self.spans:
             raise IncorrectLookupParameters(value)
-        now = timezone.now().astimezone(UTC)
+        now = _now()
         length = self.spans[value][1]
         return now - length if length else now.replace(hour=0, minute=0, second=0, microsecond=0)
 

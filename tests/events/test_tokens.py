@@ -19,7 +19,7 @@ from knox.crypto import hash_token
 from knox.models import AuthToken
 
 from events.models import TokenGrant
-from events.tokens import future_time
+from events.tokens import future_time, utc_time
 from events.usage import usage
 from events.views import SystemTaskViewSet
 from tests import factories
@@ -153,7 +153,7 @@ def test_tokens_are_listed_as_a_table_without_what_would_let_anyone_in(reader: U
     for token, (_, expiry) in zip(tokens, times, strict=True):
         created = NOW + timedelta(minutes=tokens.index(token))
         AuthToken.objects.filter(token_key=token[:15]).update(created=created, expiry=expiry)
-    expiries = [f"{expiry:%Y-%m-%d %H:%M} UTC" for _, expiry in times if expiry]
+    expiries = [f"{utc_time(expiry):%Y-%m-%d %H:%M} UTC" for _, expiry in times if expiry]
     used = NOW + timedelta(minutes=9)
     factories.grant(tokens[1], read_only=True, rate=60, last_used=used)
     out, _ = run("list_tokens")
@@ -293,7 +293,7 @@ def test_when_a_token_was_last_used_is_written_apart_from_the_request(reader: Us
     usage.write()
     grant = TokenGrant.objects.get(token__token_key=token[:15])
     assert grant.last_used is not None
-    assert timezone.now() - grant.last_used < timedelta(minutes=1)
+    assert datetime.now(UTC) - grant.last_used < timedelta(minutes=1)
     assert TokenGrant.objects.get(token__token_key=idle[:15]).last_used is None
     assert (grant.read_only, grant.rate) == (False, None)
 

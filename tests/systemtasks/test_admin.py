@@ -282,7 +282,7 @@ def test_tasks_are_filtered_by_time(
     staff: Client, monkeypatch: pytest.MonkeyPatch, query: dict[str, str], names: Iterable[str]
 ) -> None:
     now = datetime(2024, 6, 7, 12, tzinfo=UTC)
-    monkeypatch.setattr("systemtasks.admin_parts.filters.timezone.now", lambda: now)
+    monkeypatch.setattr("systemtasks.admin_parts.filters._now", lambda: now)
     for name, age in AGES.items():
         moment = now - timedelta(hours=age)
         factories.system_task(name, start_timestamp=moment, finish_timestamp=moment)

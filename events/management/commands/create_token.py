@@ -1,11 +1,12 @@
 """Create a token for the API."""
 
+from datetime import UTC, datetime
+
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
-from django.utils import timezone
 
 from events.authentication import token_model
 from events.models import TokenGrant
@@ -56,7 +57,7 @@ class Command(BaseCommand):
     ) -> None:
         if rate is not None and not 1 <= rate <= HIGHEST_RATE:
             raise CommandError(f"--rate must be from 1 to {HIGHEST_RATE}, not {rate}.")
-        now = timezone.now()
+        now = datetime.now(UTC)
         expiry = future_time(expires, now) if expires is not None else None
         user = find_or_create(username) if create_user else user_named(username)
         if not user.is_active:

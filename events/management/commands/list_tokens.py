@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from events.authentication import is_expired, token_model
 from events.models import TokenGrant, scope_text
-from events.tokens import TIME_FORMAT, user_named
+from events.tokens import TIME_FORMAT, user_named, utc_time
 
 HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES", "LAST USED", "GRANT")
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
             (
                 token.token_key,
                 token.user.get_username() + ("" if token.user.is_active else " (inactive)"),
-                f"{token.created:{TIME_FORMAT}}",
+                _time(token.created),
                 _time(token.expiry) + (" (expired)" if is_expired(token.expiry) else ""),
                 *_grant(getattr(token, "grant", None)),
             )
@@ -46,7 +46,7 @@ class Command(BaseCommand):
 
 
 def _time(time: datetime | None) -> str:
-    return f"{time:{TIME_FORMAT}}" if time else "never"
+    return f"{utc_time(time):{TIME_FORMAT}}" if time else "never"
 
 
 def _grant(grant: TokenGrant | None) -> tuple[str, str]:

@@ -1,13 +1,12 @@
 """Read beat's schedule: the tasks that are known before they run, and when a task is due."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
 from celery import Celery, current_app
 from celery.schedules import maybe_schedule
-from django.utils import timezone
 
 from systemtasks.capture.celery.options import info_of, task_info
 from systemtasks.conf import conf
@@ -64,7 +63,7 @@ def next_run(name: str, last: datetime) -> datetime | None:
     if not waits:
         return None
     # Rounded, because the waits were computed from a slightly earlier moment than this one.
-    expected = timezone.now() + min(waits) + timedelta(seconds=0.5)
+    expected = datetime.now(UTC) + min(waits) + timedelta(seconds=0.5)
     return expected.replace(microsecond=0)
 
 
