@@ -1,6 +1,5 @@
 """A thread that works in the background for as long as its process lives."""
 
-import logging
 import os
 import threading
 import time
@@ -9,10 +8,11 @@ from contextvars import Context
 from weakref import WeakSet
 
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs import recorder
 from systemtasks.runs.exceptions import ExceptionText
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 RESTART_INTERVAL = 5.0  # seconds at least between two starts of a thread that dies
 

@@ -7,6 +7,7 @@ They never raise: an invalid argument is logged, and the task goes on.
 import logging
 
 from systemtasks.capture.guard import never_raising
+from systemtasks.capture.loguru_sink import loguru_sink as loguru_sink
 from systemtasks.conf import conf
 from systemtasks.runs.arguments import uid_text
 from systemtasks.runs.exceptions import formatted

@@ -1,6 +1,5 @@
 """Record the task runs of a test. Without this, a process that runs tests records nothing."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,11 +8,12 @@ from django.db import connections
 
 from systemtasks import under_test
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.journal_line import Entry
 from systemtasks.storage import rows
 from systemtasks.storage.writer import writer
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 
 @contextmanager

@@ -1,16 +1,16 @@
 """Keep failures of recording away from the task that is recorded."""
 
-import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.exceptions import log_handled
 from systemtasks.storage.failures import failures
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 P = ParamSpec("P")
 

@@ -1,18 +1,27 @@
 """Add log records to the messages of the run that logs them.
 
+What is recorded depends on RECORD_LOG_LEVEL alone. The levels of the worker, the root logger and
+handlers say what the console shows, and it shows the same with and without this app.
+
 If an earlier handler has formatted the record, its text is used. Otherwise it is formatted here,
 without running code of its arguments (see `runs.kinds`).
 """
 
+import inspect
 import logging
-from functools import cache, lru_cache
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache, lru_cache, wraps
 from itertools import islice
+from types import FrameType
 from typing import Any
 
 import orjson
 from celery.exceptions import SoftTimeLimitExceeded
 
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.exceptions import ExceptionText, formatted, log_handled, printable
 from systemtasks.runs.kinds import is_of, is_plain
 from systemtasks.runs.recorder import Run, current, current_run
@@ -20,7 +29,7 @@ from systemtasks.runs.records import NAME_LIMIT
 from systemtasks.runs.values import ITEM_LIMIT, Printer, describe
 from systemtasks.storage.failures import failures
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 PLAIN_ATTRIBUTES = tuple(vars(logging.makeLogRecord({})))
 """The attributes of a new record. Those given by `extra=` come after them."""
@@ -41,80 +50,200 @@ PLAIN_LIMIT = 8192  # characters of an argument that is formatted without a chec
 WIDTH_LIMIT = 1000  # the largest width, in characters, that `%*s` may take from an argument
 UNFORMATTED = (TypeError, ValueError, LookupError, OverflowError)
 """The exceptions of formatting a malformed logging call."""
+LEVEL_METHODS = {
+    getattr(logging.Logger, name).__code__
+    for name in ("debug", "info", "warning", "error", "critical", "log")
+}
+"""The code of the methods that ask `isEnabledFor`. All have `msg`, `args` and `kwargs`."""
 
+IS_ENABLED = inspect.unwrap(logging.Logger.isEnabledFor).__code__
+CALL_DEPTH = 5
+"""Frames between `Logger._log` and `Logger.handle`: more if a project's own class overrides it."""
 
-class RunHandler(logging.Handler):
-    """Adds each record to the run that logs it. Does nothing outside a run."""
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Add the record without a lock, so that no thread waits for another one's run."""
-        try:
-            run = current.get() or current_run()  # the first is faster, and mostly set
-            if run is None or run.ended:
-                return True
-            name = record.name
-            if type(name) is not str:
-                name = describe(name, NAME_LIMIT)
-            if not _is_chatter(name):
-                _add(run, name, record)
-        except SoftTimeLimitExceeded:
-            raise  # it is meant for the task, which this code interrupts
-        except Exception:  # noqa: BLE001 - whatever it is, the task goes on
-            # Not `handleError`, which would print the record's arguments.
-            failures.count("a log record is not recorded")
-            log_handled(logger, "What a task has logged is not recorded")
-        return True
-
-
-class LastResort(logging.Handler):
-    """Prints what `logging.lastResort` would print if this app had installed no handler."""
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Pass the record to `logging.lastResort`, unless the logger has another handler."""
-        printer = logging.lastResort
-        if printer and record.levelno >= printer.level and not _has_handlers(record.name):
-            printer.handle(record)
-        return True
-
-
-_last_resort = LastResort()
+_originals: dict[str, Callable[..., Any]] = {}
+"""The methods of Logger that are replaced, by their names. Empty if none are."""
+_lock = threading.Lock()
 
 
 def install() -> None:
-    """Add the handler to the root logger and to each logger that does not propagate.
+    """Have what a run logs at RECORD_LOG_LEVEL or above added to it. Repeated calls do nothing.
 
-    Celery's `celery.task` is one of those, and projects configure others. Call this again whenever
-    logging may have been reconfigured. It adds no handler twice.
+    Methods of Logger are replaced, and no handler is added. So neither levels nor handlers nor a
+    new configuration keep a record from its run, and no handler gets a record more.
     """
-    handler = _handler()
-    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
-        if not isinstance(logger, logging.Logger):
-            continue
-        passes_on = logger.propagate and logger.parent is not None
-        if not passes_on and handler not in logger.handlers:
-            if not logger.handlers:
-                logger.addHandler(_last_resort)
-            logger.addHandler(handler)
+    with _lock:
+        if not _originals:
+            methods: list[Callable[..., Any]] = [
+                isEnabledFor,
+                getEffectiveLevel,
+                handle,
+                callHandlers,
+            ]
+            names = [method.__name__ for method in methods]
+            _originals.update({name: getattr(logging.Logger, name) for name in names})
+            for name, method in zip(names, methods, strict=True):
+                setattr(logging.Logger, name, wraps(_originals[name])(method))
 
 
 def are_captured() -> bool:
-    """Return True if the root logger still has the handler, so nothing has reconfigured logging."""
-    return _handler() in logging.root.handlers
+    """Return True if `install` has been called."""
+    return bool(_originals)
+
+
+def isEnabledFor(self: logging.Logger, level: int) -> bool:  # noqa: N802 - logging's own name
+    """Return True if the logger logs at this level.
+
+    If only the run records this level, the message is added to it at once where a method of Logger
+    asks, such as `info`, and nothing else happens. Other code gets True, so that it logs:
+    LoggerAdapter, structlog, or a task that asks first.
+    """
+    if _originals["isEnabledFor"](self, level):
+        return True
+    if type(level) is not int or level < record_level():
+        return False
+    if not _is_recorded(self, level):
+        return False
+    caller = sys._getframe(1)
+    if caller.f_code not in LEVEL_METHODS:
+        return True
+    _add_call(self, level, caller)
+    return False
+
+
+def getEffectiveLevel(self: logging.Logger) -> int:  # noqa: N802
+    """Return the lowest level that the logger logs, or that the run records.
+
+    structlog asks this. Logging itself gets the logger's own level.
+    """
+    level: int = _originals["getEffectiveLevel"](self)
+    lowest = record_level()
+    if level <= lowest or sys._getframe(1).f_code is IS_ENABLED:
+        return level
+    return lowest if _is_recorded(self, lowest) else level
+
+
+def handle(self: logging.Logger, record: logging.LogRecord) -> None:
+    """Handle the record, or add it to the run only if that alone is why it was made."""
+    level = record.levelno
+    if (
+        (current.get() or current_run()) is None
+        or type(level) is not int
+        or _originals["isEnabledFor"](self, level)
+        or not _has_asked()
+    ):
+        _originals["handle"](self, record)
+    else:
+        add(record, self)
+
+
+def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802
+    """Pass the record to the handlers, and then add it to the run with the text that they made."""
+    _originals["callHandlers"](self, record)
+    add(record)
+
+
+def add(record: logging.LogRecord, unfiltered: logging.Logger | None = None) -> None:
+    """Add the record to the run that logs it. Do nothing outside a run, and never raise.
+
+    It takes no lock, so that no thread waits for another one's run. `unfiltered` is a logger whose
+    filters have not seen the record.
+    """
+    try:
+        run = current.get() or current_run()
+        if run is None or run.ended:
+            return
+        if type(record.levelno) is int and record.levelno < record_level():
+            return
+        if unfiltered is not None:
+            kept = unfiltered.filter(record)
+            if not kept:
+                return
+            record = kept if isinstance(kept, logging.LogRecord) else record
+        name = record.name
+        if type(name) is not str:
+            name = describe(name, NAME_LIMIT)
+        if not _is_chatter(name):
+            _add(run, name, record)
+    except SoftTimeLimitExceeded:
+        raise  # it is meant for the task, which this code interrupts
+    except Exception:  # noqa: BLE001 - whatever it is, the task goes on
+        # Not `Handler.handleError`, which would print the record's arguments.
+        failures.count("a log record is not recorded")
+        log_handled(logger, "What a task has logged is not recorded")
+
+
+def _add_call(logger: logging.Logger, level: int, caller: FrameType) -> None:
+    """Add to the run what one of LEVEL_METHODS, whose frame this is, was called with.
+
+    `Logger._log` is not called: it raises for arguments that do no harm while a level is off.
+    """
+    given = caller.f_locals
+    message, args, options = given["msg"], given["args"], given["kwargs"]
+    if len(args) == 1 and is_of(args[0], dict) and dict.__len__(args[0]):
+        args = args[0]  # as in LogRecord
+    error = options.get("exc_info")
+    if is_of(error, BaseException):
+        error = type(error), error, None
+    elif type(error) is not tuple:
+        error = sys.exc_info() if error is True or error == 1 else None
+    record = logging.LogRecord(logger.name, level, "", 0, message, (), error)
+    record.args = args
+    if is_of(extra := options.get("extra"), dict):
+        fields = vars(record)
+        fields.update({key: extra[key] for key in dict.keys(extra) if key not in fields})
+    add(record, logger)
+
+
+def is_passing_on(frame: FrameType | None) -> bool:
+    """Return True if code of this frame runs because a record is passed to logging's handlers."""
+    while frame is not None:
+        if frame.f_code is callHandlers.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @cache
-def _handler() -> RunHandler:
-    return RunHandler(logging.getLevelNamesMapping()[conf().RECORD_LOG_LEVEL])
+def record_level() -> int:
+    """Return RECORD_LOG_LEVEL as a number."""
+    return logging.getLevelNamesMapping()[conf().RECORD_LOG_LEVEL]
 
 
-def _has_handlers(name: str) -> bool:
-    """Return True if records of this logger reach a handler that is not this app's."""
-    logger = logging.root.manager.loggerDict.get(name)
-    found: logging.Logger | None = logger if isinstance(logger, logging.Logger) else logging.root
-    while found is not None:
-        if any(not isinstance(each, RunHandler | LastResort) for each in found.handlers):
+def _is_recorded(logger: logging.Logger, level: int) -> bool:
+    """Return True if what this code logs there at this level is added to a run."""
+    run = current.get() or current_run()  # the first is faster, and mostly set
+    return not (
+        run is None or run.ended or _is_chatter(logger.name) or _is_kept_quiet(logger, level)
+    )
+
+
+def _is_kept_quiet(logger: logging.Logger, level: int) -> bool:
+    """Return True if a level below the root's keeps such records out, and not only off the console.
+
+    The levels of the root, and of loggers with handlers of their own, say what is shown. The level
+    of a logger without handlers says what is of interest: projects set it for talkative libraries,
+    and SQLAlchemy for its own SQL.
+    """
+    found: logging.Logger | None = logger
+    while found is not None and found.parent is not None:
+        if found.level:
+            return level < found.level and not found.handlers
+        found = found.parent
+    return False
+
+
+def _has_asked() -> bool:
+    """Return True if `handle` was called for code that has asked `isEnabledFor` before.
+
+    That is `Logger._log`. Any other caller means the handlers to get the record.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(CALL_DEPTH):
+        if frame is None:
+            return False
+        if frame.f_code is logging.Logger._log.__code__:
             return True
-        found = found.parent if found.propagate else None
+        frame = frame.f_back
     return False
 
 

@@ -9,7 +9,6 @@ If Python copies a thread's context to the threads that it starts (`thread_inher
 3.14 on), the context contains the run, and `Thread.start` is not wrapped.
 """
 
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,10 +22,11 @@ from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from systemtasks.own_logger import own_logger
 from systemtasks.runs import recorder
 from systemtasks.runs.recorder import Run
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 POOL_METHODS = (
     "apply_async",

@@ -1,11 +1,11 @@
 """A run's arguments as JSON: safe, bounded, and without secrets."""
 
-import logging
 from typing import Any, NamedTuple
 
 import orjson
 
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.exceptions import log_handled
 from systemtasks.runs.kinds import is_of, scalar_text, type_name
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
@@ -21,7 +21,7 @@ from systemtasks.runs.values import (
     leaves_of,
 )
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 
 class Arguments(NamedTuple):

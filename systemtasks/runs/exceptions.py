@@ -4,7 +4,6 @@
 suggest a name for a misspelt one.
 """
 
-import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from systemtasks.conf import conf
+from systemtasks.own_logger import OwnLogger
 from systemtasks.runs.kinds import built_in_number, full_name, is_of, is_plain, is_printable
 from systemtasks.runs.secret_texts import OwnSecrets
 from systemtasks.runs.values import (
@@ -118,7 +118,7 @@ def formatted(value: object, limit: int) -> str:
     return value if type(value) is str else str(printable(value, limit))
 
 
-def log_handled(logger: logging.Logger, message: str, *args: object) -> None:
+def log_handled(logger: OwnLogger, message: str, *args: object) -> None:
     """Log the exception that is being handled, as `logger.exception` does, but as plain text.
 
     Formatting the record of `logger.exception` would run code of the exception and its causes.

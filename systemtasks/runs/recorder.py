@@ -24,11 +24,11 @@ from systemtasks.runs.journal_line import (
     shortened,
     task_fields,
 )
-from systemtasks.runs.kinds import number
+from systemtasks.runs.kinds import is_of, number
 from systemtasks.runs.messages import EXCEPTION, Messages
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.secret_texts import OwnSecrets
-from systemtasks.runs.values import Cleaner, clean_column, clean_text
+from systemtasks.runs.values import Cleaner, clean_column, clean_text, describe
 from systemtasks.states import State, Status
 
 current: ContextVar["Run | None"] = ContextVar("systemtasks_run", default=None)
@@ -48,11 +48,21 @@ class Run:
     from_main_process = False
     """True in the worker's main process, for a run that a child process had started."""
     outer: "Run | None" = None
+    signal_id: Any = None
+    """The id by which Celery's signals name the run, if that is not its Celery id."""
+    members: "list[Run]" = []  # noqa: RUF012 - replaced, and never changed
+    """The runs of the messages that a batch of celery-batches consists of."""
+    stored: tuple[object, object] | None = None
+    """The state that the task itself stored last, and what it stored with it."""
     worst_level: int = logging.NOTSET
     warned = False
     chosen_status: Status | None = None
     exception = ""
+    last_logged = ""
+    """The last exception that was logged."""
     ended = False
+    _last: tuple[int, str, ExceptionText | None, Mapping[str, object]] | None = None
+    """The level, event, exception and attributes of the message that says how the attempt ends."""
     _success: Entry | None = None
     """The provisional end that was submitted when the task succeeded."""
     _success_facts: tuple[int, str, Status | None]
@@ -118,6 +128,8 @@ class Run:
             return  # a thread that outlived the run
         if level > self.worst_level:
             self.worst_level = level
+        if error is not None:
+            self.last_logged = error.line
         if attributes or error is not None:
             attributes = self._attributes(attributes, error)
         text = clean_text(event, conf().TEXT_LIMIT)
@@ -144,12 +156,13 @@ class Run:
     def fail(self, error: BaseException, printed: object = None) -> None:
         """Record the exception that ends this attempt as its last message.
 
+        Other receivers of Celery's signals may log after this: django-structlog's `task_failed`.
         `printed` is the traceback as text, if Celery has made one.
         """
         self.ended = False  # Celery itself may fail once the task is done
         text = self._text_of(error, printed)
         self.exception = text.line
-        self.log(logging.ERROR, self.task.name, self.exception, {}, text)
+        self._end_with(logging.ERROR, self.exception, text)
 
     def retry(
         self, reason: BaseException | None, countdown: float | None, printed: object = None
@@ -165,17 +178,57 @@ class Run:
             self.exception = text.line
             event = f"{event}: {self.exception}"
         attributes = {} if countdown is None else {"countdown": countdown}
-        self.log(logging.WARNING, self.task.name, event, attributes, text)
+        self._end_with(logging.WARNING, event, text, attributes)
 
     def revoke(self, reason: str, *, terminated: bool) -> None:
         """Record why this attempt does not start, or was terminated."""
-        self.log(logging.ERROR if terminated else logging.WARNING, self.task.name, reason, {})
+        self._end_with(logging.ERROR if terminated else logging.WARNING, reason)
+
+    def fail_as_stored(self, meta: object) -> None:
+        """Record that the task has stored a failure of itself, and what it stored with it."""
+        event, attributes = "The task has stored FAILURE as its state", {"meta": meta}
+        if is_of(meta, dict) and (kind := dict.get(meta, "exc_type")) is not None:
+            limit = conf().TEXT_LIMIT
+            event = describe(kind, limit)
+            if (message := dict.get(meta, "exc_message")) is not None:
+                event = clean_text(f"{event}: {describe(message, limit)}", limit)
+        self.exception = event
+        self._end_with(logging.ERROR, event, attributes=attributes)
+
+    def end_with_batch(self, batch: "Run", state: State) -> Entry:
+        """End this run as the batch has ended in which its message was handled, and as it began."""
+        self.start, self.clock = batch.start, batch.clock
+        self.worst_level, self.warned = batch.worst_level, batch.warned
+        self.chosen_status, self.exception = batch.chosen_status, batch.exception
+        level = logging.ERROR if state.outcome.status is Status.ERROR else logging.INFO
+        event = f"Ran in the batch {batch.celery_id}"
+        self._end_with(level, f"{event}: {batch.exception}" if batch.exception else event)
+        return self.finish(state)
+
+    def _end_with(
+        self,
+        level: int,
+        event: str,
+        error: ExceptionText | None = None,
+        attributes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Make this the message that is added last, when the attempt is finished."""
+        self._log_last()
+        self._last = level, event, error, attributes or {}
+
+    def _log_last(self) -> None:
+        if self._last is not None:
+            (level, event, error, attributes), self._last = self._last, None
+            self.log(level, self.task.name, event, attributes, error)
 
     def finish(self, state: State, *, provisional: bool = False) -> Entry:
         """End this attempt in this state, and return its entry.
 
         An end recorded by the worker's main process replaces a provisional one.
         """
+        self._log_last()
+        if state is State.FAILURE and not self.exception:
+            self.exception = self.last_logged  # celery-batches tells of it in no other way
         self.ended = True
         return self._entry(state, self.age, provisional=provisional)
 
@@ -342,10 +395,15 @@ def end(celery_id: str) -> Run | None:
 def _if_it_is(celery_id: object, run: Run | None) -> Run | None:
     if run is None or celery_id is run.celery_id:
         return run
+    return (
+        run if any(_are_equal(celery_id, one) for one in (run.celery_id, run.signal_id)) else None
+    )
+
+
+def _are_equal(one: object, other: object) -> bool:
     # Celery accepts an id of any type.
-    kind = type(celery_id)
-    is_comparable = kind is type(run.celery_id) and (kind is str or kind is UUID)
-    return run if is_comparable and celery_id == run.celery_id else None
+    kind = type(one)
+    return kind is type(other) and (kind is str or kind is UUID) and one == other
 
 
 @lru_cache

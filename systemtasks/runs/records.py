@@ -21,6 +21,8 @@ class TaskInfo:
     recorded: bool = True
     save_on_success: bool = True
     """False if a successful run changes only its SystemTask and makes no TaskRun."""
+    polls: bool = False
+    """True if it is retried until something has happened. Only its last attempt is recorded."""
     uid: Callable[..., object] | None = None
     """A function of a run's arguments that returns the uid."""
     masked: frozenset[str] = frozenset()

@@ -3,13 +3,14 @@
 The counts are those of this process since its start. A forked child starts at 0.
 """
 
-import logging
 import os
 import threading
 import time
 from collections import Counter
 
-logger = logging.getLogger(__name__)
+from systemtasks.own_logger import own_logger
+
+logger = own_logger(__name__)
 
 REPORT_INTERVAL = 60.0
 """The minimum time, in seconds, between two reports of the same kind of failure."""

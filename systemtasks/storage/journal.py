@@ -6,7 +6,6 @@ releases the lock, and another process of the same account on this host takes ov
 """
 
 import fcntl
-import logging
 import os
 import stat
 import time
@@ -17,11 +16,12 @@ from typing import TypeVar
 from uuid import uuid4
 
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.journal_line import JUNK_ERRORS, VERSION, decode
 from systemtasks.runs.records import RunRecord
 from systemtasks.storage.folder import folders, open_folder, open_private
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 SUFFIX = f".{VERSION}.journal"
 """The suffix of the files, with the version of the lines' format.

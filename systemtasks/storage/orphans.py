@@ -3,13 +3,13 @@
 An orphaned run ends as an error. If the worker returns, the run is in progress again.
 """
 
-import logging
 import time
 
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.storage import rows
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 
 class Reaper:

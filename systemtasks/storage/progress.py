@@ -1,14 +1,14 @@
 """Keep the runs in progress in this process, and find those that need a row now."""
 
-import logging
 import time
 from dataclasses import dataclass
 
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.recorder import Run
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 CHEAP = 65_536  # bytes of an entry that is cheap enough to write every RUNNING_INTERVAL
 

@@ -3,7 +3,6 @@
 Each worker and beat can do so, but only one process at a time does.
 """
 
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,10 +16,11 @@ from django.db.models.functions import Now
 from systemtasks.conf import conf
 from systemtasks.ids import system_task_uuid
 from systemtasks.models import SystemTask, TaskRun
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
 from systemtasks.states import State
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 INTERVAL = 60.0  # seconds between two searches for expired rows
 BATCH_LIMIT = 1_000  # rows of either table

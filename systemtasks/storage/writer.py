@@ -17,6 +17,7 @@ from django.db import DataError, IntegrityError, InterfaceError, OperationalErro
 
 from systemtasks.background import BackgroundThread
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
@@ -33,7 +34,7 @@ from systemtasks.storage.progress import InProgress
 from systemtasks.storage.retention import Retention
 from systemtasks.under_test import is_under_test
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 LONGEST_PAUSE = 5.0  # seconds at most between two attempts while the database is away
 LOOK_INTERVAL = 0.1  # seconds between two checks that the thread is alive, while waiting for it

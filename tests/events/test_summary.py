@@ -1,6 +1,6 @@
 """GET /api/v3/events/task_runs/summary/."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +9,6 @@ from celery.schedules import crontab
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from events.summary import turn
@@ -62,7 +61,7 @@ def test_runs_are_added_up_a_task(historian: Client) -> None:
 
 
 def test_the_span_is_the_last_day_unless_it_is_said(historian: Client) -> None:
-    now = timezone.now()
+    now = datetime.now(UTC)
     for name, ago in (("old", timedelta(days=2)), ("new", timedelta(hours=1))):
         task = factories.system_task(name, start_timestamp=now - ago, finish_timestamp=now)
         factories.task_run(task)
@@ -86,7 +85,7 @@ def test_a_malformed_time_is_400(historian: Client, field: str, time: str) -> No
 def test_beat_says_when_a_task_runs_next(
     historian: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = timezone.now()
+    now = datetime.now(UTC)
     for name, uid in (("every", ""), ("every", "uid"), ("yearly", ""), ("late", "")):
         started = now - timedelta(minutes=10)
         task = factories.system_task(name, uid, start_timestamp=started, finish_timestamp=now)
@@ -115,7 +114,7 @@ def test_the_next_run_counts_from_the_last_that_beat_sent(
         name: {"task": name, "schedule": 3600.0} for name in ("manual", "old", "past", "sent")
     }
     monkeypatch.setitem(current_app.conf, "beat_schedule", entries)
-    now = timezone.now().replace(microsecond=900_000)
+    now = datetime.now(UTC).replace(microsecond=900_000)
     hour, beat = timedelta(hours=1), "celerybeat@host"
     for name in entries:
         factories.system_task(name)

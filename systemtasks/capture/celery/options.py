@@ -4,7 +4,6 @@ They are arguments of its decorator, `@shared_task(systemtasks_uid=…)`, or att
 """
 
 import inspect
-import logging
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from celery import Celery, Task
 
 from systemtasks.conf import conf, is_expiry
+from systemtasks.own_logger import own_logger
 from systemtasks.runs.exceptions import printable
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
@@ -19,12 +19,15 @@ from systemtasks.runs.secret_names import hides
 from systemtasks.runs.secret_texts import mask_text
 from systemtasks.runs.values import clean_column, clean_text
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 UNNAMED = "(a message without a task's name)"
 """The name of the task of messages that name none, or an empty one."""
 
 T = TypeVar("T")
+
+POLLING = {"celery.chord_unlock"}
+"""Celery's own tasks that retry themselves, every second by default, until others have ended."""
 
 AnyTask: TypeAlias = "Task[Any, Any]"
 """In quotes, because Celery 5.6 has no generic Task at run time."""
@@ -53,6 +56,7 @@ def task_info(task: AnyTask) -> TaskInfo:
         ),
         recorded=_option(task, "record", _is_bool, "True or False", True),
         save_on_success=_option(task, "save_on_success", _is_bool, "True or False", True),
+        polls=task.name in POLLING,
         uid=_option(task, "uid", callable, "a function of the task's arguments", None),
         masked=masked,
         **_parameters(task, masked),

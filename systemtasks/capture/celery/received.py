@@ -5,7 +5,8 @@ child that was killed, a hard time limit, a revoked or expired or unregistered t
 """
 
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -59,7 +60,7 @@ def context_header() -> str | None:
 def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str) -> Entry | None:
     """Return the entry of a message that has been sent, or None if its task records none."""
     info = info_of(current_app, name)
-    if not info.recorded or not info.save_on_success:
+    if not info.recorded or not info.save_on_success or info.polls:
         return None
     if type(body) is tuple:  # Celery's message protocol 2
         values, (args, kwargs, *_) = dict(headers), body
@@ -79,6 +80,47 @@ def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: ob
     """Return the attempt that this request describes. It starts now."""
     arguments = clean_arguments(info, args, kwargs, find_task)
     return Run(info, request, arguments, leases.current_lease().id)
+
+
+def started_attempt(task: AnyTask, task_id: object, args: object, kwargs: object) -> Run | None:
+    """Return the attempt that starts now, or None if its task is not recorded.
+
+    An executor may name it in its signals (`task_id`) by another id than in the task's request, or
+    give the request none. celery-batches does so: it runs a task once for many messages.
+    """
+    info = task_info(task)
+    if not info.recorded:
+        return None
+    request = vars(task.request)
+    if task_id is request.get("id"):
+        return attempt(info, request, args, kwargs)
+    messages = _messages_of_batch(args)
+    if request.get("id") is None:
+        known = _values_of(messages[0]) if messages else {}
+        where: dict[str, Any] = {
+            name: known[name] for name in ("delivery_info", "hostname") if name in known
+        }
+        request = {**where, **request, "id": task_id}
+    run = attempt(info, request, args, kwargs)
+    run.signal_id = task_id
+    run.members = [attempt(info, _values_of(one), one.args, one.kwargs) for one in messages]
+    return run
+
+
+def _values_of(message: Any) -> dict[str, Any]:  # noqa: ANN401 - a SimpleRequest
+    known = ("id", "delivery_info", "hostname")
+    given = vars(message)
+    return {**(given.get("request_dict") or {}), **{name: given.get(name) for name in known}}
+
+
+def _messages_of_batch(args: object) -> Sequence[Any]:
+    """Return what celery-batches knows of the messages of a batch, or nothing if it is none."""
+    batches = sys.modules.get("celery_batches")
+    given = args[0] if type(args) in (tuple, list) and len(args) == 1 else ()  # type: ignore[arg-type,index]
+    kind = getattr(batches, "SimpleRequest", None)
+    if kind is None or type(given) not in (tuple, list):
+        return ()
+    return given if all(type(one) is kind for one in given) else ()
 
 
 def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:

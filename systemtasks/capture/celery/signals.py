@@ -4,7 +4,6 @@ A receiver never waits. Celery logs an exception of a receiver ("Signal handler 
 on. docs/celery-signals.md lists when each signal is sent, and in which process.
 """
 
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -16,11 +15,12 @@ from celery import signals
 from celery.exceptions import Ignore, NotRegistered, Reject, Retry, WorkerLostError
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
-from systemtasks.capture import logs, threads
-from systemtasks.capture.celery import received, schedule
+from systemtasks.capture import logs, loguru_sink, threads
+from systemtasks.capture.celery import received, schedule, stored_states
 from systemtasks.capture.celery.options import AnyTask, task_info
 from systemtasks.capture.guard import counting, never_raising
 from systemtasks.conf import conf
+from systemtasks.own_logger import own_logger
 from systemtasks.runs import recorder
 from systemtasks.runs.journal_line import CONTEXT_HEADER, SENT_HEADER
 from systemtasks.runs.kinds import is_of, knows_its_offset, number
@@ -30,9 +30,11 @@ from systemtasks.storage import leases
 from systemtasks.storage.writer import writer
 from systemtasks.under_test import is_under_test
 
-logger = logging.getLogger(__name__)
+logger = own_logger(__name__)
 
 SUCCESS = State.SUCCESS.outcome.celery_name
+STORED_COUNTS = {State.IGNORED.outcome.celery_name, State.REJECTED.outcome.celery_name}
+"""The states in which Celery stores nothing of its own, so that what the task has stored stands."""
 
 
 def connect() -> None:
@@ -90,13 +92,11 @@ def note_sent(
 # In the process that runs it.
 
 
-def begin(task: AnyTask, args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
-    info = task_info(task)
-    if info.recorded:
-        request = vars(task.request)
-        run = received.attempt(info, request, args, kwargs)
-        recorder.start(run, nested=bool(request.get("is_eager")))
-        writer.watch(run)
+def begin(task: AnyTask, task_id: Any, args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN401
+    if run := received.started_attempt(task, task_id, args, kwargs):
+        recorder.start(run, nested=bool(vars(task.request).get("is_eager")))
+        if not run.task.polls:
+            writer.watch(run)
         if not logs.are_captured():
             capture_logs()
 
@@ -168,11 +168,20 @@ def note_internal_error(
 def finish(task_id: str, state: str | None, **_: Any) -> None:  # noqa: ANN401
     if (run := recorder.end(task_id)) is None:
         return
+    _finish(run, state)
+    for member in run.members:
+        end = STATE_BY_CELERY_NAME.get(state or "", State.FAILURE)
+        writer.submit(member.end_with_batch(run, end))
+
+
+def _finish(run: Run, state: str | None) -> None:
     if state == SUCCESS and run.end_as_succeeded():
         writer.unwatch(run)
         return
     error = sys.exc_info()[1]
-    if state in STATE_BY_CELERY_NAME:
+    if state in STORED_COUNTS and (own := _stored_state(run)):
+        _end(run, own)
+    elif state in STATE_BY_CELERY_NAME:
         _end(run, STATE_BY_CELERY_NAME[state])
     elif is_of(error, Retry):  # raised to an eager caller, without a task_retry signal
         run.retry(error.exc, _seconds_until(error.when))
@@ -218,6 +227,10 @@ def take_lease(**_: Any) -> None:  # noqa: ANN401
 def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
     if is_under_test():
         logger.warning("This worker records nothing, because tests run in its process")
+    if loguru_sink.is_missing():
+        logger.warning(
+            "Messages of Loguru are not recorded: add the sink systemtasks.reporting.loguru_sink"
+        )
     writer.start()
     _note_undecodable(sender)
     writer.leave_out(schedule.unrecorded_tasks(sender.app))
@@ -235,6 +248,7 @@ def start_beat(sender: Any, **_: Any) -> None:  # noqa: ANN401
 
 def capture_logs(**_: Any) -> None:  # noqa: ANN401
     logs.install()
+    stored_states.follow()
     if conf().FOLLOW_THREADS:
         threads.follow()
 
@@ -254,7 +268,10 @@ def _end(
     if error is not None:
         run.fail(error, printed)
     try:
-        writer.submit(run.finish(state, provisional=provisional))
+        if run.task.polls and state is State.RETRY:
+            run.ended = True  # and the next attempt looks again
+        else:
+            writer.submit(run.finish(state, provisional=provisional))
     finally:
         writer.unwatch(run)
 
@@ -275,6 +292,18 @@ def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
     consumer.on_decode_error = note
     if getattr(consumer, "task_consumer", None) is not None:
         consumer.task_consumer.on_decode_error = note
+
+
+def _stored_state(run: Run) -> State | None:
+    """Return the state that the task has stored of itself, or None if it is no final one."""
+    name, meta = run.stored or (None, None)
+    state = STATE_BY_CELERY_NAME.get(name) if type(name) is str else None
+    if state is State.FAILURE:
+        if is_of(meta, BaseException):
+            run.fail(meta)
+        else:
+            run.fail_as_stored(meta)
+    return state
 
 
 def _original(error: BaseException) -> BaseException:

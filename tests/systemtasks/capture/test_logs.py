@@ -3,21 +3,27 @@
 import io
 import json
 import logging
+import logging.config
+import sys
 from collections import deque, namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import loguru
 import numpy as np
 import pytest
+import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 
-from systemtasks.capture import logs
+from systemtasks import reporting
+from systemtasks.capture import logs, loguru_sink
+from systemtasks.own_logger import own_logger
 from systemtasks.runs import messages, recorder
 from systemtasks.runs.messages import Messages
 from systemtasks.runs.recorder import Run
@@ -184,7 +190,7 @@ def logger() -> logging.Logger:
     """A logger whose records only our handler has, so that no other one prints them."""
     # Pytest would hear any that has a name among the others.
     made = logging.Logger("alone", logging.INFO)  # noqa: LOG001
-    made.addHandler(logs._handler())
+    made.addHandler(logging.NullHandler())
     return made
 
 
@@ -481,23 +487,292 @@ def test_what_logs_while_a_message_is_added_waits_for_nothing(
 def test_process_without_configuration_prints_what_it_would_anyway(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def log() -> str:
-        logging.getLogger("shop").warning("Printed")
-        logging.getLogger("shop").info("Too little")
-        library.warning("Not printed")
-        private.error("Printed as well")
-        return capsys.readouterr().err
-
     monkeypatch.setattr(logging.root, "handlers", [])
     library, private = logging.getLogger("library"), logging.getLogger("unconfigured")
     library.addHandler(logging.NullHandler())
     private.propagate = False
-    before = log()
-    logs.install()
-    logs.install()
+    logging.getLogger("shop").warning("Printed")
+    logging.getLogger("shop").info("Too little")
+    library.warning("Not printed")
+    private.error("Printed as well")
 
-    assert before == "Printed\nPrinted as well\n"
-    assert log() == before
+    assert capsys.readouterr().err == "Printed\nPrinted as well\n"
     assert [message["event"] for message in said(run)] == [
         *("Printed", "Too little", "Not printed", "Printed as well"),
     ]
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What the handler of the root logger shows. Logging is configured as before afterwards."""
+    shown = io.StringIO()
+    handler = logging.StreamHandler(shown)
+    before, level, disable = (
+        logging.root.handlers[:],
+        logging.root.level,
+        logging.root.manager.disable,
+    )
+    logging.root.handlers[:] = [handler]
+    yield shown
+    logging.root.handlers[:] = before
+    logging.root.setLevel(level)
+    logging.disable(disable)
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+def events(run: Run) -> list[str]:
+    return [message["event"] for message in said(run)]
+
+
+@pytest.mark.usefixtures("console")
+def test_what_follows_a_new_configuration_is_recorded(run: Run) -> None:
+    logging.getLogger("warehouse").info("Before")
+    logging.basicConfig(force=True, level=logging.ERROR)
+    logging.getLogger("warehouse").warning("After basicConfig")
+    logging.config.dictConfig({"version": 1, "root": {"level": "CRITICAL", "handlers": []}})
+    logging.getLogger("warehouse").warning("After dictConfig")
+
+    assert events(run) == ["Before", "After basicConfig", "After dictConfig"]
+    assert run.finish(State.SUCCESS).record().status == "warning"
+
+
+def hide_by_root() -> None:
+    logging.root.setLevel(logging.ERROR)
+
+
+def hide_by_handler() -> None:
+    logging.root.handlers[0].setLevel(logging.ERROR)
+
+
+def hide_by_logger_with_handlers() -> None:
+    logging.getLogger("hidden").addHandler(logging.NullHandler())
+    logging.getLogger("hidden").setLevel(logging.ERROR)
+
+
+def hide_by_disabling_the_logger() -> None:
+    logging.getLogger("hidden").disabled = True
+
+
+def hide_by_disabling_the_level() -> None:
+    logging.disable(logging.WARNING)
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        hide_by_root,
+        hide_by_handler,
+        hide_by_logger_with_handlers,
+        hide_by_disabling_the_logger,
+        hide_by_disabling_the_level,
+    ],
+)
+def test_what_the_console_does_not_show_is_recorded_and_not_shown(
+    run: Run, console: io.StringIO, hide: Callable[[], None]
+) -> None:
+    logger = logging.getLogger("hidden")
+    adapter = logging.LoggerAdapter(logger, {"order": 7})
+    hide()
+    try:
+        logger.info("By %s", "info", extra={"order": 7})
+        logger.log(logging.WARNING, "By log %(id)d", {"id": 7})
+        logger.debug("Too little")
+        adapter.info("By an adapter")
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("By one that asks")
+        logger._log(logging.INFO, "By a level of its own", ())
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.handlers.clear()
+
+    assert console.getvalue() == ""
+    messages = said(run)
+    assert [message["event"] for message in messages] == [
+        "By info",
+        "By log 7",
+        "By an adapter",
+        "By one that asks",
+        "By a level of its own",
+    ]
+    attributes = [message["attributes"] for message in messages]
+    assert attributes == [{"order": 7}, {}, {"order": 7}, {}, {}]
+    assert messages[1]["log_level"] == "warning"
+
+
+def test_event_of_structlog_that_the_console_does_not_show_is_recorded(
+    run: Run, console: io.StringIO
+) -> None:
+    logging.root.setLevel(logging.ERROR)
+    processors: list[Any] = [
+        structlog.stdlib.filter_by_level,
+        structlog.stdlib.render_to_log_kwargs,
+    ]
+    logger = structlog.wrap_logger(logging.getLogger("warehouse"), processors=processors)
+    logger.info("paid", order=7)
+    logger.debug("too little")
+    logging.getLogger("warehouse").info("Not shown either")
+
+    assert console.getvalue() == ""
+    assert [(each["event"], each["attributes"]) for each in said(run)] == [
+        ("paid", {"order": 7}),
+        ("Not shown either", {}),
+    ]
+
+
+def test_exception_that_the_console_does_not_show_is_recorded(
+    run: Run, console: io.StringIO
+) -> None:
+    logging.root.setLevel(logging.CRITICAL)
+    try:
+        raise KeyError("missing")
+    except KeyError as error:
+        logging.getLogger("warehouse").exception("Lookup failed")
+        logging.getLogger("warehouse").info("Again", exc_info=error)
+
+    assert console.getvalue() == ""
+    kinds = [message["attributes"]["exception"]["type"] for message in said(run)]
+    assert kinds == ["KeyError", "KeyError"]
+
+
+def test_malformed_call_of_a_level_that_is_off_still_does_no_harm(
+    run: Run, console: io.StringIO
+) -> None:
+    logging.root.setLevel(logging.ERROR)
+    logging.getLogger("warehouse").info("Reserved", extra={"name": "x", "order": 7})  # noqa: G101
+    logging.getLogger("warehouse").info("Unknown", order=7)  # type: ignore[call-arg]
+
+    assert [(each["event"], each["attributes"]) for each in said(run)] == [
+        ("Reserved", {"order": 7}),
+        ("Unknown", {}),
+    ]
+
+
+def test_records_that_a_filter_drops_or_replaces_are_so_recorded(
+    run: Run, console: io.StringIO
+) -> None:
+    logger = logging.getLogger("filtered")
+    logging.root.setLevel(logging.ERROR)
+
+    def mask(record: logging.LogRecord) -> bool:
+        record.msg = record.msg.replace("hunter2", "***")
+        return "noise" not in record.msg
+
+    logger.addFilter(mask)
+    for level in (logging.INFO, logging.ERROR):
+        logger.log(level, "noise")
+        logger.log(level, "hunter2")
+
+    assert events(run) == ["***", "***"]
+    assert console.getvalue() == "***\n"
+
+
+def test_level_of_a_logger_without_handlers_keeps_its_noise_out(run: Run) -> None:
+    logging.getLogger("talkative").setLevel(logging.WARNING)
+    logging.getLogger("talkative.part").info("Noise")
+    logging.getLogger("talkative.part").warning("Worth it")
+
+    assert events(run) == ["Worth it"]
+    assert not logging.getLogger("talkative").isEnabledFor(logging.INFO)
+
+
+def test_record_that_is_passed_on_reaches_the_handlers_whatever_its_level(
+    run: Run, console: io.StringIO
+) -> None:
+    logging.root.setLevel(logging.ERROR)
+    record = logging.getLogger("warehouse").makeRecord("shop", 20, "x.py", 1, "Passed on", (), None)
+    logging.getLogger("warehouse").handle(record)
+
+    assert console.getvalue() == "Passed on\n"
+    assert events(run) == ["Passed on"]
+
+
+def test_nothing_changes_outside_a_run(console: io.StringIO) -> None:
+    logs.install()
+    logging.root.setLevel(logging.ERROR)
+
+    assert not logging.getLogger("warehouse").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("warehouse").isEnabledFor(logging.ERROR)
+    logging.getLogger("warehouse").warning("Not shown")
+    assert console.getvalue() == ""
+
+
+def test_own_logger_is_heard_though_a_configuration_disables_it(console: io.StringIO) -> None:
+    logger = own_logger("systemtasks.test_own_logger")
+    logger.warning("Before")
+    config = {"version": 1, "root": {"level": "WARNING"}, "disable_existing_loggers": True}
+    logging.config.dictConfig(config)
+    logger.warning("After")
+
+    assert logging.getLogger("systemtasks.test_own_logger").disabled is False
+    assert console.getvalue() == "Before\n"  # whose handler dictConfig has removed
+
+
+@pytest.fixture
+def loguru_logger() -> Iterator[Any]:
+    """Loguru's logger without its sinks."""
+    loguru.logger.remove()
+    yield loguru.logger
+    loguru.logger.remove()
+    loguru.logger.add(sys.stderr)
+
+
+def test_message_of_loguru_is_recorded_by_its_sink(run: Run, loguru_logger: Any) -> None:
+    loguru_logger.add(reporting.loguru_sink, format="{message}")
+    loguru_logger.bind(order=7, password="hunter2").warning("Paid {}", 8)
+    loguru_logger.debug("Too little")
+    try:
+        raise KeyError("missing")
+    except KeyError:
+        loguru_logger.exception("Lookup failed")
+    paid, failed = said(run)
+
+    assert (paid["event"], paid["log_level"], paid["logger"]) == ("Paid 8", "warning", __name__)
+    assert paid["attributes"] == {"order": 7, "password": "********"}
+    assert (failed["event"], failed["log_level"]) == ("Lookup failed", "error")
+    assert failed["attributes"]["exception"]["type"] == "KeyError"
+
+
+def test_message_that_loguru_gets_from_logging_is_recorded_once(
+    run: Run, loguru_logger: Any, console: io.StringIO
+) -> None:
+    class Intercept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            loguru_logger.log(record.levelname, record.getMessage())
+
+    loguru_logger.add(reporting.loguru_sink, format="{message}")
+    logging.root.handlers[:] = [Intercept()]
+    logging.getLogger("warehouse").info("Once")
+
+    assert events(run) == ["Once"]
+
+
+def test_sink_of_loguru_is_missed_where_it_is_used_without(loguru_logger: Any) -> None:
+    loguru_logger.add(io.StringIO())
+    assert loguru_sink.is_missing()
+    loguru_logger.add(reporting.loguru_sink)
+    assert not loguru_sink.is_missing()
+    loguru_logger.remove()
+    loguru_logger.add(logging.NullHandler())
+    assert not loguru_sink.is_missing()
+
+
+def test_exception_is_the_last_message_whatever_other_receivers_log(run: Run) -> None:
+    run.fail(ValueError("the cause"))
+    logging.getLogger("django_structlog.celery.receivers").critical("task_failed")
+    record = run.finish(State.FAILURE).record()
+
+    assert [message["event"] for message in json.loads(record.messages)] == [
+        "task_failed",
+        "ValueError: the cause",
+    ]
+    assert record.exception == "ValueError: the cause"
+
+
+def test_reason_of_a_retry_is_the_last_message_as_well(run: Run) -> None:
+    run.retry(ConnectionError("away"), 3.0)
+    logging.getLogger("django_structlog.celery.receivers").warning("task_retrying")
+
+    messages = json.loads(run.finish(State.RETRY).record().messages)
+    assert messages[-1]["event"] == "Retry in 3 s: ConnectionError: away"

@@ -148,7 +148,7 @@ exceptions = st.one_of(groups, st.lists(plain, min_size=1, max_size=4).map(chain
 
 # Pytest would hear any other logger, and its handlers raise.
 logger = logging.Logger("shop", logging.INFO)  # noqa: LOG001
-logger.addHandler(logs._handler())
+logger.addHandler(logging.NullHandler())
 
 
 class Hidden:
@@ -168,6 +168,7 @@ class Hidden:
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(logging, "raiseExceptions", False)
     rows._tasks_with_row.clear()
+    logs.install()
     yield
     recorder.current.set(None)
 

@@ -36,12 +36,12 @@ def log(message: Any, *args: Any, error: Any = None, **extra: Any) -> Step:
     """Hand our handler what a logger has made of a call."""
     info: Any = None if error is None else (ValueError, error, None)
     record = logger.makeRecord("shop", logging.INFO, "shop.py", 1, message, args, info, extra=extra)
-    return lambda: logs._handler().handle(record)
+    return lambda: logs.add(record)
 
 
 def log_odd(**fields: Any) -> Step:
     record = logging.makeLogRecord({"name": "shop", "msg": "Said", **fields})
-    return lambda: logs._handler().handle(record)
+    return lambda: logs.add(record)
 
 
 def attempt(info: TaskInfo = INFO, args: Any = (), kwargs: Any = None, **request: Any) -> Step:

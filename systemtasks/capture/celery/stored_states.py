@@ -1,0 +1,58 @@
+"""Note the states that a task stores of itself, of which Celery sends no signal.
+
+A task that ends by Ignore or Reject has often called `update_state` before, as Celery's
+documentation shows it: that state is what its callers see.
+"""
+
+from functools import wraps
+from typing import Any
+
+from celery import Task
+from celery.backends.base import Backend
+
+from systemtasks.capture.guard import never_raising
+from systemtasks.runs import recorder
+
+_is_following = False
+
+
+def follow() -> None:
+    """Wrap the methods by which a task stores a state. Repeated calls do nothing."""
+    global _is_following
+    if _is_following:
+        return
+    _is_following = True
+    update_state: Any = Task.update_state
+    store_result: Any = Backend.store_result
+
+    @wraps(update_state)
+    def noting_update(
+        self: Any,  # noqa: ANN401 - a Task
+        task_id: Any = None,  # noqa: ANN401
+        state: Any = None,  # noqa: ANN401
+        meta: Any = None,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        _note(self.request.id if task_id is None else task_id, state, meta)
+        return update_state(self, task_id, state, meta, **options)
+
+    @wraps(store_result)
+    def noting_result(
+        self: Any,  # noqa: ANN401 - a Backend
+        task_id: Any,  # noqa: ANN401
+        result: Any,  # noqa: ANN401
+        state: Any,  # noqa: ANN401
+        *args: Any,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        _note(task_id, state, result)
+        return store_result(self, task_id, result, state, *args, **options)
+
+    setattr(Task, "update_state", noting_update)  # noqa: B010 - mypy refuses an assignment
+    setattr(Backend, "store_result", noting_result)  # noqa: B010
+
+
+@never_raising
+def _note(task_id: object, state: object, meta: object) -> None:
+    if run := recorder.running(task_id):  # type: ignore[arg-type]
+        run.stored = state, meta
