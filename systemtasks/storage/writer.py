@@ -14,6 +14,7 @@ from itertools import islice
 
 from django.apps import apps
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from systemtasks.background import BackgroundThread
 from systemtasks.conf import conf
@@ -205,6 +206,7 @@ class Writer:
     def _run(self) -> None:
         """Write until the process ends, beginning with what a previous thread has left."""
         self._work.set()
+        _leave_pool()
         self._write_forever()
 
     def _write_forever(self) -> None:
@@ -460,6 +462,19 @@ def _no_coroutine() -> Iterator[None]:
 def _is_a_greenlet() -> bool:
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _leave_pool() -> None:
+    """Give this thread a connection of its own if the project's are of a pool.
+
+    Celery closes the pool of a process after each task, whichever thread uses it.
+    """
+    alias = conf().DATABASE
+    shared = connections[alias]
+    if shared.settings_dict["OPTIONS"].get("pool"):
+        own: BaseDatabaseWrapper = shared.copy()
+        own.settings_dict["OPTIONS"].pop("pool")
+        connections[alias] = own
 
 
 def _disconnect() -> None:

@@ -1,0 +1,7 @@
+"""Gives a worker, which loads it by `--include`, Django's pool of connections to Postgres."""
+
+from django.conf import settings
+
+settings.DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
+settings.DATABASES["default"]["CONN_MAX_AGE"] = 0  # required by Django
+settings.DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 4}
