@@ -15,6 +15,7 @@ from itertools import islice
 from django.apps import apps
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg.errors import UndefinedTable
 
 from systemtasks.background import BackgroundThread
 from systemtasks.conf import conf
@@ -81,6 +82,8 @@ class Writer:
         self._work = threading.Event()
         self._due = 0.0  # when the next batch is written, by the monotonic clock
         self._given_up = False
+        self._without_tables = float("-inf")
+        """When the last attempt began for which tables were missing, by the monotonic clock."""
         self.under_test: Callable[[Entry], None] | None = None
         """A function to which entries are passed in a process that runs tests; None drops them."""
 
@@ -143,6 +146,7 @@ class Writer:
         """Wait until all entries are written, at most `timeout` seconds (default: FLUSH_TIMEOUT).
 
         Return True if they are. A dead thread is started again; if it dies again, stop waiting.
+        Stop as well once tables turn out to be missing: nobody creates them meanwhile.
         """
         if is_under_test():
             self.discard()
@@ -159,6 +163,8 @@ class Writer:
         if not done:
             left = len(self._pending) + len(self._in_flight.entries if self._in_flight else ())
             event = "The database is away: %d task runs stay in the journal"
+            if self._without_tables > float("-inf"):
+                event = "Tables are missing (migrate): %d task runs stay in the journal"
             if not self._thread.is_alive:
                 event = "The writer of task runs is dead: %d task runs stay in the journal"
             logger.error(event, left)
@@ -183,10 +189,10 @@ class Writer:
 
     def _wait(self, timeout: float) -> bool:
         """Return True once all is written, or False after `timeout` seconds or without a thread."""
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         while self._pending or self._in_flight is not None:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._thread.is_alive:
+            left = began + timeout - time.monotonic()
+            if left <= 0 or not self._thread.is_alive or self._without_tables >= began:
                 return False
             self._changed.wait(min(left, LOOK_INTERVAL))
         return True
@@ -290,18 +296,23 @@ class Writer:
         began, next_report = time.time(), 0.0
         while True:
             _stop_under_test()
+            attempt, hurried = time.monotonic(), self._hurry.is_set()
             try:
                 self._write_or_split(records)
             except Exception as error:  # noqa: BLE001 - whatever it is, no record may be lost
                 _disconnect()
+                if isinstance(error.__cause__, UndefinedTable):
+                    self._without_tables = attempt
                 if not isinstance(error, DATABASE_ERRORS):
                     failures.report("a batch of task runs is not written")
                 if time.monotonic() >= next_report:
                     next_report = time.monotonic() + REPORT_INTERVAL
                     self._report_waiting(len(records), began, error)
-                time.sleep(pause)
+                # What flushes has another attempt made at once, but only one.
+                (time.sleep if hurried else self._hurry.wait)(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
+                self._without_tables = float("-inf")
                 break
         self._keep_connection()
         if next_report:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import ProgrammingError, connection
+from psycopg.errors import UndefinedTable
 from pytest_django import Settings
 
 from systemtasks import background
@@ -222,6 +223,43 @@ def test_flush_does_not_wait_for_a_dead_thread(
     assert not thread_writer.flush(60)
     assert time.monotonic() - begin < 30
     assert "The writer of task runs is dead: 2 task runs stay in the journal" in caplog.text
+
+
+def missing_table(_: object) -> None:
+    raise ProgrammingError("no such table") from UndefinedTable("no such table")
+
+
+def test_flush_does_not_wait_for_tables_that_are_missing(
+    thread_writer: Writer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = rows.write
+    monkeypatch.setattr(rows, "write", missing_table)
+    thread_writer.submit(entry())
+    began = time.monotonic()
+
+    assert not thread_writer.flush(30)
+    assert time.monotonic() - began < 10
+    assert "Tables are missing (migrate): 1 task runs stay in the journal" in caplog.text
+    monkeypatch.setattr(rows, "write", there)
+
+
+def test_flush_has_rows_written_at_once_when_the_tables_are_there(
+    thread_writer: Writer, written: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = rows.write
+    tries = []
+
+    def write(records: list[RunRecord]) -> None:
+        tries.append(records)
+        missing_table(records)
+
+    monkeypatch.setattr(rows, "write", write)
+    thread_writer.submit(entry())
+    assert eventually(lambda: len(tries) > 4)  # then it waits for seconds between two attempts
+    monkeypatch.setattr(rows, "write", there)
+
+    assert thread_writer.flush(30)
+    assert len(written) == 1
 
 
 def test_flush_does_not_wait_for_a_thread_that_dies_meanwhile(

@@ -1,0 +1,25 @@
+"""Commands of a project that send tasks."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.projects import Project, broker, database
+
+pytestmark = pytest.mark.slow
+SEND = "from tests.project import celery, tasks; tasks.greet.apply_async(('World',)); assert celery.app"
+
+
+def seconds(project: Project, code: str) -> float:
+    began = time.monotonic()
+    project.run("shell", "--no-imports", "-c", code)
+    return time.monotonic() - began
+
+
+def test_command_that_sends_a_task_while_tables_are_missing_ends_as_soon(tmp_path: Path) -> None:
+    with database() as url:
+        project = Project(tmp_path, url, broker())
+        seconds(project, "pass")  # compiles what it imports
+        without, with_task = seconds(project, "pass"), seconds(project, SEND)
+    assert with_task < without + 3  # FLUSH_TIMEOUT is 5
