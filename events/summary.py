@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
 from typing import Any
-from uuid import UUID
 
 from django.db.models import (
     Aggregate,
@@ -13,20 +12,16 @@ from django.db.models import (
     F,
     FloatField,
     Max,
-    OuterRef,
+    Min,
     Q,
     QuerySet,
-    Subquery,
 )
-from django.db.models.functions import Coalesce
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from events.errors import Overloaded
 from events.filters import utc_time
-from systemtasks.capture.celery.schedule import next_run, scheduled_names
-from systemtasks.models import SystemTask, TaskRun
-from systemtasks.runs.journal_line import BEAT
+from systemtasks.models import ScheduleEntry, TaskRun
 from systemtasks.states import Status
 
 DEFAULT_SPAN = timedelta(days=1)
@@ -120,29 +115,15 @@ def turn() -> Iterator[None]:
 
 
 def with_next_runs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of `summaries` with `next_run`: when beat is to send the task."""
-    # Beat's schedule knows tasks by their name alone.
-    names = scheduled_names()
-    keys = [row["system_task"] for row in rows if not row["uid"] and row["name"] in names]
-    sent = _last_sent(keys) if keys else {}
-    return [
-        {**row, "next_run": (last := sent.get(row["system_task"])) and next_run(row["name"], last)}
-        for row in rows
-    ]
+    """Return the rows of `summaries` with `next_run`: when beat is to send the task.
 
-
-def _last_sent(keys: Sequence[UUID]) -> dict[UUID, datetime | None]:
-    """Return, by a task's uuid, when beat last sent it.
-
-    A run that does not know when it was sent counts from its start. A task of which no run says
-    that beat sent it, as in rows of older releases, counts from its last run.
+    The earliest of a task's entries counts. If beat is late or stopped, that is in the past.
     """
-    runs = (
-        TaskRun.objects.filter(system_task=OuterRef("pk"))
-        .started()
-        .newest_first()
-        .values(moment=Coalesce("sent_timestamp", "start_timestamp"))
-    )
-    of_beat = runs.filter(sender__startswith=BEAT, attempt=1)
-    last = Coalesce(Subquery(of_beat[:1]), Subquery(runs[:1]))
-    return dict(SystemTask.objects.filter(pk__in=keys).order_by().values_list("pk", last))
+    entries = ScheduleEntry.objects.filter(enabled=True, task__in={row["name"] for row in rows})
+    due: dict[tuple[str, str], datetime | None] = {
+        (name, uid): first
+        for name, uid, first in entries.order_by()
+        .values_list("task", "uid")
+        .annotate(first=Min("next_due"))
+    }
+    return [{**row, "next_run": due.get((row["name"], row["uid"]))} for row in rows]

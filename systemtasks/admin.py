@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Case, F, IntegerField, Q, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Left
@@ -28,7 +29,13 @@ from systemtasks.admin_parts.text import (
     log_lines,
     worst_line,
 )
-from systemtasks.models import SYSTEM_TASK_SEARCH, SystemTask, SystemTaskQuerySet, TaskRun
+from systemtasks.models import (
+    SYSTEM_TASK_SEARCH,
+    ScheduleEntry,
+    SystemTask,
+    SystemTaskQuerySet,
+    TaskRun,
+)
 from systemtasks.states import Status
 
 LAST_RUNS = 25
@@ -91,6 +98,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
             "worst": worst_line(log),
             "may_view_runs": may_view_runs,
             "runs": _table(row.runs.newest_first(), LAST_RUNS) if may_view_runs else (),
+            "schedule": ScheduleEntry.objects.filter(task=row.name, uid=row.uid),
         }
 
     @admin.display(description="status", ordering=SEVERITY)
@@ -182,3 +190,39 @@ class TaskRunAdmin(ReadOnlyAdmin):
     @admin.display(description="queue and worker", ordering="queue")
     def place(self, row: TaskRun) -> SafeString:
         return two_lines(row.queue, row.worker)
+
+
+@admin.register(ScheduleEntry)
+class ScheduleEntryAdmin(ReadOnlyAdmin):
+    """Lists what beat has on its schedule."""
+
+    change_list_template = (
+        "admin/change_list.html"  # Django's own, since an entry has neither a status nor a start
+    )
+    list_display = ("name", "words", "due", "sent", "enabled")
+    list_display_links = None
+    list_filter = ("enabled",)
+    search_fields = ("entry", "task", "uid")
+    search_help_text = "Entry or task"
+
+    def get_changelist(self, request: HttpRequest, **_: Any) -> type[ChangeList]:  # noqa: ANN401
+        return ChangeList
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ANN401
+        """Return True for those who may view the tasks: there is no permission of its own."""
+        return request.user.has_perm("systemtasks.view_systemtask")
+
+    def page_context(self, request: HttpRequest, row: ScheduleEntry) -> dict[str, Any]:
+        return {}
+
+    @admin.display(description="task and entry", ordering="task")
+    def name(self, row: ScheduleEntry) -> SafeString:
+        return two_lines(row.full_name, row.entry if row.entry != row.full_name else "")
+
+    @admin.display(description="next due", ordering="next_due")
+    def due(self, row: ScheduleEntry) -> str:
+        return ago(row.next_due)
+
+    @admin.display(description="last sent", ordering="last_sent")
+    def sent(self, row: ScheduleEntry) -> str:
+        return ago(row.last_sent)

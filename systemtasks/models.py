@@ -269,3 +269,43 @@ class TaskRun(models.Model):
     def is_finished(self) -> bool:
         """True if the run has ended, however it did."""
         return self.state not in UNFINISHED
+
+
+class ScheduleEntry(models.Model):
+    """An entry of beat's schedule, as beat itself keeps it up to date."""
+
+    id = models.BigAutoField(primary_key=True)
+    app = models.CharField(max_length=255, blank=True, help_text="The name of its Celery app")
+    entry = models.CharField(max_length=255, help_text="The entry's name in the schedule")
+    task = models.CharField(max_length=255, help_text="The Celery task's name")
+    uid = models.CharField(max_length=255, blank=True, default="")
+    words = models.CharField("schedule", max_length=255, blank=True, default="")
+    next_due = UTCDateTimeField(
+        null=True, blank=True, help_text="When beat sends it next; never, where empty"
+    )
+    last_sent = UTCDateTimeField(null=True, blank=True)
+    enabled = models.BooleanField(default=True)
+    args: "models.JSONField[Any, list[Any] | None]" = models.JSONField(null=True, blank=True)
+    kwargs: "models.JSONField[Any, dict[str, Any] | None]" = models.JSONField(null=True, blank=True)
+    arguments_intact = models.BooleanField(
+        default=False,
+        help_text="Whether args and kwargs are the very ones: nothing masked, cut or described",
+    )
+
+    class Meta:
+        verbose_name = "schedule entry"
+        verbose_name_plural = "schedule"
+        required_db_vendor = "postgresql"
+        ordering = ("task", "uid", "entry")
+        constraints = (
+            models.UniqueConstraint(fields=("app", "entry"), name="scheduleentry_app_entry"),
+        )
+        indexes = (models.Index(fields=("task", "uid"), name="scheduleentry_task"),)
+
+    def __str__(self) -> str:
+        return self.entry
+
+    @property
+    def full_name(self) -> str:
+        """Return the task's name with its uid."""
+        return full_name(self.task, self.uid)

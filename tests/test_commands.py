@@ -8,7 +8,7 @@ import pytest
 from tests.projects import Project, broker, database
 
 pytestmark = pytest.mark.slow
-SEND = "from tests.project import celery, tasks; tasks.greet.apply_async(('World',)); assert celery.app"
+SEND = "from tests.project import celery, tasks; assert celery.app; tasks.greet.delay('World')"
 
 
 def seconds(project: Project, code: str) -> float:

@@ -145,6 +145,24 @@ class RunRecord:
     """True if it becomes a TaskRun."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleRecord:
+    """An entry of beat's schedule with the values of its row. JSON is encoded."""
+
+    app: str
+    entry: str
+    task: str
+    uid: str
+    words: str
+    """When the entry is due, in words."""
+    next_due: datetime | None
+    last_sent: datetime | None
+    enabled: bool
+    args: str | None
+    kwargs: str | None
+    arguments_intact: bool
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class KnownTask:
     """A task that has a row before it has run."""

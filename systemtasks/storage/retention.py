@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 
 from systemtasks.conf import conf
 from systemtasks.ids import system_task_uuid
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
 from systemtasks.states import State
@@ -72,13 +72,15 @@ class Retention:
 def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
     """Delete up to BATCH_LIMIT expired runs, then as many expired tasks. Return their number.
 
-    Runs in progress and tasks that still have runs are not deleted. The `kept` tasks no longer
-    expire. A row that turns out to be protected is added to `protected`, and is skipped from then
-    on.
+    Runs in progress and tasks that still have runs are not deleted. The `kept` tasks and those on
+    beat's schedule no longer expire. A row that turns out to be protected is added to `protected`,
+    and is skipped from then on.
     """
     alias = conf().DATABASE
     tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
-    uuids = [system_task_uuid(task.name, task.uid) for task in kept]
+    scheduled = ScheduleEntry.objects.using(alias).values_list("task", "uid")
+    names = {*((task.name, task.uid) for task in kept), *scheduled}
+    uuids = [system_task_uuid(name, uid) for name, uid in names]
     _keep(tasks.filter(pk__in=uuids))
     unused = tasks.exclude(pk__in=uuids).filter(~Exists(runs.filter(system_task=OuterRef("pk"))))
     return sum(

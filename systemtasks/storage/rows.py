@@ -18,7 +18,7 @@ from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from systemtasks.conf import conf
 from systemtasks.ids import system_task_uuid
 from systemtasks.runs.messages import not_run_yet
-from systemtasks.runs.records import KnownTask, RunRecord
+from systemtasks.runs.records import KnownTask, RunRecord, ScheduleRecord
 from systemtasks.storage import sql
 from systemtasks.storage.precedence import (
     facts_of_run,
@@ -79,6 +79,14 @@ def delete_unrecorded(names: Sequence[str]) -> None:
     with transaction.atomic(using=conf().DATABASE):
         _execute(sql.DELETE_QUEUED_RUNS_OF_TASKS, list(names))
         _execute(sql.DELETE_TASKS_OF_NAMES_THAT_NEVER_RAN, list(names))
+
+
+def write_schedule(app: str, changed: Collection[ScheduleRecord], entries: Collection[str]) -> None:
+    """Write the changed entries of the app's schedule, and delete those that it no longer has."""
+    schedule = orjson.dumps({"app": app, "entries": list(entries)}).decode()
+    with transaction.atomic(using=conf().DATABASE):
+        _execute_with(sql.UPSERT_SCHEDULE, changed)
+        _execute(sql.DELETE_OTHER_ENTRIES, schedule)
 
 
 def renew_lease(lease: str) -> None:
@@ -286,7 +294,7 @@ def _uuid(record: RunRecord | KnownTask) -> UUID:
 
 # Execution of statements.
 
-_VALUES: Mapping[str, Callable[[RunRecord], object]] = {
+_VALUES: Mapping[str, Callable[[Any], object]] = {
     "uuid": _uuid,
     "system_task_id": _uuid,
     # A row keeps its lease until its final end, and none follows that of the main process.
@@ -299,7 +307,9 @@ _JSON_COLUMNS = {"args", "kwargs", "context", "messages"}
 """The columns whose values are JSON texts already."""
 
 
-def _execute_with(statement: Statement, records: Collection[RunRecord]) -> list[Any]:
+def _execute_with(
+    statement: Statement, records: Collection[RunRecord] | Collection[ScheduleRecord]
+) -> list[Any]:
     """Execute a statement with these records, and return its rows. Do nothing without records."""
     if not records:
         return []

@@ -21,6 +21,7 @@ from systemtasks.storage.precedence import (
 )
 
 TYPES = {
+    "app": "text",
     "args": "jsonb",
     "arguments_intact": "bool",
     "attempt": "int4",
@@ -28,15 +29,19 @@ TYPES = {
     "context": "jsonb",
     "description": "text",
     "duration": "float8",
+    "enabled": "bool",
     "ended_lease": "uuid",
+    "entry": "text",
     "eta_timestamp": "timestamptz",
     "exception": "text",
     "expires": "timestamptz",
     "finish_timestamp": "timestamptz",
     "kwargs": "jsonb",
+    "last_sent": "timestamptz",
     "lease": "uuid",
     "messages": "jsonb",
     "name": "text",
+    "next_due": "timestamptz",
     "parent_id": "text",
     "queue": "text",
     "root_id": "text",
@@ -46,9 +51,11 @@ TYPES = {
     "state": "text",
     "status": "text",
     "system_task_id": "uuid",
+    "task": "text",
     "uid": "text",
     "uuid": "uuid",
     "wait": "float8",
+    "words": "text",
     "worker": "text",
 }
 """The Postgres types of all columns of the rows in parameters."""
@@ -430,4 +437,38 @@ DELETE_TASKS_THAT_NEVER_RAN = Statement(
 """Delete the tasks with these uuids, of runs that have set another uid since they started.
 
 Does nothing to a task that has run, or to which a run refers.
+"""
+
+# Statements that write beat's schedule.
+
+UPSERT_SCHEDULE = _upsert(
+    "systemtasks_scheduleentry",
+    (
+        "app",
+        "entry",
+        "task",
+        "uid",
+        "words",
+        "next_due",
+        "last_sent",
+        "enabled",
+        "args",
+        "kwargs",
+        "arguments_intact",
+    ),
+    ("app", "entry"),
+    "TRUE",
+)
+"""Insert or update the entries of beat's schedule."""
+
+DELETE_OTHER_ENTRIES = Statement(
+    """
+    DELETE FROM systemtasks_scheduleentry AS old USING (SELECT %s::jsonb AS schedule) AS given
+    WHERE old.app = given.schedule ->> 'app'
+    AND NOT jsonb_exists(given.schedule -> 'entries', old.entry)
+    """
+)
+"""Delete the entries that are not in an app's schedule, given its name and those of its entries.
+
+Does nothing to the entries of other apps.
 """

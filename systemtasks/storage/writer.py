@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from systemtasks.own_logger import own_logger
 from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.recorder import Run
-from systemtasks.runs.records import KnownTask, RunRecord
+from systemtasks.runs.records import KnownTask, RunRecord, ScheduleRecord
 from systemtasks.storage import rows
 from systemtasks.storage.connection import name_connection
 from systemtasks.storage.dropped import record_of_dropped
@@ -41,6 +41,9 @@ logger = own_logger(__name__)
 LONGEST_PAUSE = 5.0  # seconds at most between two attempts while the database is away
 LOOK_INTERVAL = 0.1  # seconds between two checks that the thread is alive, while waiting for it
 HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two searches for files of dead processes
+
+Schedule = Mapping[str, ScheduleRecord]
+"""The entries of beat's schedule by their names."""
 
 # Errors of a database that is away, or too busy for now.
 DATABASE_ERRORS = (OperationalError, InterfaceError)
@@ -69,6 +72,9 @@ class Writer:
         self._in_progress = InProgress()
         self._announced: list[KnownTask] = []
         self._unrecorded: list[str] = []
+        self._schedules: dict[str, Schedule] = {}
+        """The schedules that are to be written, by their apps."""
+        self._written_schedules: dict[str, Schedule] = {}
         self._renewal = Renewal()
         self._reaper = Reaper()
         self._retention = Retention()
@@ -138,6 +144,12 @@ class Writer:
         """Delete what others record of these tasks because they do not know their options."""
         self._unrecorded += names
 
+    def write_schedule(self, app: str, schedule: Schedule) -> None:
+        """Write the entries of an app's schedule, by their names. The last call counts."""
+        with self._changed:
+            self._schedules[app] = schedule
+        self._wake()
+
     def start(self) -> None:
         """Start the thread if it does not run. It also writes the journals of dead processes."""
         self._start()
@@ -180,6 +192,7 @@ class Writer:
                     self._in_flight.segments.pop().remove()
             self._in_flight = None
             self._announced.clear()
+            self._schedules.clear()
             self._changed.notify_all()
 
     def flush_at_exit(self) -> None:
@@ -358,7 +371,7 @@ class Writer:
 
     def _housekeep(self) -> None:
         now = time.monotonic()
-        if now < self._next_housekeeping and not self._announced:
+        if now < self._next_housekeeping and not self._announced and not self._schedules:
             return
         self._next_housekeeping = now + _housekeeping_interval()
         _stop_under_test()
@@ -366,6 +379,7 @@ class Writer:
             self._keep_leases,
             self._announce,
             self._delete_unrecorded,
+            self._write_schedules,
             self._delete_expired,
         ):
             try:
@@ -408,6 +422,23 @@ class Writer:
             self._keep_connection()
             with self._changed:
                 del self._announced[: len(announced)]
+
+    def _write_schedules(self) -> None:
+        with self._changed:
+            schedules, self._schedules = self._schedules, {}
+        for app, schedule in schedules.items():
+            try:
+                before = self._written_schedules.get(app, {})
+                changed = [one for name, one in schedule.items() if one != before.get(name)]
+                rows.write_schedule(app, changed, schedule)
+                self._written_schedules[app] = schedule
+            except RECORD_ERRORS:
+                failures.count("a schedule is not recorded")
+                logger.exception("The schedule of beat is not recorded")
+            except Exception:
+                with self._changed:
+                    self._schedules = {**schedules, **self._schedules}
+                raise
 
     def _write_abandoned(self) -> None:
         """Write the runs in the journals of dead processes."""

@@ -4,15 +4,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from celery import current_app
-from celery.schedules import crontab
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils.dateparse import parse_datetime
 
 from events.summary import turn
-from systemtasks.models import SystemTask
+from systemtasks.models import ScheduleEntry
 from systemtasks.states import Status
 from tests import factories
 from tests.events.conftest import client_of
@@ -82,62 +79,32 @@ def test_a_malformed_time_is_400(historian: Client, field: str, time: str) -> No
     assert sorted(answer.json()) == ["code", field]
 
 
-def test_beat_says_when_a_task_runs_next(
-    historian: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = datetime.now(UTC)
-    for name, uid in (("every", ""), ("every", "uid"), ("yearly", ""), ("late", "")):
+def scheduled(entry: str, task: str, due: datetime | None, **fields: Any) -> None:
+    ScheduleEntry.objects.create(app="shop", entry=entry, task=task, next_due=due, **fields)
+
+
+def test_next_run_is_the_earliest_of_what_beat_has_on_its_schedule(historian: Client) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    hour = timedelta(hours=1)
+    for name, uid in (("every", ""), ("every", "ldap"), ("ended", ""), ("off", ""), ("not", "")):
         started = now - timedelta(minutes=10)
         task = factories.system_task(name, uid, start_timestamp=started, finish_timestamp=now)
         factories.task_run(task)
-    entries = {
-        "a": {"task": "every", "schedule": 3600.0},
-        "b": {"task": "every", "schedule": 7200.0},
-        "c": {"task": "yearly", "schedule": crontab("0", "0", day_of_month="1", month_of_year="1")},
-        "d": {"task": "late", "schedule": 60.0},
-    }
-    monkeypatch.setitem(current_app.conf, "beat_schedule", entries)
+    scheduled("a", "every", now + 2 * hour)
+    scheduled("b", "every", now + hour)
+    scheduled("c", "every", now - hour, uid="ldap")  # beat is late
+    scheduled("d", "ended", None)
+    scheduled("e", "off", now + hour, enabled=False)
+
     rows = {(row["name"], row["uid"]): row["next_run"] for row in summary(historian)}
-    every, late = (parse_datetime(rows[name, ""]) for name in ("every", "late"))
-    assert every is not None
-    assert late is not None
-    assert abs(every - (now + timedelta(minutes=50))) < timedelta(minutes=1)
-    assert late == (now - timedelta(minutes=9)).replace(microsecond=0)
-    assert rows["yearly", ""].endswith("-01-01T00:00:00Z")
-    assert rows["every", "uid"] is None
-
-
-def test_the_next_run_counts_from_the_last_that_beat_sent(
-    historian: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entries = {
-        name: {"task": name, "schedule": 3600.0} for name in ("manual", "old", "past", "sent")
+    assert rows == {
+        ("every", ""): f"{now + hour:%Y-%m-%dT%H:%M:%S}Z",
+        ("every", "ldap"): f"{now - hour:%Y-%m-%dT%H:%M:%S}Z",
+        ("ended", ""): None,
+        ("off", ""): None,
+        ("not", ""): None,
     }
-    monkeypatch.setitem(current_app.conf, "beat_schedule", entries)
-    now = datetime.now(UTC).replace(microsecond=900_000)
-    hour, beat = timedelta(hours=1), "celerybeat@host"
-    for name in entries:
-        factories.system_task(name)
-
-    def ran(name: str, ago: timedelta, sender: str, **fields: Any) -> None:
-        task = SystemTask.objects.get(name=name)
-        times = {"start_timestamp": now - ago, "finish_timestamp": now - ago}
-        factories.task_run(task, sender=sender, **{**times, **fields})
-
-    ran("manual", hour / 2, beat)
-    ran("manual", hour / 3, beat, attempt=2)  # a retry
-    ran("manual", hour / 4, "gen1@host")
-    ran("old", hour / 2, "gen1@host")
-    ran("past", hour * 30, beat)
-    ran("past", hour / 2, beat)
-    ran("sent", hour / 4, beat, sent_timestamp=now - hour / 2)
-    expected = (now + hour / 2).replace(microsecond=0)
-    span = {"started_from": (now - hour * 40).isoformat()}
-    for until in (now, now - hour * 20):
-        rows = summary(historian, **span, started_until=until.isoformat())
-        assert {parse_datetime(row["next_run"]) for row in rows} == {expected}
-    assert [row["name"] for row in rows] == ["past"]
-    assert with_queries(historian, 1) == with_queries(historian, 4)
+    assert with_queries(historian, 1) == with_queries(historian, 5)
 
 
 def with_queries(client: Client, rows: int) -> int:

@@ -20,6 +20,8 @@ INSTALLED_APPS = [
 if os.environ.get("CUSTOM_USERS"):
     INSTALLED_APPS += ["tests.project.accounts"]
     AUTH_USER_MODEL = "accounts.User"
+if os.environ.get("BEAT_IN_DATABASE"):
+    INSTALLED_APPS += ["django_celery_beat"]
 SILENCED_SYSTEM_CHECKS = ["admin.E403", "admin.E408", "admin.E409", "admin.E410"]  # it has no pages
 DATABASES = {
     "default": {

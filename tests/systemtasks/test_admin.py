@@ -31,7 +31,7 @@ from systemtasks.admin_parts.text import (
     with_unseen_shown,
     worst_line,
 )
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.states import State, Status
 from tests import factories
 
@@ -602,3 +602,21 @@ def test_all_of_this_holds_without_unfold() -> None:
         command, cwd=settings.BASE_DIR, env=dict(os.environ), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_schedule_is_listed_and_is_on_the_page_of_its_task(staff: Client) -> None:
+    task = factories.system_task("demo.sync", "ldap")
+    due = timezone.now() + timedelta(hours=3, minutes=5)
+    ScheduleEntry.objects.create(
+        app="demo", entry="nightly", task="demo.sync", uid="ldap", words="every day", next_due=due
+    )
+    ScheduleEntry.objects.create(app="demo", entry="switched-off", task="demo.end", enabled=False)
+
+    page = body(staff, "/admin/systemtasks/scheduleentry/")
+    assert "demo.sync:ldap" in page
+    assert "3\N{NO-BREAK SPACE}hours from now" in page
+    assert "switched-off" in page
+    assert "switched-off" not in body(staff, "/admin/systemtasks/scheduleentry/?enabled__exact=1")
+    page = body(staff, f"{TASKS}{task.pk}/change/")
+    assert "every day" in page
+    assert "3\N{NO-BREAK SPACE}hours from now" in page

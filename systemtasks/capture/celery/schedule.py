@@ -1,12 +1,10 @@
-"""Read beat's schedule: the tasks that are known before they run, and when a task is due."""
+"""Read a schedule for the tasks that are known before they run."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
-from celery import Celery, current_app
-from celery.schedules import maybe_schedule
+from celery import Celery
 
 from systemtasks.capture.celery.options import info_of, task_info
 from systemtasks.conf import conf
@@ -38,42 +36,6 @@ def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[
 def unrecorded_tasks(app: Celery) -> list[str]:
     """Return the names of the tasks that this process knows and that are not recorded."""
     return sorted(info.name for info in map(task_info, app.tasks.values()) if not info.recorded)
-
-
-def scheduled_names() -> set[str]:
-    """Return the names of the tasks in `beat_schedule`. Raise what `load_tasks` raises."""
-    load_tasks()
-    return {_field(entry, "task") for entry in current_app.conf.beat_schedule.values()}
-
-
-def next_run(name: str, last: datetime) -> datetime | None:
-    """Return when beat will send this task next, given when it last did, or None for never.
-
-    Only the app's `beat_schedule` is read, and the earliest of a task's entries counts. If beat is
-    late or stopped, the result is the time in the past at which the task was due.
-    """
-    load_tasks()
-    # Schedules are exact to the second. With `last` rounded, too, each call returns the same time.
-    last = last.replace(microsecond=0)
-    waits: list[timedelta] = [
-        maybe_schedule(_field(entry, "schedule"), app=current_app).remaining_estimate(last)  # type: ignore[union-attr]
-        for entry in current_app.conf.beat_schedule.values()
-        if _field(entry, "task") == name
-    ]
-    if not waits:
-        return None
-    # Rounded, because the waits were computed from a slightly earlier moment than this one.
-    expected = datetime.now(UTC) + min(waits) + timedelta(seconds=0.5)
-    return expected.replace(microsecond=0)
-
-
-@cache
-def load_tasks() -> None:
-    """Import the modules of tasks, which may define a schedule and which a web process may lack.
-
-    Raise what one of them raises.
-    """
-    current_app.loader.import_default_modules()
 
 
 def _scheduled(app: Celery, entries: Iterable[Any]) -> Iterable[KnownTask]:

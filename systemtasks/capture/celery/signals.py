@@ -16,7 +16,7 @@ from celery.exceptions import Ignore, NotRegistered, Reject, Retry, WorkerLostEr
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from systemtasks.capture import logs, loguru_sink, threads
-from systemtasks.capture.celery import received, schedule, stored_states
+from systemtasks.capture.celery import beat, received, schedule, stored_states
 from systemtasks.capture.celery.options import AnyTask, task_info
 from systemtasks.capture.guard import counting, never_raising
 from systemtasks.conf import conf
@@ -240,7 +240,7 @@ def start_worker(sender: Any, **_: Any) -> None:  # noqa: ANN401
 def start_beat(sender: Any, **_: Any) -> None:  # noqa: ANN401
     leases.current_lease()
     writer.start()
-    writer.announce(schedule.known_tasks(sender.app, sender.scheduler.schedule))
+    beat.ScheduleFollower(sender.app, sender.scheduler).follow()
 
 
 # In all of them.
