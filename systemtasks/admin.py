@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from systemtasks.admin_parts.base import ReadOnlyAdmin
-from systemtasks.admin_parts.cells import ago, badge, two_lines
+from systemtasks.admin_parts.cells import ago, badge, started, two_lines
 from systemtasks.admin_parts.counting import VALUE_LIMIT
 from systemtasks.admin_parts.filters import (
     QueueFilter,
@@ -58,6 +58,7 @@ RUN_COLUMNS = (
     "status",
     "queue",
     "worker",
+    "sent_timestamp",
     "start_timestamp",
     "wait",
     "duration",
@@ -177,7 +178,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="started", ordering="start_timestamp")
     def started(self, row: TaskRun) -> str:
-        return ago(row.start_timestamp)
+        return started(row)
 
     @admin.display(description="duration", ordering=F("duration").asc(nulls_first=True))
     def took(self, row: TaskRun) -> str:

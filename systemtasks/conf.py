@@ -112,6 +112,13 @@ class Conf:
     A worker gives a sign of life every quarter of this time.
     """
 
+    LOST_AFTER_DAYS: float = 1
+    """Days after which a run that was sent and has never started ends as lost; 0 for never.
+
+    They count from when it was due, if it was sent with a countdown or an ETA. If it starts after
+    all, it is in progress like any other.
+    """
+
     PENDING_LIMIT: int = 20_000
     """Runs that wait in each process, at the most, while the database is away."""
 
@@ -192,8 +199,7 @@ def conf() -> Conf:
 
 
 def _faults(read: Conf) -> Iterator[tuple[str, str]]:
-    if not 0 <= read.EXPIRES_AFTER_DAYS <= LONGEST_EXPIRY.days:
-        yield "EXPIRES_AFTER_DAYS", f"from 0 to {LONGEST_EXPIRY.days}"
+    yield from _faults_of_days(read)
     if read.DATABASE not in settings.DATABASES:
         yield "DATABASE", "an alias in DATABASES"
     if read.RECORD_LOG_LEVEL not in logging.getLevelNamesMapping():
@@ -214,6 +220,12 @@ def _faults_of_numbers(read: Conf) -> Iterator[tuple[str, str]]:
     for field in fields(Conf):
         if field.name.endswith(("_LIMIT", "_BYTES")) and getattr(read, field.name) < 1:
             yield field.name, "at least 1"
+
+
+def _faults_of_days(read: Conf) -> Iterator[tuple[str, str]]:
+    for name in ("EXPIRES_AFTER_DAYS", "LOST_AFTER_DAYS"):
+        if not 0 <= getattr(read, name) <= LONGEST_EXPIRY.days:
+            yield name, f"from 0 to {LONGEST_EXPIRY.days}"
 
 
 def _faults_of_code(read: Conf) -> Iterator[tuple[str, str]]:

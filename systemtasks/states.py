@@ -45,6 +45,8 @@ class State(TextChoices):
     RETRY = Outcome("retry", "RETRY", Status.WARNING)
     REVOKED = Outcome("revoked", "REVOKED", Status.WARNING)
     REJECTED = Outcome("rejected", "REJECTED", Status.WARNING)
+    LOST = Outcome("lost", None, Status.WARNING)
+    """It was sent and never started. Only a statement ends runs so: see END_LOST_RUNS."""
     IGNORED = Outcome("ignored", "IGNORED", Status.UNKNOWN)
 
     _value_: str

@@ -8,6 +8,7 @@ from django.utils.safestring import SafeString
 
 from systemtasks.admin_parts.text import NOTHING, utc_text
 from systemtasks.models import SystemTask, TaskRun
+from systemtasks.states import State
 
 
 def badge(row: SystemTask | TaskRun) -> SafeString:
@@ -29,6 +30,14 @@ def ago(moment: datetime | None) -> SafeString | str:
         utc_text(moment),
         naturaltime(moment),
     )
+
+
+def started(run: TaskRun) -> SafeString | str:
+    """Return when the run started, or when it was sent: `sent 3 days ago, never started`."""
+    if run.start_timestamp is not None or run.sent_timestamp is None:
+        return ago(run.start_timestamp)
+    never = ", never started" if run.state == State.LOST else ""
+    return format_html("sent {}{}", ago(run.sent_timestamp), never)
 
 
 def two_lines(first: str, second: str) -> SafeString:

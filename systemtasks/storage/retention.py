@@ -18,7 +18,7 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
-from systemtasks.states import State
+from systemtasks.states import UNFINISHED, State
 
 logger = own_logger(__name__)
 
@@ -72,7 +72,7 @@ class Retention:
 def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
     """Delete up to BATCH_LIMIT expired runs, then as many expired tasks. Return their number.
 
-    Runs in progress and tasks that still have runs are not deleted. The `kept` tasks and those on
+    Unfinished runs and tasks that still have runs are not deleted. The `kept` tasks and those on
     beat's schedule no longer expire. A row that turns out to be protected is added to `protected`,
     and is skipped from then on.
     """
@@ -82,10 +82,11 @@ def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
     names = {*((task.name, task.uid) for task in kept), *scheduled}
     uuids = [system_task_uuid(name, uid) for name, uid in names]
     _keep(tasks.filter(pk__in=uuids))
+    # A run that was sent waits until it is known to be lost, so that it is not gone unseen.
+    kept_states = UNFINISHED if conf().LOST_AFTER_DAYS else (State.RUNNING,)
     unused = tasks.exclude(pk__in=uuids).filter(~Exists(runs.filter(system_task=OuterRef("pk"))))
-    return sum(
-        _delete(rows, protected[rows.model]) for rows in (runs.exclude(state=State.RUNNING), unused)
-    )
+    expirable = runs.exclude(state__in=kept_states), unused
+    return sum(_delete(rows, protected[rows.model]) for rows in expirable)
 
 
 def _keep(tasks: "QuerySet[SystemTask]") -> None:

@@ -96,8 +96,20 @@ def renew_lease(lease: str) -> None:
 
 def end_orphaned_runs(seconds: float) -> int:
     """End the runs without a sign of life for this many seconds, and return their number."""
+    return _end_runs(sql.END_ORPHANED_RUNS, seconds)
+
+
+def end_lost_runs(seconds: float) -> int:
+    """End up to LOST_LIMIT runs that were due this many seconds ago and have never started.
+
+    Return their number.
+    """
+    return _end_runs(sql.END_LOST_RUNS, seconds)
+
+
+def _end_runs(statement: Statement, seconds: float) -> int:
     with transaction.atomic(using=conf().DATABASE):
-        ended = [row[0] for row in _execute(sql.END_ORPHANED_RUNS, seconds)]
+        ended = [row[0] for row in _execute(statement, seconds)]
         _show_runs(ended)
     return len(ended)
 

@@ -309,6 +309,44 @@ END_GONE_RUNS = _end_orphaned_runs(
 Does nothing if the attempt has ended, or has started again. Returns the ids of the ended rows.
 """
 
+LOST_LIMIT = 1000
+"""The runs that END_LOST_RUNS ends at once."""
+
+END_LOST_RUNS = Statement(
+    f"""
+    UPDATE systemtasks_taskrun AS run
+    SET state = {_literal(State.LOST)}, status = {_literal(State.LOST.outcome.status)},
+        exception = lost.event, finish_timestamp = now(),
+        expires = run.expires + (now() - lost.due),
+        messages = run.messages || jsonb_build_array(jsonb_build_object(
+            'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+            'log_level', {_literal(level_name(logging.WARNING))},
+            'logger', lost.name,
+            'event', lost.event,
+            'attributes', jsonb_build_object('queue', run.queue)))
+    FROM (
+        SELECT run.id, task.name, last.due, format(
+            'Sent at %%s, never started: the broker has lost it, or its worker does not record',
+            to_char(run.sent_timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) AS event
+        FROM systemtasks_taskrun AS run
+        JOIN systemtasks_systemtask AS task ON task.uuid = run.system_task_id,
+        LATERAL (SELECT greatest(run.sent_timestamp, run.eta_timestamp) AS due) AS last
+        WHERE run.status = {_literal(State.QUEUED.outcome.status)} AND run.start_timestamp IS NULL
+        AND run.state = {_literal(State.QUEUED)}
+        AND last.due < now() - make_interval(secs => %s)
+        ORDER BY run.id LIMIT {LOST_LIMIT} FOR UPDATE OF run SKIP LOCKED
+    ) AS lost
+    WHERE run.id = lost.id
+    RETURNING run.id
+    """
+)
+"""End runs that were due this many seconds ago and have never started.
+
+Nobody else will: their queue was purged, their broker was flushed, or their worker does not record.
+A run that starts after all replaces this end. Does nothing to a row that another process has
+locked. Returns the ids of the ended rows.
+"""
+
 RENEW_LEASE = Statement(
     f"""
     UPDATE systemtasks_taskrun
@@ -359,8 +397,12 @@ SHOW_RUNS = Statement(
         duration = run.duration, status = run.status, messages = run.messages,
         expires = run.expires
     FROM (
-        SELECT DISTINCT ON (system_task_id) * FROM systemtasks_taskrun
-        WHERE id = ANY(%s) ORDER BY system_task_id, start_timestamp DESC
+        SELECT DISTINCT ON (system_task_id) system_task_id, finish_timestamp, status, messages,
+            expires, coalesce(start_timestamp, sent_timestamp) AS start_timestamp,
+            coalesce(duration, 0) AS duration
+        FROM systemtasks_taskrun
+        WHERE id = ANY(%s)
+        ORDER BY system_task_id, coalesce(start_timestamp, sent_timestamp) DESC
     ) AS run
     WHERE task.uuid = run.system_task_id
     AND {task_replaces(facts_of_task_row("run"), facts_of_task_row("task"))}
@@ -368,7 +410,8 @@ SHOW_RUNS = Statement(
 )
 """Update tasks to show runs that another statement has ended or changed, given their ids.
 
-Does nothing to a task that shows a run which started later.
+A run that has never started counts from when it was sent. Does nothing to a task that shows a run
+which started later.
 """
 
 _TASK_THAT_NEVER_RAN = ("uuid", "name", "uid", "description", "messages", "expires")
@@ -459,7 +502,7 @@ UPSERT_SCHEDULE = _upsert(
     ("app", "entry"),
     "TRUE",
 )
-"""Insert or update the entries of beat's schedule."""
+"""Insert or update entries of beat's schedule. Does nothing to the others."""
 
 DELETE_OTHER_ENTRIES = Statement(
     """

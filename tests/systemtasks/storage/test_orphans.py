@@ -37,6 +37,7 @@ def process(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Process:
     settings.SYSTEMTASKS = {"LEASE_SECONDS": 60.0}
     monkeypatch.setattr(orphans, "time", SimpleNamespace(monotonic=made.clock.monotonic))
     monkeypatch.setattr(rows, "end_orphaned_runs", made.end_orphaned_runs)
+    monkeypatch.setattr(rows, "end_lost_runs", lambda _: 0)
     return made
 
 

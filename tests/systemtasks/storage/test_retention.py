@@ -63,7 +63,7 @@ def test_run_in_progress_and_its_task_stay() -> None:
 
 
 def test_run_that_never_started_is_deleted() -> None:
-    run(state=State.QUEUED, start_timestamp=None, finish_timestamp=None)
+    run(state=State.LOST, start_timestamp=None)
 
     assert delete() == 2
     assert left() == (set(), set())
