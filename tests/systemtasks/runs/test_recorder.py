@@ -276,7 +276,7 @@ def test_exception_with_large_attributes_keeps_its_traceback() -> None:
     error = ExceptionText.of(KeyError("order"), 8192)
     run.log(logging.ERROR, "shop", "Failed", {"rows": wide(150_000), "order": 7}, error)
     run.log(logging.INFO, "shop", "After", {})
-    first, second, _ = messages(run.finish(State.FAILURE).record())
+    second, _, first = messages(run.finish(State.FAILURE).record())
 
     assert first["attributes"]["exception"]["message"].startswith("é" * 8000)
     assert second["attributes"]["rows"].startswith("(left out: ")
