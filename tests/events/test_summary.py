@@ -146,7 +146,7 @@ def test_a_span_of_more_than_31_days_is_400_without_a_look_at_the_runs(
 
 
 def test_a_span_without_an_end_ends_now(historian: Client) -> None:
-    start = (timezone.now() - timedelta(days=30)).isoformat()
+    start = (datetime.now(UTC) - timedelta(days=30)).isoformat()
     assert summary(historian, started_from=start, started_until="9999-12-31") == []
     assert summary(historian, started_from="9999-12-31") == []
 
