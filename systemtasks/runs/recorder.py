@@ -129,7 +129,7 @@ class Run:
         if level > self.worst_level:
             self.worst_level = level
         if error is not None:
-            self.last_logged = error.line
+            self.last_logged = error.line if self._own is None else self._own.mask(error.line)
         if attributes or error is not None:
             attributes = self._attributes(attributes, error)
         text = clean_text(event, conf().TEXT_LIMIT)
@@ -192,7 +192,7 @@ class Run:
             event = describe(kind, limit)
             if (message := dict.get(meta, "exc_message")) is not None:
                 event = clean_text(f"{event}: {describe(message, limit)}", limit)
-        self.exception = event
+        self.exception = event if self._own is None else self._own.mask(event)
         self._end_with(logging.ERROR, event, attributes=attributes)
 
     def end_with_batch(self, batch: "Run", state: State) -> Entry:

@@ -118,24 +118,23 @@ class ScheduleFollower:
         info = info_of(self._app, entry.task)
         if not info.recorded:
             return None
-        args, kwargs, intact, uid = clean_arguments(
-            info, entry.args or (), entry.kwargs or {}, partial(info_of, self._app)
-        )
+        find_task = partial(info_of, self._app)
+        kept = clean_arguments(info, entry.args or (), entry.kwargs or {}, find_task)
         last_run_at, total_run_count = _sent(entry)
         last = _aware(last_run_at)
         return ScheduleRecord(
             app=self._name,
             entry=clean_column(str(name), NAME_LIMIT),
             task=info.name,
-            uid=uid,
+            uid=kept.uid,
             words=clean_column(in_words(entry.schedule), NAME_LIMIT),
             next_due=_next_due(entry, last) if enabled else None,
             # Until beat has sent an entry, this is the time at which it first saw it.
             last_sent=last.astimezone(UTC) if last and total_run_count else None,
             enabled=enabled,
-            args=args,
-            kwargs=kwargs,
-            arguments_intact=intact,
+            args=kept.args,
+            kwargs=kept.kwargs,
+            arguments_intact=kept.intact,
         )
 
 
