@@ -18,12 +18,12 @@ from knox.settings import CONSTANTS
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from events.backends import OneQueryModelBackend, permissions_of
-from events.prepared import Row, prepared
-from events.rates import client_of
-from events.throttling import wrong_tokens
-from events.tokens import utc_time
-from events.usage import usage
+from .backends import OneQueryModelBackend, permissions_of
+from .prepared import Row, prepared
+from .rates import client_of
+from .throttling import wrong_tokens
+from .tokens import utc_time
+from .usage import usage
 
 # RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110, section 11.1.
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")

@@ -8,8 +8,8 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.cache import get_conditional_response
 
-from events.errors import precondition_failed
-from events.headers import add_headers
+from .errors import precondition_failed
+from .headers import add_headers
 
 View = Callable[..., Any]
 

@@ -15,9 +15,10 @@ from django.views.decorators.csrf import csrf_exempt
 from psycopg.errors import QueryCanceled
 from rest_framework import exceptions
 
-from events.headers import add_headers
-from events.transactions import without_transaction
 from systemtasks.own_logger import own_logger
+
+from .headers import add_headers
+from .transactions import without_transaction
 
 logger = own_logger(__name__)
 

@@ -21,10 +21,11 @@ from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
 
-from events.serializers import TASK_COLUMNS
 from systemtasks.models import SystemTask, SystemTaskQuerySet, TaskRun
 from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
+
+from .serializers import TASK_COLUMNS
 
 # The text forms of JSON, RFC 9562 and, with a few liberties, RFC 3339. Python and Django accept
 # more as a number, a uuid or a time: `1_0`, or digits of other scripts.

@@ -7,8 +7,9 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
-from events.examples import EVERYWHERE, EXAMPLES, TO_A_GET, TO_A_TOKEN
-from events.waiting import LONGEST_WAIT
+from .authentication import BearerAuthentication
+from .examples import EVERYWHERE, EXAMPLES, TO_A_GET, TO_A_TOKEN
+from .waiting import LONGEST_WAIT
 
 _TEXT = {"type": "string"}
 _NUMBERS = ("next", "previous", "count", "current", "total_pages", "start_index", "end_index")
@@ -95,7 +96,7 @@ ORDERING = OpenApiParameter(
 class BearerScheme(OpenApiAuthenticationExtension):
     """Describes BearerAuthentication under the name that it has in authentik's document."""
 
-    target_class = "events.authentication.BearerAuthentication"
+    target_class = BearerAuthentication
     name = "authentik"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:

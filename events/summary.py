@@ -19,10 +19,11 @@ from django.db.models import (
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from events.errors import Overloaded
-from events.filters import utc_time
 from systemtasks.models import ScheduleEntry, TaskRun
 from systemtasks.states import Status
+
+from .errors import Overloaded
+from .filters import utc_time
 
 DEFAULT_SPAN = timedelta(days=1)
 """The time that a summary goes back by default."""

@@ -11,9 +11,10 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from events.models import TokenGrant
-from events.rates import Rates
 from systemtasks.conf import conf
+
+from .models import TokenGrant
+from .rates import Rates
 
 MINUTE = timedelta(minutes=1)
 

@@ -3,8 +3,10 @@
 from django.urls import path, re_path
 from rest_framework.routers import SimpleRouter
 
-from events.errors import unknown_path
-from events.views import BrowserView, SchemaView, SystemTaskViewSet, TaskRunViewSet
+from .errors import unknown_path
+from .views import BrowserView, SchemaView, SystemTaskViewSet, TaskRunViewSet
+
+app_name = "systemtasks_api"
 
 router = SimpleRouter(use_regex_path=False)
 router.register("events/system_tasks", SystemTaskViewSet, basename="system-task")

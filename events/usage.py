@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 from django.db import DatabaseError, connections, router, transaction
 
-from events.models import TokenGrant
 from systemtasks.background import BackgroundThread
 from systemtasks.own_logger import own_logger
 from systemtasks.under_test import is_under_test
+
+from .models import TokenGrant
 
 logger = own_logger(__name__)
 

@@ -26,30 +26,31 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
-from events import schema
-from events.authentication import BearerAuthentication
-from events.conditional import conditional
-from events.errors import exception_handler
-from events.filters import UUID_TEXT, SystemTaskFilter, TaskRunFilter
-from events.headers import PAGE
-from events.negotiation import Negotiation
-from events.pagination import KeysetPagination, Pagination
-from events.permissions import HasPermission
-from events.prepared import prepared
-from events.renderers import ORJSONRenderer
-from events.serializers import (
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
+
+from . import schema
+from .authentication import BearerAuthentication
+from .conditional import conditional
+from .errors import exception_handler
+from .filters import UUID_TEXT, SystemTaskFilter, TaskRunFilter
+from .headers import PAGE
+from .negotiation import Negotiation
+from .pagination import KeysetPagination, Pagination
+from .permissions import HasPermission
+from .prepared import prepared
+from .renderers import ORJSONRenderer
+from .serializers import (
     TASK_COLUMNS,
     SystemTaskSerializer,
     TaskRunSerializer,
     TaskSummarySerializer,
     with_json_texts,
 )
-from events.summary import SpanSerializer, summaries, turn, with_next_runs
-from events.throttling import TokenThrottle
-from events.transactions import without_transaction
-from events.waiting import LONGEST_WAIT, wait_for_end
-from systemtasks.models import SystemTask, TaskRun
-from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
+from .summary import SpanSerializer, summaries, turn, with_next_runs
+from .throttling import TokenThrottle
+from .transactions import without_transaction
+from .waiting import LONGEST_WAIT, wait_for_end
 
 TASKS = with_json_texts(SystemTask.objects.all(), *SystemTaskSerializer.json_columns)
 ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -112,6 +113,7 @@ class BrowserView(ContractView, SpectacularSwaggerSplitView):
     The page has no script in it: it loads the one that this view gives with `?script`.
     """
 
+    url_name = "systemtasks_api:schema"
     http_method_names = ("get", "head")
     url_self = "?"
 

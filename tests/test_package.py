@@ -24,7 +24,8 @@ from psycopg import sql
 from tests.processes import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PACKAGES = ("systemtasks", "events")
+INSTALLED_AS = {"systemtasks": "systemtasks", "events": "systemtasks_api"}
+"""The packages of this checkout, and what the wheel calls them."""
 
 RECORD_AND_ASK = """
 import io, json
@@ -75,11 +76,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(folder: Path) -> Path:
     """The wheel of this checkout, built from a copy without anything that an earlier one left."""
     source = folder / "source"
-    for name in PACKAGES:
+    for name in INSTALLED_AS:
         shutil.copytree(
             ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, source)
     pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index")
     run(*pip, "--wheel-dir", folder / "wheels", source, cwd=folder)
@@ -143,9 +144,33 @@ def write_project(python: Path, folder: Path, database: Mapping[str, str]) -> Pa
 def test_wheel_holds_all_that_is_no_cache_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    files = (path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file())
-    assert held == {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
-    assert {"systemtasks/py.typed", "events/py.typed"} <= held
+    expected = {
+        str(installed / path.relative_to(ROOT / name))
+        for name, installed in ((name, Path(to)) for name, to in INSTALLED_AS.items())
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert held == expected
+    assert {"systemtasks/py.typed", "systemtasks_api/py.typed"} <= held
+
+
+@pytest.mark.slow
+def test_project_with_an_app_events_of_its_own_has_both(
+    python: Path, tmp_path: Path, database: dict[str, str]
+) -> None:
+    project = write_project(python, tmp_path, database)
+    manage = (python, "-Werror", "manage.py")
+    run(*manage, "startapp", "events", cwd=project)
+    (project / "events" / "models.py").write_text(
+        "from django.db import models\n\nclass Concert(models.Model):\n    pass\n"
+    )
+    with (project / "shop" / "settings.py").open("a") as file:
+        file.write("INSTALLED_APPS += ['events']\n")
+    run(*manage, "makemigrations", "events", cwd=project)
+    run(*manage, "migrate", cwd=project)
+
+    (task,) = json.loads(run(*manage, "shell", "-v0", "-c", RECORD_AND_ASK, cwd=project))
+    assert (task["name"], task["status"]) == ("shop.charge", "successful")
 
 
 @pytest.mark.slow

@@ -76,8 +76,8 @@ def test_it_goes_back_and_forth_as_it_is_told(tmp_path: Path, database: str) -> 
     assert "systemtasks_taskrun" in place(everything(database))["public"]
     assert ours.run("showmigrations", "systemtasks").count("[X]") == 2
 
-    ours.run("migrate", "events", "zero")
-    assert "events_tokengrant" not in place(everything(database))["own"]
+    ours.run("migrate", "systemtasks_api", "zero")
+    assert "systemtasks_api_tokengrant" not in place(everything(database))["own"]
     ours.run("migrate")
     assert "[ ]" not in ours.run("showmigrations")
 

@@ -153,8 +153,8 @@ def test_the_pages_files_are_served(file: str) -> None:
 
 
 def test_addresses_are_made_with_one_slash() -> None:
-    assert reverse("schema") == "/api/v3/schema/"
-    assert reverse("system-task-list") == "/api/v3/events/system_tasks/"
+    assert reverse("systemtasks_api:schema") == "/api/v3/schema/"
+    assert reverse("systemtasks_api:system-task-list") == "/api/v3/events/system_tasks/"
 
 
 @pytest.mark.parametrize("path", ["/api/v3/", "/api/v3/schema/", "/api/v3/schema/?format=json"])

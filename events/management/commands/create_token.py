@@ -8,9 +8,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
-from events.authentication import token_model
-from events.models import TokenGrant
-from events.tokens import TIME_FORMAT, future_time, user_named
+from ...authentication import token_model
+from ...models import TokenGrant
+from ...tokens import TIME_FORMAT, future_time, user_named
 
 HIGHEST_RATE = 1_000_000  # requests a minute
 

@@ -4,9 +4,9 @@ from datetime import datetime
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from events.authentication import is_expired, token_model
-from events.models import TokenGrant, scope_text
-from events.tokens import TIME_FORMAT, user_named, utc_time
+from ...authentication import is_expired, token_model
+from ...models import TokenGrant, scope_text
+from ...tokens import TIME_FORMAT, user_named, utc_time
 
 HEADINGS = ("KEY", "USER", "CREATED", "EXPIRES", "LAST USED", "GRANT")
 

@@ -5,8 +5,8 @@ from django.db.models import Q
 from knox.crypto import hash_token
 from knox.models import AbstractAuthToken
 
-from events.authentication import token_model
-from events.tokens import user_named
+from ...authentication import token_model
+from ...tokens import user_named
 
 SHOWN = 8  # characters
 
