@@ -15,7 +15,7 @@ OLDEST := $(VENV)/oldest
 NEWEST := $(VENV)/newest
 PORT ?= 8000
 
-.PHONY: up test test-oldest chaos lint audit format docs diagrams benchmark-recording benchmark-serving requirements clean
+.PHONY: up test test-oldest chaos lint audit format openapi docs diagrams benchmark-recording benchmark-serving requirements clean
 
 up: $(VENV)/local
 	@echo "Starting System Tasks …"
@@ -53,6 +53,10 @@ audit: $(VENV)/test
 format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The document that the API serves, after a change of its views.
+openapi: $(VENV)/test
+	$(BIN)/python manage.py openapi
 
 # The site, in docs/_build/html; a warning is an error, so every link and every place in the code is
 # there. `make test` builds it as well.

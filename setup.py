@@ -1,6 +1,6 @@
 """The packages of the wheel; everything else about it is in pyproject.toml.
 
-The folder `events` is installed as `systemtasks_api`: a project may well have an app `events` of its
+The folder `events` is installed as `systemtasks_api`, since a project may have an `events` of its
 own. So the modules in it import each other by relative names.
 """
 

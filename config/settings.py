@@ -53,11 +53,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "axes",
-    "django_filters",
-    "drf_spectacular",
     "drf_spectacular_sidecar",
     "knox",
-    "rest_framework",
     "systemtasks",
     "events",
     "config",
@@ -268,26 +265,3 @@ AXES_ENABLE_ADMIN = False
 AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
 AXES_CLIENT_STR_CALLABLE = "config.logins.client_text"
 REST_KNOX = {"TOKEN_TTL": None}
-REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
-SPECTACULAR_SETTINGS = {
-    "TITLE": "System Tasks",
-    "DESCRIPTION": "Outcomes of Celery tasks, in the format of authentik's system-tasks API.",
-    "VERSION": "2024.6",
-    "SERVERS": [{"url": "/api/v3"}],
-    "SCHEMA_PATH_PREFIX": "/api/v3",
-    "SCHEMA_PATH_PREFIX_TRIM": True,
-    "POSTPROCESSING_HOOKS": [
-        "drf_spectacular.hooks.postprocess_schema_enums",
-        "events.schema.add_components",
-        "events.schema.complete",
-    ],
-    "ENUM_NAME_OVERRIDES": {
-        "SystemTaskStatusEnum": "systemtasks.states.Status",
-        "LogLevelEnum": "events.serializers.LogLevel",
-        "TaskRunStateEnum": "systemtasks.states.State",
-    },
-    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "SERVE_AUTHENTICATION": [],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-}

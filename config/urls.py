@@ -4,9 +4,12 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
+from events.errors import unknown_path
+
 urlpatterns = [
     # authentik's published reference has a second slash, so it is accepted. reverse() writes one.
     re_path("^api/v3/+", include("events.urls")),
+    re_path("^api/v3/", unknown_path),
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
 ]

@@ -5,6 +5,7 @@ ValidationError is `{"<field>": ["..."], "code": "invalid"}`, GenericError is
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
@@ -21,6 +22,8 @@ from .headers import add_headers
 from .transactions import without_transaction
 
 logger = own_logger(__name__)
+
+ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
 
 API_PREFIX = "/api/v3/"
 

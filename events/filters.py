@@ -25,6 +25,7 @@ from systemtasks.models import SystemTask, SystemTaskQuerySet, TaskRun
 from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
 
+from .defaults import EXACTLY, ONE_OF
 from .serializers import TASK_COLUMNS
 
 # The text forms of JSON, RFC 9562 and, with a few liberties, RFC 3339. Python and Django accept
@@ -86,9 +87,9 @@ class GivenFilterSet(FilterSet):
 class SystemTaskFilter(GivenFilterSet):
     """The filters of the tasks. `name`, `uid` and `status` match exactly."""
 
-    name = CharFilter()
-    uid = CharFilter()
-    status = StatedChoiceFilter(choices=Status.choices)  # type: ignore[no-untyped-call]
+    name = CharFilter(**EXACTLY)
+    uid = CharFilter(**EXACTLY)
+    status = StatedChoiceFilter(**ONE_OF, choices=Status.choices)  # type: ignore[no-untyped-call]
     search = CharFilter(
         method="filter_search",
         label="Words that the name, description, uid or messages contain, in any case.",
@@ -195,17 +196,19 @@ class TaskRunFilter(GivenFilterSet):
     """The filters of the runs."""
 
     system_task = StrictUUIDFilter(  # type: ignore[no-untyped-call]
-        field_name="system_task_id", label="The task's uuid"
+        **EXACTLY, field_name="system_task_id", label="The task's uuid"
     )
-    name = CharFilter(field_name="system_task__name", label="The task's name")
-    uid = CharFilter(field_name="system_task__uid", label="The task's uid")
-    celery_id = CharFilter(label="What `.delay()` returned; each attempt is a run of its own")
-    parent_id = CharFilter(label="Celery id of the run that sent it")
-    root_id = CharFilter(label="Celery id of the run from which it descends")
-    state = StatedChoiceFilter(choices=State.choices)  # type: ignore[no-untyped-call]
-    status = StatedChoiceFilter(choices=Status.choices)  # type: ignore[no-untyped-call]
-    worker = CharFilter()
-    queue = CharFilter()
+    name = CharFilter(**EXACTLY, field_name="system_task__name", label="The task's name")
+    uid = CharFilter(**EXACTLY, field_name="system_task__uid", label="The task's uid")
+    celery_id = CharFilter(
+        **EXACTLY, label="What `.delay()` returned; each attempt is a run of its own"
+    )
+    parent_id = CharFilter(**EXACTLY, label="Celery id of the run that sent it")
+    root_id = CharFilter(**EXACTLY, label="Celery id of the run from which it descends")
+    state = StatedChoiceFilter(**ONE_OF, choices=State.choices)  # type: ignore[no-untyped-call]
+    status = StatedChoiceFilter(**ONE_OF, choices=Status.choices)  # type: ignore[no-untyped-call]
+    worker = CharFilter(**EXACTLY)
+    queue = CharFilter(**EXACTLY)
     started_from = UTCFilter(  # type: ignore[no-untyped-call]
         field_name="start_timestamp",
         lookup_expr="gte",
@@ -220,6 +223,7 @@ class TaskRunFilter(GivenFilterSet):
         field_name="duration", lookup_expr="gte", label="Runs that took this many seconds or more"
     )
     ordering = ChoiceFilter(
+        **ONE_OF,
         method="filter_ordering",
         choices=[(name, name) for name in RUN_ORDERINGS],
         label="Order by this field, and runs that are equal in it by `id`. A run that has not "

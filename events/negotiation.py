@@ -1,14 +1,20 @@
 """Choose the format of a response."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
+from .defaults import DRF_DEFAULTS
+
 
 class Negotiation(DefaultContentNegotiation):
     """DRF's content negotiation, with a short cut for what nearly every client sends."""
+
+    settings: Any = DRF_DEFAULTS
+    """DRF's own: a project may call the parameter `format` by another name."""
 
     def select_renderer(
         self,

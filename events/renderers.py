@@ -15,6 +15,11 @@ _encode_other = JSONEncoder().default
 class ORJSONRenderer(JSONRenderer):
     """DRF's JSON renderer with orjson as its encoder, which is several times as fast."""
 
+    # A project's settings of these would change what orjson refuses, and nothing else.
+    ensure_ascii = False
+    compact = True
+    strict = True
+
     def render(
         self,
         data: Any,  # noqa: ANN401 - whatever a view returns

@@ -1,14 +1,36 @@
-"""Complete the OpenAPI document with what drf-spectacular cannot read from the views."""
+"""Make the OpenAPI document of the views with drf-spectacular, for `make openapi`.
 
+Nothing of this runs where the API is served, which needs no drf-spectacular: see `document.py`.
+"""
+
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+from django.urls import include, path
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.generators import EndpointEnumerator, SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import _load_enum_name_overrides
+from drf_spectacular.renderers import OpenApiYamlRenderer
+from drf_spectacular.settings import patched_settings
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+
+from systemtasks.states import State, Status
 
 from .authentication import BearerAuthentication
+from .document import SERVER
 from .examples import EVERYWHERE, EXAMPLES, TO_A_GET, TO_A_TOKEN
+from .serializers import (
+    LogLevel,
+    SystemTaskSerializer,
+    TaskRunSerializer,
+    TaskSummarySerializer,
+)
+from .summary import SpanSerializer
+from .urls import urlpatterns
+from .views import SchemaView, SystemTaskViewSet, TaskRunViewSet
 from .waiting import LONGEST_WAIT
 
 _TEXT = {"type": "string"}
@@ -114,6 +136,122 @@ _RETRY_AFTER = {
     "schema": {"type": "integer"},
 }
 _ETAG = {"description": "Changes whenever the content does", "schema": _TEXT}
+
+
+DESCRIPTIONS: dict[type, dict[str, Callable[[Any], Any]]] = {
+    SystemTaskViewSet: {
+        "list": extend_schema(
+            parameters=[ORDERING],
+            responses={200: SystemTaskSerializer(many=True), **REFUSED, 404: NO_SUCH_PAGE},
+        ),
+        "retrieve": extend_schema(
+            parameters=[UUID],
+            responses={200: SystemTaskSerializer, **REFUSED, 404: NOT_FOUND},
+        ),
+        "run": extend_schema(
+            parameters=[UUID],
+            request=None,
+            responses={
+                204: None,
+                400: NOT_RERUNNABLE,
+                403: FORBIDDEN,
+                404: NOT_FOUND,
+                500: NOT_ENQUEUED,
+            },
+        ),
+    },
+    TaskRunViewSet: {
+        "list": extend_schema(
+            responses={200: TaskRunSerializer(many=True), **REFUSED, 404: NO_SUCH_PAGE},
+        ),
+        "retrieve": extend_schema(
+            parameters=[RUN_ID, WAIT],
+            responses={200: TaskRunSerializer, **REFUSED, 404: NO_SUCH_RUN},
+        ),
+        "summary": extend_schema(
+            parameters=[SpanSerializer],
+            filters=False,
+            responses={200: TaskSummarySerializer(many=True), **REFUSED, 404: NO_SUCH_PAGE},
+        ),
+    },
+    SchemaView: {
+        "get": extend_schema(description=SchemaView.__doc__, responses={200: OpenApiTypes.OBJECT}),
+    },
+}
+"""What the views do not say of themselves, by view and method. No other view is described."""
+
+
+class Enumerator(EndpointEnumerator):
+    """Finds the endpoints of DESCRIPTIONS, which have no schema class of their own."""
+
+    def should_include_endpoint(self, path: str, callback: Any) -> bool:  # noqa: ANN401
+        return getattr(callback, "cls", None) in DESCRIPTIONS
+
+    def get_api_endpoints(self, patterns: Any = None, prefix: str = "") -> Any:  # noqa: ANN401
+        """Return the endpoints, each with a view that has a schema class and its descriptions."""
+        endpoints: Any = super().get_api_endpoints(patterns, prefix)  # type: ignore[no-untyped-call]
+        return [(*endpoint, _described(callback)) for *endpoint, callback in endpoints]
+
+
+class Generator(SchemaGenerator):
+    endpoint_inspector_cls = Enumerator
+
+
+def _described(callback: Any) -> Any:  # noqa: ANN401 - what DRF's as_view() returns
+    """Return the same view with the schema class of drf-spectacular and its descriptions."""
+    view = callback.cls
+    methods = {
+        name: describe(_with_schema(getattr(view, name)))
+        for name, describe in DESCRIPTIONS[view].items()
+    }
+    described: Any = type(
+        view.__name__, (view,), {"__doc__": view.__doc__, "schema": AutoSchema(), **methods}
+    )
+    actions = [callback.actions] if hasattr(callback, "actions") else []
+    return described.as_view(*actions, **callback.initkwargs)
+
+
+def _with_schema(method: Any) -> Any:  # noqa: ANN401 - a method, with DRF's attributes
+    """Return a copy of the method for `extend_schema`, which otherwise asks the settings."""
+
+    @wraps(method)
+    def copy(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the method
+        return method(*args, **kwargs)
+
+    copied: Any = copy
+    copied.kwargs = {**getattr(method, "kwargs", {}), "schema": AutoSchema}
+    return copied
+
+
+def document() -> str:
+    """Return the OpenAPI document of the views as YAML."""
+    settings = {
+        "TITLE": "System Tasks",
+        "DESCRIPTION": "Outcomes of Celery tasks, in the format of authentik's system-tasks API.",
+        "VERSION": "2024.6",
+        "SERVERS": [{"url": SERVER}],
+        "SCHEMA_PATH_PREFIX": SERVER,
+        "SCHEMA_PATH_PREFIX_TRIM": True,
+        "POSTPROCESSING_HOOKS": [
+            "drf_spectacular.hooks.postprocess_schema_enums",
+            f"{__name__}.add_components",
+            f"{__name__}.complete",
+        ],
+        "ENUM_NAME_OVERRIDES": {
+            "SystemTaskStatusEnum": Status.choices,
+            "LogLevelEnum": LogLevel.choices,
+            "TaskRunStateEnum": State.choices,
+        },
+        "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    }
+    _load_enum_name_overrides.cache_clear()  # it may be that of other settings
+    with patched_settings(settings):
+        generator: Any = Generator(  # type: ignore[no-untyped-call]
+            patterns=[path(f"{SERVER[1:]}/", include(urlpatterns))]
+        )
+        result = generator.get_schema(public=True)
+    text: bytes = OpenApiYamlRenderer().render(result)
+    return text.decode()
 
 
 def complete(result: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -16,7 +16,7 @@ from django.db.models import (
     Q,
     QuerySet,
 )
-from rest_framework import serializers
+from rest_framework import ISO_8601, serializers
 from rest_framework.request import Request
 
 from systemtasks.models import ScheduleEntry, TaskRun
@@ -50,6 +50,8 @@ class Percentile(Aggregate):
 
 class TimeField(serializers.DateTimeField):
     """A time, in the same form as for the filters of the runs."""
+
+    input_formats = (ISO_8601,)
 
     def to_internal_value(self, value: datetime | str) -> datetime:
         try:

@@ -1,45 +1,34 @@
 """The system-tasks endpoints, and the document that describes them.
 
-The views name their parsers, renderers and so on themselves. So they keep the contract in any
-project, whatever its REST_FRAMEWORK settings are.
+What the document says of each view is in `schema.py`, which is not read to serve it.
 """
 
 import re
-from collections.abc import Callable
-from functools import cache
-from threading import Lock
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.db.models import F, QuerySet, Value
-from django.http import Http404, HttpResponse
+from django.http import Http404
+from django.urls import reverse
 from django_filters.rest_framework.backends import DjangoFilterBackend
-from drf_spectacular.settings import spectacular_settings
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, extend_schema_view
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
-from rest_framework.parsers import JSONParser
-from rest_framework.renderers import BaseRenderer
+from rest_framework.renderers import TemplateHTMLRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
 
-from . import schema
 from .authentication import BearerAuthentication
-from .conditional import conditional
-from .errors import exception_handler
+from .document import JSONRenderer, PlainJSONRenderer, PlainYAMLRenderer, YAMLRenderer
 from .filters import UUID_TEXT, SystemTaskFilter, TaskRunFilter
 from .headers import PAGE
-from .negotiation import Negotiation
 from .pagination import KeysetPagination, Pagination
 from .permissions import HasPermission
+from .policies import ContractView
 from .prepared import prepared
-from .renderers import ORJSONRenderer
 from .serializers import (
     TASK_COLUMNS,
     SystemTaskSerializer,
@@ -47,9 +36,8 @@ from .serializers import (
     TaskSummarySerializer,
     with_json_texts,
 )
-from .summary import SpanSerializer, summaries, turn, with_next_runs
+from .summary import summaries, turn, with_next_runs
 from .throttling import TokenThrottle
-from .transactions import without_transaction
 from .waiting import LONGEST_WAIT, wait_for_end
 
 TASKS = with_json_texts(SystemTask.objects.all(), *SystemTaskSerializer.json_columns)
@@ -62,71 +50,36 @@ def read_task(uuid: Value) -> "QuerySet[Any, Any]":
     return TASKS.filter(uuid=uuid).order_by().values_list(*TASK_COLUMNS, "messages_text")
 
 
-ExceptionHandler = Callable[[Exception, dict[str, Any]], HttpResponse]
-
-
-class ContractView:
-    """A view whose errors are those of the contract, and whose responses have ETags."""
-
-    @classmethod
-    def as_view(cls, *args: Any, **initkwargs: Any) -> Any:  # noqa: ANN401
-        """Return DRF's view function with ETags, decorated once and not for each request."""
-        return without_transaction(conditional(super().as_view(*args, **initkwargs)))  # type: ignore[misc]
-
-    def get_exception_handler(self) -> ExceptionHandler:
-        return exception_handler
-
-
-class SchemaView(ContractView, SpectacularAPIView):
+class SchemaView(ContractView, APIView):
     """The OpenAPI document, which needs no token."""
 
+    renderer_classes = (YAMLRenderer, PlainYAMLRenderer, JSONRenderer, PlainJSONRenderer)
     http_method_names = ("get", "head")
 
-    @extend_schema(responses={200: OpenApiTypes.OBJECT})
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401
-        renderer: BaseRenderer = request.accepted_renderer
-        with _making_document:
-            document = _document(type(renderer), settings.ROOT_URLCONF)  # type: ignore[arg-type]  # the stubs' __hash__
-        name = f"{spectacular_settings.TITLE}.{renderer.format}"
-        charset = f"; charset={renderer.charset}" if renderer.charset else ""
-        return HttpResponse(
-            document,
-            content_type=f"{renderer.media_type}{charset}",
-            headers={"Content-Disposition": f'inline; filename="{name}"'},
-        )
+    def get(self, request: Request) -> Response:
+        """Return the document, with the URL under which the project has mounted the API."""
+        suffix = request.accepted_renderer.format
+        headers = {"Content-Disposition": f'inline; filename="System Tasks.{suffix}"'}
+        return Response(document_url(request).removesuffix("/schema/"), headers=headers)
 
 
-_making_document = Lock()
+class BrowserView(ContractView, APIView):
+    """The document as a Swagger UI page, with all files from this service and none from a CDN."""
 
-
-@cache
-def _document(renderer: type[BaseRenderer], urlconf: str) -> bytes:
-    """Return the OpenAPI document of these URLs. It is made once a process: it takes long."""
-    generator: Any = SchemaView.generator_class(urlconf=urlconf)
-    document: Any = renderer().render(generator.get_schema(public=True))
-    return bytes(document)
-
-
-class BrowserView(ContractView, SpectacularSwaggerSplitView):
-    """The document as a Swagger UI page, with all files from this service and none from a CDN.
-
-    The page has no script in it: it loads the one that this view gives with `?script`.
-    """
-
-    url_name = "systemtasks_api:schema"
+    renderer_classes = (TemplateHTMLRenderer,)
     http_method_names = ("get", "head")
-    url_self = "?"
 
-    @extend_schema(exclude=True)
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
-        """Return the page, or its script, without a CSRF token.
+    def get(self, request: Request) -> Response:
+        """Return the page."""
+        context = {"document": document_url(request)}
+        headers = {"Content-Security-Policy": PAGE}
+        return Response(context, template_name="systemtasks_api/browser.html", headers=headers)
 
-        Bearer authentication needs none, and a new one each time would change the ETag.
-        """
-        page: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
-        page.data["csrf_token"] = ""
-        page.headers["Content-Security-Policy"] = PAGE
-        return page
+
+def document_url(request: Request) -> str:
+    """Return the URL of the OpenAPI document, in the namespace of the view that is asked."""
+    match: Any = request.resolver_match
+    return reverse(f"{match.namespace}:schema")
 
 
 class Endpoint(ContractView, GenericViewSet[Any]):
@@ -134,10 +87,7 @@ class Endpoint(ContractView, GenericViewSet[Any]):
 
     authentication_classes = (BearerAuthentication,)
     permission_classes = (HasPermission,)
-    parser_classes = (JSONParser,)
-    renderer_classes = (ORJSONRenderer,)
     throttle_classes = (TokenThrottle,)
-    content_negotiation_class = Negotiation
     filter_backends = (DjangoFilterBackend,)
 
     def perform_authentication(self, request: Request) -> None:
@@ -149,24 +99,6 @@ class Endpoint(ContractView, GenericViewSet[Any]):
         """Do nothing: DRF calls this after it has checked the permissions, which is too late."""
 
 
-@extend_schema_view(
-    list=extend_schema(
-        parameters=[schema.ORDERING],
-        responses={
-            200: SystemTaskSerializer(many=True),
-            **schema.REFUSED,
-            404: schema.NO_SUCH_PAGE,
-        },
-    ),
-    retrieve=extend_schema(
-        parameters=[schema.UUID],
-        responses={
-            200: SystemTaskSerializer,
-            **schema.REFUSED,
-            404: schema.NOT_FOUND,
-        },
-    ),
-)
 class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     """Read-only view set that returns all background tasks"""  # noqa: D400, D415 - authentik's
 
@@ -191,17 +123,6 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
             return task
         raise Http404
 
-    @extend_schema(
-        parameters=[schema.UUID],
-        request=None,
-        responses={
-            204: None,
-            400: schema.NOT_RERUNNABLE,
-            403: schema.FORBIDDEN,
-            404: schema.NOT_FOUND,
-            500: schema.NOT_ENQUEUED,
-        },
-    )
     @action(detail=True, methods=["post"], permission_required="systemtasks.run_systemtask")
     def run(self, request: Request, uuid: str) -> Response:
         """Send the task again, with the arguments and to the queue of its last run."""
@@ -214,23 +135,6 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
         return Response(status=204)
 
 
-@extend_schema_view(
-    list=extend_schema(
-        responses={
-            200: TaskRunSerializer(many=True),
-            **schema.REFUSED,
-            404: schema.NO_SUCH_PAGE,
-        },
-    ),
-    retrieve=extend_schema(
-        parameters=[schema.RUN_ID, schema.WAIT],
-        responses={
-            200: TaskRunSerializer,
-            **schema.REFUSED,
-            404: schema.NO_SUCH_RUN,
-        },
-    ),
-)
 class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     """Each attempt of each run, those that are queued or running included"""  # noqa: D400, D415
 
@@ -269,15 +173,6 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
         request = self.initialize_request(self.request._request, *self.args, **self.kwargs)
         self.check_permissions(request)
 
-    @extend_schema(
-        parameters=[SpanSerializer],
-        filters=False,
-        responses={
-            200: TaskSummarySerializer(many=True),
-            **schema.REFUSED,
-            404: schema.NO_SUCH_PAGE,
-        },
-    )
     @action(detail=False, pagination_class=Pagination, filter_backends=())
     def summary(self, request: Request) -> Response:
         """Summarise each task's runs in a span of time, in the order of the tasks' names"""  # noqa: D400, D415
