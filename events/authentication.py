@@ -24,6 +24,7 @@ from .rates import client_of
 from .throttling import wrong_tokens
 from .tokens import utc_time
 from .usage import usage
+from .users import has_permission_fields, user_columns
 
 # RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110, section 11.1.
 CREDENTIALS = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
@@ -41,36 +42,26 @@ class TokenInfo(NamedTuple):
     """Requests allowed a minute; None for no limit."""
 
 
-@cache
-def _user_columns() -> list[str]:
-    """Return the columns of the user that every request reads, in the model's order.
-
-    Django loads the others when they are first accessed.
-    """
-    model: Any = get_user_model()
-    names = {model._meta.pk.name, model.USERNAME_FIELD, "is_active", "is_superuser"}
-    return [field.attname for field in model._meta.concrete_fields if field.name in names]
-
-
 @prepared
 def read_tokens(key: Value) -> "QuerySet[AbstractAuthToken, Any]":
     """Return the tokens that begin with this key, each with its grant and its user.
 
-    The user's permissions are read as well if OneQueryModelBackend is in use, and NULL otherwise.
+    The user's permissions are read as well if OneQueryModelBackend is in use and knows the user
+    model's. Otherwise they are NULL.
     """
     backend = f"{OneQueryModelBackend.__module__}.{OneQueryModelBackend.__qualname__}"
     permissions: Any = Value(None, output_field=BooleanField())
-    if backend in settings.AUTHENTICATION_BACKENDS:
+    if backend in settings.AUTHENTICATION_BACKENDS and has_permission_fields():
         permissions = ArraySubquery(permissions_of(OuterRef("user")))
     columns = ["digest", "expiry", "grant__read_only", "grant__rate", permissions]
-    columns += [f"user__{name}" for name in _user_columns()]
+    columns += [f"user__{name}" for name in user_columns()]
     return token_model().objects.filter(token_key=key).values_list(*columns)
 
 
 def _user_and_token(row: Row) -> tuple[AbstractBaseUser, TokenInfo]:
     """Return the user and the token of a row of `read_tokens`."""
     digest, expiry, read_only, rate, permissions, *values = row
-    user: Any = get_user_model().from_db(token_model().objects.db, _user_columns(), values)
+    user: Any = get_user_model().from_db(token_model().objects.db, user_columns(), values)
     if permissions is not None:
         user.all_permissions = set(permissions)  # see permissions_of
     return user, TokenInfo(digest, expiry, bool(read_only), rate)

@@ -4,8 +4,9 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
-from django.contrib.auth.models import Permission
 from django.db.models import CharField, Func, QuerySet
+
+from .users import has_permission_fields
 
 
 class OneQueryModelBackend(ModelBackend):
@@ -18,7 +19,7 @@ class OneQueryModelBackend(ModelBackend):
         """Return the user's own permissions and those of the user's groups, as `app.codename`."""
         if not user_obj.is_active or user_obj.is_anonymous or obj is not None:
             return set()
-        if user_obj.is_superuser:
+        if user_obj.is_superuser or not has_permission_fields():
             return super().get_all_permissions(user_obj)
         if not hasattr(user_obj, "all_permissions"):
             user_obj.all_permissions = set(permissions_of(user_obj.pk))
@@ -31,21 +32,20 @@ def permissions_of(user: Any) -> "QuerySet[Any, str]":  # noqa: ANN401 - a key, 
 
     `user` is a primary key, or an OuterRef to one. A caller that reads the permissions along with
     the user stores them as a set in the user's `all_permissions`: OneQueryModelBackend takes them
-    from there.
+    from there. The user model must have the fields of PermissionsMixin.
     """
-    fields: Any = (
-        get_user_model()._meta.get_field(name) for name in ("user_permissions", "groups")
-    )
-    of_user, of_group = (field.related_query_name() for field in fields)
+    own = _names(user, "user_permissions")
+    return own.union(_names(user, "groups__permissions"), all=True).order_by()
+
+
+def _names(user: Any, permissions: str) -> "QuerySet[Any, str]":  # noqa: ANN401 - as above
+    # From the user to the permissions: the way back may have another name in each model, or none.
+    users = get_user_model()._base_manager.order_by().filter(pk=user)
     name = Func(
-        "content_type__app_label",
-        "codename",
+        f"{permissions}__content_type__app_label",
+        f"{permissions}__codename",
         template="(%(expressions)s)",
         arg_joiner=" || '.' || ",
         output_field=CharField(),
     )
-    names = Permission.objects.order_by().values_list(name, flat=True)
-    permissions = names.filter(**{of_user: user}).union(
-        names.filter(**{f"group__{of_group}": user}), all=True
-    )
-    return permissions.order_by()  # from Django 6.1 on, a union has the model's ordering
+    return users.filter(**{f"{permissions}__isnull": False}).values_list(name, flat=True)

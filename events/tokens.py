@@ -2,9 +2,11 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import User
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.utils import timezone
 
@@ -14,13 +16,24 @@ SPAN = re.compile(r"([0-9]{1,6})([dh])", re.ASCII)
 TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
 
 
-def user_named(username: str) -> User:
-    """Return the user of this name; raises CommandError if there is none."""
-    users = get_user_model().objects
+class UserMissingError(CommandError):
+    """There is no user of that name."""
+
+
+def user_named(username: str) -> AbstractBaseUser:
+    """Return the user of this name; raises UserMissingError if there is none."""
+    model: Any = get_user_model()
+    manager = model._default_manager
+    find = getattr(manager, "get_by_natural_key", None)
     try:
-        return users.get_by_natural_key(username)
-    except get_user_model().DoesNotExist:
-        raise CommandError(f"There is no user {username!r}.") from None
+        user: AbstractBaseUser = (
+            find(username) if find else manager.get(**{model.USERNAME_FIELD: username})
+        )
+    except (model.DoesNotExist, ValidationError, ValueError):  # or it cannot be a user's name
+        raise UserMissingError(f"There is no user {username!r}.") from None
+    except model.MultipleObjectsReturned:
+        raise CommandError(f"There is more than one user {username!r}.") from None
+    return user
 
 
 def future_time(text: str, now: datetime) -> datetime:

@@ -1,18 +1,23 @@
 """Create a token for the API."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission, User
-from django.core.exceptions import ValidationError
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import Permission
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
 from ...authentication import token_model
 from ...models import TokenGrant
-from ...tokens import TIME_FORMAT, future_time, user_named
+from ...tokens import TIME_FORMAT, UserMissingError, future_time, user_named
+from ...users import has_permission_fields
 
 HIGHEST_RATE = 1_000_000  # requests a minute
+CODENAMES = ("view_systemtask", "view_taskrun")
 
 
 class Command(BaseCommand):
@@ -73,25 +78,41 @@ class Command(BaseCommand):
         self.stdout.write(token)
 
 
-def find_or_create(username: str) -> User:
+def find_or_create(username: str) -> AbstractBaseUser:
     """Return the user of this name; a new one gets permission to view, and no password.
 
-    Raises CommandError if this cannot be a user's name.
+    Raises CommandError if this cannot be a user's name, and if such a user needs more than that.
     """
-    users = get_user_model().objects
-    if users.filter(username=username).exists():
+    with suppress(UserMissingError):
         return user_named(username)
-    user = get_user_model()(username=username)
+    model: Any = get_user_model()
+    if not has_permission_fields():
+        raise CommandError(
+            f"{model._meta.label} has permissions of its own, so the user {username!r} cannot be "
+            "given any. Create the user by the project's own means, and leave out --create-user."
+        )
+    user: Any = model(**{model.USERNAME_FIELD: username})
     user.set_unusable_password()
     try:
         user.full_clean(exclude=["password"])
     except ValidationError as error:
-        raise CommandError(
-            f"{username!r} cannot be a user's name: {' '.join(error.messages)}"
-        ) from None
+        raise CommandError(_refusal(username, error)) from None
     user.save()
-    codenames = ("view_systemtask", "view_taskrun")
     user.user_permissions.add(
-        *Permission.objects.filter(content_type__app_label="systemtasks", codename__in=codenames)
+        *Permission.objects.filter(content_type__app_label="systemtasks", codename__in=CODENAMES)
     )
-    return user
+    made: AbstractBaseUser = user
+    return made
+
+
+def _refusal(username: str, error: ValidationError) -> str:
+    """Return in a sentence why there can be no such user."""
+    faults: dict[str, list[str]] = error.message_dict
+    name = get_user_model().USERNAME_FIELD
+    if set(faults) <= {name, NON_FIELD_ERRORS}:
+        return f"{username!r} cannot be a user's name: {' '.join(error.messages)}"
+    needed = "; ".join(f"{field}: {' '.join(texts)}" for field, texts in faults.items())
+    return (
+        f"A user needs more than a name ({needed}). Create {username!r} by the project's own "
+        "means, and leave out --create-user."
+    )
