@@ -3,16 +3,35 @@
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's name
+import psycopg
+from django.core.checks import (
+    CheckMessage,
+    Error,
+    Info,
+    Tags,
+    Warning,  # noqa: A004 - Django's name
+    register,
+)
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, router
 
 from systemtasks.conf import Conf, conf
-from systemtasks.storage.folder import OTHERS_WRITE, fault_of
+from systemtasks.models import SystemTask
+from systemtasks.storage.folder import OTHERS_WRITE, fault_of, folders
 from systemtasks.under_test import is_under_test
+
+TRIGRAMS = """
+SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm'),
+    (SELECT bool_or(rolsuper OR trusted AND has_database_privilege(current_database(), 'CREATE'))
+     FROM pg_available_extension_versions, pg_roles
+     WHERE name = 'pg_trgm' AND rolname = current_user),
+    to_regclass(%s) IS NOT NULL,
+    current_user
+"""
 
 
 @register()
@@ -22,10 +41,45 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 - Django
         rules = conf()
     except ImproperlyConfigured as error:
         return [Error(str(error), id="systemtasks.E001")]
-    return [*_of_database(rules), *_of_journal(rules)] if rules.ENABLED else []
+    if not rules.ENABLED:
+        return []
+    return [*_of_engine(rules), *_of_routing(rules), *_of_journal(rules), *_of_driver()]
 
 
-def _of_database(rules: Conf) -> Iterator[CheckMessage]:
+@register(Tags.database)
+def check_database(databases: Sequence[str] | None = None, **_: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 - Django's own signature
+    """Return what the search is missing in the database, if that is among those to be checked."""
+    try:
+        rules = conf()
+    except ImproperlyConfigured:
+        return []  # the other check says it
+    connection = connections[rules.DATABASE]
+    if rules.DATABASE not in (databases or ()) or connection.vendor != "postgresql":
+        return []
+    if not rules.ENABLED:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(TRIGRAMS, [SystemTask._meta.db_table])
+        is_installed, may_install, is_migrated, user = cursor.fetchone()
+    if is_installed or (may_install and not is_migrated):
+        return []
+    named = f"The extension pg_trgm is missing in the database {rules.DATABASE!r}"
+    if may_install is None:
+        sentence = f"{named}, and its server does not have it."
+        hint = "Install what your system calls Postgres's contrib modules. The search needs it."
+    elif is_migrated:
+        sentence = f"{named}, so that each search reads the whole table of tasks."
+        hint = (
+            "CREATE EXTENSION pg_trgm, and then the index systemtask_search, which was dropped "
+            "with it: manage.py sqlmigrate shows how the migrations create it."
+        )
+    else:
+        sentence = f"{named}, and its user {user} may not create it."
+        hint = "Let the database's owner do it before you migrate: CREATE EXTENSION pg_trgm"
+    return [(Warning if is_migrated else Error)(sentence, hint=hint, id="systemtasks.E005")]
+
+
+def _of_engine(rules: Conf) -> Iterator[CheckMessage]:
     vendor = connections[rules.DATABASE].vendor
     if vendor != "postgresql" and not is_under_test():
         yield Error(
@@ -35,13 +89,43 @@ def _of_database(rules: Conf) -> Iterator[CheckMessage]:
         )
 
 
+def _of_routing(rules: Conf) -> Iterator[CheckMessage]:
+    # What is read may be a replica of it.
+    if (alias := router.db_for_write(SystemTask)) != rules.DATABASE:
+        yield Error(
+            f"Runs are written to SYSTEMTASKS['DATABASE'], {rules.DATABASE!r}, but the admin and "
+            f"the API look for them in {alias!r}.",
+            hint="Add 'systemtasks.routing.Router' to DATABASE_ROUTERS, before any router that "
+            f"says otherwise, and run manage.py migrate --database {rules.DATABASE}.",
+            id="systemtasks.E004",
+        )
+
+
+def _of_driver() -> Iterator[CheckMessage]:
+    if find_spec("psycopg2") is not None:
+        yield Info(
+            f"Django uses psycopg {psycopg.__version__} for PostgreSQL here, and not psycopg2, "
+            "although that is installed too.",
+            hint="Django prefers psycopg 3 wherever it is installed, and systemtasks needs it.",
+            id="systemtasks.I001",
+        )
+
+
 def _of_journal(rules: Conf) -> Iterator[CheckMessage]:
-    if not rules.JOURNAL_DIR:
-        return  # the default is looked for where no other account can write
-    folder, named = Path(rules.JOURNAL_DIR), f"SYSTEMTASKS['JOURNAL_DIR'], {rules.JOURNAL_DIR},"
-    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if rules.JOURNAL_DIR:
+        yield from _of_folder(Path(rules.JOURNAL_DIR))
+        return
+    # Where no other account can write, of the first one that can be used.
+    faults = [(folder, _why_unusable(folder)) for folder in folders()]
+    if all(fault for _, fault in faults):
+        listed = "; ".join(f"{folder}: {fault}" for folder, fault in faults)
+        yield _unusable("The journal's default folder", listed)
+
+
+def _of_folder(folder: Path) -> Iterator[CheckMessage]:
+    named = f"SYSTEMTASKS['JOURNAL_DIR'], {folder},"
     try:
-        if existing is folder and (fault := fault_of(folder)) is not None:
+        if os.path.lexists(folder) and (fault := fault_of(folder)) is not None:
             yield Error(
                 f"{named} {fault}.",
                 hint="What is in it becomes rows, and is sent again by 'run again'. Name a folder "
@@ -61,8 +145,21 @@ def _of_journal(rules: Conf) -> Iterator[CheckMessage]:
     except OSError as error:
         yield _unusable(named, str(error))
         return
+    if (fault := _why_unusable(folder)) is not None:
+        yield _unusable(named, fault)
+
+
+def _why_unusable(folder: Path) -> str | None:
+    """Return why the journal cannot be in this folder, which may not exist yet, or None."""
+    try:
+        if os.path.lexists(folder) and (fault := fault_of(folder)) is not None:
+            return f"it {fault}"
+    except OSError as error:
+        return str(error)
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not os.access(existing, os.W_OK | os.X_OK):
-        yield _unusable(named, f"{existing} cannot be written to")
+        return f"{existing} cannot be written to"
+    return None
 
 
 def _unusable(named: str, why: str) -> CheckMessage:

@@ -4,9 +4,17 @@ On any other one the migrations make nothing: a project's tests may run on SQLit
 nothing there. The models say the same by `required_db_vendor`.
 """
 
+from django.contrib.postgres.operations import TrigramExtension
+from django.db import router
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import RunSQL
 from django.db.migrations.state import ProjectState
+
+SEARCH_ITS_SCHEMA = """
+SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''),
+    (SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace
+     WHERE extname = 'pg_trgm')), true)
+"""
 
 
 class RunPostgresSQL(RunSQL):
@@ -33,3 +41,36 @@ class RunPostgresSQL(RunSQL):
         """Undo it."""
         if schema_editor.connection.vendor == "postgresql":
             super().database_backwards(app_label, schema_editor, from_state, to_state)
+
+
+class TrigramSearch(TrigramExtension):
+    """Install pg_trgm if it is missing, and let the rest of the migration find it.
+
+    It may be in a schema that connections do not search. Until the transaction of the migration
+    ends, they do. It is not dropped when the migration is undone: others may use it, and may have
+    installed it. An operation that needs it comes after this
+    one, and one that needs it to be undone comes before.
+    """
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Install it."""
+        super().database_forwards(app_label, schema_editor, from_state, to_state)
+        self.database_backwards(app_label, schema_editor, from_state, to_state)
+
+    def database_backwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Keep it."""
+        connection = schema_editor.connection
+        if connection.vendor == "postgresql" and router.allow_migrate(connection.alias, app_label):
+            schema_editor.execute(SEARCH_ITS_SCHEMA)

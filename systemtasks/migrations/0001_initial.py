@@ -2,8 +2,9 @@ import django.contrib.postgres.indexes
 import django.db.models.deletion
 import django.db.models.functions.comparison
 import django.db.models.functions.text
-from django.contrib.postgres.operations import TrigramExtension
 from django.db import migrations, models
+
+from systemtasks.postgres import TrigramSearch
 
 
 class Migration(migrations.Migration):
@@ -13,7 +14,7 @@ class Migration(migrations.Migration):
 
     operations = [
         # Trusted since Postgres 13: the database's owner may create it.
-        TrigramExtension(),
+        TrigramSearch(),
         migrations.CreateModel(
             name="SystemTask",
             fields=[

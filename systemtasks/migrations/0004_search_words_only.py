@@ -1,7 +1,7 @@
 import django.contrib.postgres.indexes
 from django.db import migrations, models
 
-from systemtasks.postgres import RunPostgresSQL
+from systemtasks.postgres import RunPostgresSQL, TrigramSearch
 
 # What people search for: no keys of the JSON, no log levels, no names of loggers. The cost is
 # what it takes to unpack long messages, which the planner would not know: with it, a search that
@@ -27,6 +27,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        TrigramSearch(),
         migrations.RemoveIndex(model_name="systemtask", name="systemtask_search"),
         RunPostgresSQL(
             CREATE, "DROP FUNCTION systemtasks_search_document(text, text, text, jsonb)"
@@ -48,4 +49,5 @@ class Migration(migrations.Migration):
                 name="systemtask_search",
             ),
         ),
+        TrigramSearch(),
     ]

@@ -1,0 +1,25 @@
+"""The database that holds the record, where it is not the default one."""
+
+from typing import Any
+
+from django.db.models import Model
+
+from systemtasks.conf import conf
+
+APP = "systemtasks"
+
+
+class Router:
+    """Reads, writes and migrates this app in SYSTEMTASKS['DATABASE']; for DATABASE_ROUTERS."""
+
+    def db_for_read(self, model: type[Model], **_: Any) -> str | None:  # noqa: ANN401 - Django's hints
+        """Return the alias for this app's models, and None for others."""
+        return conf().DATABASE if model._meta.app_label == APP else None
+
+    def db_for_write(self, model: type[Model], **_: Any) -> str | None:  # noqa: ANN401 - Django's hints
+        """Return the alias for this app's models, and None for others."""
+        return self.db_for_read(model)
+
+    def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool | None:  # noqa: ANN401 - Django's hints
+        """Return whether this is the database for this app's tables, and None for other apps."""
+        return db == conf().DATABASE if app_label == APP else None
