@@ -79,7 +79,7 @@ requirements: $(VENV)/test
 	$(call compile,test,--extra service --extra embedded --extra benchmark --extra docs --extra test)
 	$(call compile,local,--extra service --extra embedded -c requirements/test.txt)
 	$(call compile,production,--extra service -c requirements/test.txt)
-	$(call compile,oldest,--resolution lowest-direct)
+	$(call compile,oldest,--resolution lowest-direct --extra api --extra binary)
 
 compile = UV_CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate $(2) \

@@ -27,6 +27,45 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED_AS = {"systemtasks": "systemtasks", "events": "systemtasks_api"}
 """The packages of this checkout, and what the wheel calls them."""
 
+CELERYS = {
+    "amqp",
+    "billiard",
+    "click",
+    "click-didyoumean",
+    "click-plugins",
+    "click-repl",
+    "kombu",
+    "packaging",
+    "prompt-toolkit",
+    "python-dateutil",
+    "six",
+    "typing-extensions",
+    "tzdata",
+    "tzlocal",
+    "vine",
+    "wcwidth",
+}
+"""What Celery, Django and psycopg ask for themselves."""
+
+RECORD = """
+from celery import shared_task
+from django.contrib.auth.models import User
+from django.test import Client
+from systemtasks.models import TaskRun
+from systemtasks.storage.writer import writer
+
+@shared_task(name="shop.charge")
+def charge():
+    "Charge a card."
+
+charge.apply()
+assert writer.flush()
+client = Client()
+client.force_login(User.objects.create_superuser("admin"))
+pages = [client.get(f"/admin/systemtasks/{model}/") for model in ("systemtask", "taskrun")]
+print(TaskRun.objects.count(), *(page.status_code for page in pages))
+"""
+
 RECORD_AND_ASK = """
 import io, json
 from celery import shared_task
@@ -48,9 +87,12 @@ print(json.dumps(answer.json()["results"]))
 """
 
 
-def blocks(page: str, file: str) -> str:
-    """The code that a page of the docs has one write into a file of one's project."""
+def blocks(page: str, file: str, until: str = "") -> str:
+    """The code that a page of the docs has one write into a file, up to a heading."""
     text = (ROOT / "docs" / page).read_text()
+    if until:
+        text, heading, _ = text.partition(f"\n## {until}\n")
+        assert heading
     found = re.findall(rf"^```python\n# {re.escape(file)}\n(.*?)^```", text, flags=re.M | re.S)
     assert found
     return "\n".join(found)
@@ -90,8 +132,19 @@ def wheel(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def python(folder: Path, wheel: Path) -> Path:
-    """The interpreter of an environment that holds the wheel, and what the wheel asks for."""
-    environment = folder / "environment"
+    """The interpreter of an environment that holds the wheel for the API, and what it asks for."""
+    return environment(folder, f"{wheel}[api,binary]", "drf-spectacular-sidecar")
+
+
+@pytest.fixture(scope="module")
+def recording_python(folder: Path, wheel: Path) -> Path:
+    """The interpreter of an environment that holds the wheel, and what recording asks for."""
+    return environment(folder, f"{wheel}[binary]")
+
+
+def environment(folder: Path, *packages: str) -> Path:
+    """Return the interpreter of a new environment with these packages and what they ask for."""
+    environment = folder / f"environment-{uuid4().hex[:8]}"
     venv.create(environment)
     pinned = re.findall(
         r"^([\w.-]+==[^\s\\]+(?: ;[^\\\n]+)?)",
@@ -101,7 +154,7 @@ def python(folder: Path, wheel: Path) -> Path:
     (folder / "pinned.txt").write_text("\n".join(pinned))
     made = environment / "bin" / "python"
     uv = (Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", made)
-    run(*uv, "--constraint", folder / "pinned.txt", wheel, cwd=folder)
+    run(*uv, "--constraint", folder / "pinned.txt", *packages, cwd=folder)
     return made
 
 
@@ -124,17 +177,21 @@ def database(django_db_setup: None) -> Iterator[dict[str, str]]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def write_project(python: Path, folder: Path, database: Mapping[str, str]) -> Path:
-    """An empty project, and what docs/project.md has one add to it."""
+def write_project(
+    python: Path, folder: Path, database: Mapping[str, str], *, api: bool = True
+) -> Path:
+    """An empty project, and what docs/project.md has one add to it, with the API or without."""
+    until = "" if api else "Serve the API as well"
     run(python, "-m", "django", "startproject", "shop", folder, cwd=folder)
     package = folder / "shop"
     with (package / "settings.py").open("a") as file:
         given = {"ENGINE": "django.db.backends.postgresql", **database}
         file.write(f"\nDATABASES = {{'default': {given!r}}}\nALLOWED_HOSTS = ['*']\n")
         file.write(f"SYSTEMTASKS = {{'JOURNAL_DIR': {str(folder / 'journal')!r}}}\n")
-        file.write(blocks("project.md", "settings.py"))
-    with (package / "urls.py").open("a") as file:
-        file.write(blocks("project.md", "urls.py"))
+        file.write(blocks("project.md", "settings.py", until=until))
+    if api:
+        with (package / "urls.py").open("a") as file:
+            file.write(blocks("project.md", "urls.py"))
     for name in ("celery.py", "__init__.py"):
         (package / name).write_text(blocks("project.md", name))
     return folder
@@ -189,6 +246,32 @@ def test_empty_project_with_the_wheel_migrates_records_and_serves(
     assert task["description"] == "Charge a card."
     found = run(*manage, "findstatic", "systemtasks/admin.css", cwd=project)
     assert str(python.parent.parent) in found
+
+
+@pytest.mark.slow
+def test_recording_alone_needs_little_and_runs_without_the_api(
+    recording_python: Path, tmp_path: Path, database: dict[str, str]
+) -> None:
+    listed = run(
+        Path(sys.executable).with_name("uv"),
+        "pip",
+        "list",
+        "--format",
+        "json",
+        "--python",
+        recording_python,
+        cwd=tmp_path,
+    )
+    found = {package["name"] for package in json.loads(listed)}
+    theirs = {"asgiref", "celery", "django", "sqlparse", *CELERYS}
+    assert found - theirs == {"orjson", "psycopg", "psycopg-binary", "system-tasks"}
+
+    project = write_project(recording_python, tmp_path, database, api=False)
+    manage = (recording_python, "-Werror", "manage.py")
+    run(*manage, "check", "--fail-level", "WARNING", "--database", "default", cwd=project)
+    run(*manage, "migrate", cwd=project)
+    run(*manage, "makemigrations", "--check", cwd=project)
+    assert run(*manage, "shell", "-v0", "-c", RECORD, cwd=project).split() == ["1", "200", "200"]
 
 
 def test_docs_have_a_project_add_apps_and_change_no_other_setting() -> None:

@@ -1,10 +1,15 @@
 """`manage.py check` refuses a journal that others can write to, and says what cannot be used."""
 
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
+from django.apps import apps
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connections
@@ -89,3 +94,48 @@ def test_other_database_than_postgres_is_refused_except_in_tests(
     (error,) = check_settings()
     assert error.id == "systemtasks.E003"
     assert "is sqlite and not PostgreSQL" in error.msg
+
+
+@pytest.mark.parametrize("has_psycopg2", [True, False])
+def test_driver_in_use_is_named_where_there_are_two(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, has_psycopg2: bool
+) -> None:
+    def find(name: str) -> object:
+        assert name == "psycopg2"
+        return object() if has_psycopg2 else None
+
+    monkeypatch.setattr("systemtasks.checks.find_spec", find)
+    messages = check_settings()
+    assert ids([*messages]) == (["systemtasks.I001"] if has_psycopg2 else [])
+    assert all(f"Django uses psycopg {psycopg.__version__}" in each.msg for each in messages)
+
+
+def test_process_without_psycopg_3_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImproperlyConfigured, match=r"pip install 'psycopg\[binary\]'"):
+        apps.get_app_config("systemtasks").ready()
+
+
+def test_default_folder_that_no_process_can_use_is_warned_of(
+    settings: Settings, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.chmod(0o755)
+    settings.SYSTEMTASKS = {}
+    monkeypatch.setattr("systemtasks.storage.folder._home", lambda _: shared / "home")
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+
+    def check() -> None:
+        (warning,) = check_settings()
+        assert warning.id == "systemtasks.W002"
+        assert f"{shared / 'home'}" in warning.msg
+        assert warning.msg.count(f"{shared} cannot be written to") == 2
+
+    as_nobody(check)
+
+
+def test_default_folder_that_can_be_made_is_all_right(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SYSTEMTASKS = {}
+    monkeypatch.setattr("systemtasks.storage.folder._home", lambda _: tmp_path / "home")
+    assert check_settings() == []

@@ -31,7 +31,10 @@ if Path(os.environ["SHOP_DATABASE"]).is_absolute():
             "NAME": os.environ["SHOP_DATABASE"],
         }
     }
-SYSTEMTASKS = {"JOURNAL_DIR": os.environ["SHOP_JOURNAL"]}
+SYSTEMTASKS = {
+    "JOURNAL_DIR": os.environ["SHOP_JOURNAL"],
+    "ENABLED": bool(os.environ.get("SHOP_ENABLED", "1")),
+}
 CELERY_BROKER_URL = "memory://"
 CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.01}
 CELERY_RESULT_BACKEND = "cache+memory://"
