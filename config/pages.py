@@ -8,6 +8,8 @@ from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest
+from django.middleware import locale
+from django.utils import translation
 from django.utils.module_loading import import_string
 
 from events.errors import API_PREFIX
@@ -48,3 +50,13 @@ class LockoutMiddleware(SkipForAPI, AxesMiddleware):
 
 class ContentSecurityPolicyMiddleware(SkipForAPI, _csp):  # type: ignore[misc]
     """Adds the policy of SECURE_CSP; the API's answers have policies of their own."""
+
+
+class LocaleMiddleware(SkipForAPI, locale.LocaleMiddleware):
+    """Uses the browser's language for one request; the thread's next one may be for the API."""
+
+    def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - as in Django
+        try:
+            return super().__call__(request)
+        finally:
+            translation.deactivate()

@@ -1,4 +1,7 @@
-"""The admin of tasks and runs. It is read-only."""
+"""The admin of tasks and runs. It is read-only.
+
+It is in Django's own site. A project that has another one calls `register` with it.
+"""
 
 from typing import Any
 
@@ -10,6 +13,7 @@ from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import pgettext, pgettext_lazy
 
 from systemtasks.admin_parts.base import ReadOnlyAdmin
 from systemtasks.admin_parts.cells import ago, badge, started, two_lines
@@ -69,7 +73,6 @@ def _table(runs: "QuerySet[TaskRun]", limit: int) -> list[TaskRun]:
     return list(runs.only(*RUN_COLUMNS).annotate(failure=FAILURE)[:limit])
 
 
-@admin.register(SystemTask)
 class SystemTaskAdmin(ReadOnlyAdmin):
     """Lists each task with the outcome of its last run."""
 
@@ -78,7 +81,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     list_filter = (StatusFilter, TimeFilter)
     counts_statuses = True
     search_fields = (*SYSTEM_TASK_SEARCH, "messages")
-    search_help_text = "Name, description or message"
+    search_help_text = pgettext_lazy("systemtasks", "Name, description or message")
     change_form_template = "systemtasks/system_task.html"
 
     def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
@@ -102,28 +105,27 @@ class SystemTaskAdmin(ReadOnlyAdmin):
             "schedule": ScheduleEntry.objects.filter(task=row.name, uid=row.uid),
         }
 
-    @admin.display(description="status", ordering=SEVERITY)
+    @admin.display(description=pgettext_lazy("systemtasks", "status"), ordering=SEVERITY)
     def badge(self, row: SystemTask) -> SafeString:
         return badge(row)
 
-    @admin.display(description="task", ordering="name")
+    @admin.display(description=pgettext_lazy("systemtasks", "task"), ordering="name")
     def task(self, row: SystemTask) -> SafeString:
         return two_lines(row.full_name, first_line(row.description))
 
-    @admin.display(description="last message")
+    @admin.display(description=pgettext_lazy("systemtasks", "last message"))
     def last_message(self, row: SystemTask) -> str:
         return first_line(row.last_event or "")  # type: ignore[attr-defined]
 
-    @admin.display(description="started", ordering="start_timestamp")
+    @admin.display(description=pgettext_lazy("systemtasks", "started"), ordering="start_timestamp")
     def started(self, row: SystemTask) -> str:
         return ago(row.start_timestamp)
 
-    @admin.display(description="duration", ordering="duration")
+    @admin.display(description=pgettext_lazy("systemtasks", "duration"), ordering="duration")
     def took(self, row: SystemTask) -> str:
         return duration_text(row.duration)
 
 
-@admin.register(TaskRun)
 class TaskRunAdmin(ReadOnlyAdmin):
     """Lists each attempt of each run."""
 
@@ -131,7 +133,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
     list_display_links = ("run",)
     list_filter = (StatusFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter, TimeFilter)
     search_fields = ("celery_id", "system_task__name")
-    search_help_text = "Celery id or task"
+    search_help_text = pgettext_lazy("systemtasks", "Celery id or task")
     change_form_template = "systemtasks/task_run.html"
 
     def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
@@ -163,37 +165,41 @@ class TaskRunAdmin(ReadOnlyAdmin):
         }
 
     # In alphabetical order, errors come first, and there is an index for it.
-    @admin.display(description="status", ordering="status")
+    @admin.display(description=pgettext_lazy("systemtasks", "status"), ordering="status")
     def badge(self, row: TaskRun) -> SafeString:
         return badge(row)
 
-    @admin.display(description="run")
+    @admin.display(description=pgettext_lazy("systemtasks", "run"))
     def run(self, row: TaskRun) -> SafeString:
-        again = f"attempt {row.attempt}" if row.attempt > 1 else ""
+        again = pgettext("systemtasks", "attempt %d") % row.attempt if row.attempt > 1 else ""
         return format_html('<code title="{}">{}</code> {}', row.celery_id, row.celery_id[:8], again)
 
-    @admin.display(description="task")
+    @admin.display(description=pgettext_lazy("systemtasks", "task"))
     def task(self, row: TaskRun) -> SafeString:
         return two_lines(row.system_task.full_name, first_line(row.failure))  # type: ignore[attr-defined]
 
-    @admin.display(description="started", ordering="start_timestamp")
+    @admin.display(description=pgettext_lazy("systemtasks", "started"), ordering="start_timestamp")
     def started(self, row: TaskRun) -> str:
         return started(row)
 
-    @admin.display(description="duration", ordering=F("duration").asc(nulls_first=True))
+    @admin.display(
+        description=pgettext_lazy("systemtasks", "duration"),
+        ordering=F("duration").asc(nulls_first=True),
+    )
     def took(self, row: TaskRun) -> str:
         return duration_text(row.duration)
 
-    @admin.display(description="wait", ordering=F("wait").asc(nulls_first=True))
+    @admin.display(
+        description=pgettext_lazy("systemtasks", "wait"), ordering=F("wait").asc(nulls_first=True)
+    )
     def waited(self, row: TaskRun) -> str:
         return duration_text(row.wait)
 
-    @admin.display(description="queue and worker", ordering="queue")
+    @admin.display(description=pgettext_lazy("systemtasks", "queue and worker"), ordering="queue")
     def place(self, row: TaskRun) -> SafeString:
         return two_lines(row.queue, row.worker)
 
 
-@admin.register(ScheduleEntry)
 class ScheduleEntryAdmin(ReadOnlyAdmin):
     """Lists what beat has on its schedule."""
 
@@ -204,7 +210,7 @@ class ScheduleEntryAdmin(ReadOnlyAdmin):
     list_display_links = None
     list_filter = ("enabled",)
     search_fields = ("entry", "task", "uid")
-    search_help_text = "Entry or task"
+    search_help_text = pgettext_lazy("systemtasks", "Entry or task")
 
     def get_changelist(self, request: HttpRequest, **_: Any) -> type[ChangeList]:  # noqa: ANN401
         return ChangeList
@@ -216,14 +222,31 @@ class ScheduleEntryAdmin(ReadOnlyAdmin):
     def page_context(self, request: HttpRequest, row: ScheduleEntry) -> dict[str, Any]:
         return {}
 
-    @admin.display(description="task and entry", ordering="task")
+    @admin.display(description=pgettext_lazy("systemtasks", "task and entry"), ordering="task")
     def name(self, row: ScheduleEntry) -> SafeString:
         return two_lines(row.full_name, row.entry if row.entry != row.full_name else "")
 
-    @admin.display(description="next due", ordering="next_due")
+    @admin.display(description=pgettext_lazy("systemtasks", "next due"), ordering="next_due")
     def due(self, row: ScheduleEntry) -> str:
         return ago(row.next_due)
 
-    @admin.display(description="last sent", ordering="last_sent")
+    @admin.display(description=pgettext_lazy("systemtasks", "last sent"), ordering="last_sent")
     def sent(self, row: ScheduleEntry) -> str:
         return ago(row.last_sent)
+
+
+ADMINS: tuple[tuple[Any, type[ReadOnlyAdmin]], ...] = (
+    (SystemTask, SystemTaskAdmin),
+    (TaskRun, TaskRunAdmin),
+    (ScheduleEntry, ScheduleEntryAdmin),
+)
+
+
+def register(site: admin.AdminSite) -> None:
+    """Add the tasks, the runs and the schedule to an admin site, unless it has them."""
+    for model, model_admin in ADMINS:
+        if not site.is_registered(model):
+            site.register(model, model_admin)
+
+
+register(admin.site)

@@ -4,13 +4,14 @@ import logging
 
 from django.apps import AppConfig
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import pgettext_lazy
 
 logger = logging.getLogger(__name__)
 
 
 class SystemTasksConfig(AppConfig):
     name = "systemtasks"
-    verbose_name = "System Tasks"
+    verbose_name = pgettext_lazy("systemtasks", "System Tasks")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

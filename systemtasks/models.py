@@ -7,6 +7,7 @@ from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import F, Func, Q, Value
 from django.db.models.functions import Upper
+from django.utils.translation import pgettext_lazy
 
 from systemtasks.fields import UTCDateTimeField
 from systemtasks.ids import full_name
@@ -98,7 +99,8 @@ class SystemTask(models.Model):
     objects = SystemTaskQuerySet.as_manager()
 
     class Meta:
-        verbose_name = "System Task"
+        verbose_name = pgettext_lazy("systemtasks", "System Task")
+        verbose_name_plural = pgettext_lazy("systemtasks", "System Tasks")
         required_db_vendor = "postgresql"
         ordering = ("-start_timestamp", "uuid")
         permissions = (("run_systemtask", "Can run System Task"),)
@@ -218,7 +220,8 @@ class TaskRun(models.Model):
     objects = TaskRunQuerySet.as_manager()
 
     class Meta:
-        verbose_name = "task run"
+        verbose_name = pgettext_lazy("systemtasks", "task run")
+        verbose_name_plural = pgettext_lazy("systemtasks", "task runs")
         required_db_vendor = "postgresql"
         ordering = NEWEST_RUN_FIRST
         constraints = (

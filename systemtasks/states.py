@@ -1,12 +1,22 @@
 """The states of a run and the statuses of its end."""
 
 from dataclasses import dataclass
+from enum import property as enum_property
 from typing import Any
 
 from django.db.models import TextChoices
+from django.utils.translation import pgettext_lazy
 
 
-class Status(TextChoices):
+class Words(TextChoices):
+    """Choices whose labels, which are made of their names, are translated when they are shown."""
+
+    @enum_property
+    def label(self) -> Any:  # noqa: ANN401 - a lazy text
+        return pgettext_lazy("systemtasks", str(self._label_))
+
+
+class Status(Words):
     """The status of a run, as in authentik's `TaskStatus`."""
 
     UNKNOWN = "unknown"
@@ -31,7 +41,7 @@ class Outcome:
     """True if these runs are dropped first when too many wait for the database."""
 
 
-class State(TextChoices):
+class State(Words):
     """The state of a run, named after Celery's states. This is the only table of outcomes.
 
     Choices, constraints, filters and SQL are derived from it. To add an outcome, add a line here,

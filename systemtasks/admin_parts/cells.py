@@ -6,7 +6,7 @@ from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from systemtasks.admin_parts.text import NOTHING, utc_text
+from systemtasks.admin_parts.text import NOTHING, time_text
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State
 
@@ -21,13 +21,13 @@ def badge(row: SystemTask | TaskRun) -> SafeString:
 
 
 def ago(moment: datetime | None) -> SafeString | str:
-    """Return a text such as `3 minutes ago`, with the exact time in UTC as its title."""
+    """Return a text such as `3 minutes ago`, with the exact time as its title."""
     if moment is None:
         return NOTHING
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         moment.astimezone(UTC).isoformat(),
-        utc_text(moment),
+        time_text(moment),
         naturaltime(moment),
     )
 

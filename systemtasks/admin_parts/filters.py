@@ -9,10 +9,11 @@ from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import pgettext_lazy
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT, distinct_values
+from systemtasks.admin_parts.text import local
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
 
 Choices = Iterable[tuple[str, Any]]
@@ -55,13 +56,13 @@ class ChoiceFilter(ColumnFilter):
 
 
 class StatusFilter(ChoiceFilter):
-    title = "status"
+    title = pgettext_lazy("systemtasks", "status")
     parameter_name = "status"
     known = Status
 
 
 class StateFilter(ChoiceFilter):
-    title = "state"
+    title = pgettext_lazy("systemtasks", "state")
     parameter_name = "state"
     known = State
 
@@ -82,19 +83,19 @@ class ValueFilter(ColumnFilter):
 
 
 class QueueFilter(ValueFilter):
-    title = "queue"
+    title = pgettext_lazy("systemtasks", "queue")
     parameter_name = "queue"
 
 
 class WorkerFilter(ValueFilter):
-    title = "worker"
+    title = pgettext_lazy("systemtasks", "worker")
     parameter_name = "worker"
 
 
 class TaskFilter(ColumnFilter):
     """Selects the runs of one SystemTask. The filter lists the first VALUE_LIMIT by name."""
 
-    title = "task"
+    title = pgettext_lazy("systemtasks", "task")
     parameter_name = "system_task"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:  # noqa: ANN401
@@ -116,16 +117,19 @@ def _now() -> datetime:
 
 
 class TimeFilter(SimpleListFilter):
-    """Selects the rows that started in a named span, or between `from` and `until`, in UTC."""
+    """Selects the rows that started in a named span, or between `from` and `until`.
 
-    title = "started"
+    These times, and the day of today, are in Django's current time zone.
+    """
+
+    title = pgettext_lazy("systemtasks", "started")
     parameter_name = "started"
     bounds: ClassVar = {"from": "start_timestamp__gte", "until": "start_timestamp__lte"}
     spans: ClassVar = {
-        "hour": ("Past hour", timedelta(hours=1)),
-        "day": ("Past 24 hours", timedelta(days=1)),
-        "today": ("Today (UTC)", None),
-        "week": ("Past 7 days", timedelta(days=7)),
+        "hour": (pgettext_lazy("systemtasks", "Past hour"), timedelta(hours=1)),
+        "day": (pgettext_lazy("systemtasks", "Past 24 hours"), timedelta(days=1)),
+        "today": (pgettext_lazy("systemtasks", "Today"), None),
+        "week": (pgettext_lazy("systemtasks", "Past 7 days"), timedelta(days=7)),
     }
 
     def __init__(
@@ -157,12 +161,14 @@ class TimeFilter(SimpleListFilter):
     def _start(self, value: str) -> datetime:
         if value not in self.spans:
             raise IncorrectLookupParameters(value)
-        now = _now()
+        now = local(_now())
         length = self.spans[value][1]
         return now - length if length else now.replace(hour=0, minute=0, second=0, microsecond=0)
 
     def _moment(self, value: str) -> datetime:
         try:
-            return utc(value)
+            moment = datetime.fromisoformat(value)
+            zone = timezone.get_current_timezone()
+            return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
         except (ValueError, OverflowError) as error:
             raise IncorrectLookupParameters(value) from error

@@ -3,8 +3,11 @@
 import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
+
+from django.utils import dateformat, timezone
+from django.utils.translation import pgettext
 
 from systemtasks.runs.values import utc
 
@@ -45,9 +48,14 @@ def duration_text(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def utc_text(moment: datetime | None) -> str:
-    """Return the time in UTC, to the second: `2026-11-24 03:42:10 UTC`."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if moment else NOTHING
+def local(moment: datetime) -> datetime:
+    """Return the time in Django's current time zone, which a project may set for each viewer."""
+    return moment.astimezone(timezone.get_current_timezone())
+
+
+def time_text(moment: datetime | None) -> str:
+    """Return the time in the current time zone, to the second: `2026-11-24 04:42:10 CET`."""
+    return f"{local(moment):%Y-%m-%d %H:%M:%S %Z}" if moment else NOTHING
 
 
 def pretty(value: object) -> str:
@@ -114,7 +122,7 @@ def _log_line(event: dict[str, Any]) -> LogLine:
     attributes, blocks = _attributes(event.get("attributes"))
     line = first_line(text)
     if line != text:
-        blocks.insert(0, Block("Whole message", text))
+        blocks.insert(0, Block(pgettext("systemtasks", "Whole message"), text))
     return LogLine(
         moment=moment,
         day=day,
@@ -128,13 +136,15 @@ def _log_line(event: dict[str, Any]) -> LogLine:
 
 
 def _moment(text: str) -> tuple[str, str, str]:
-    """Return a timestamp as date and time, as day, and as time to the millisecond."""
+    """Return a timestamp as date and time, as day with zone, and as time to the millisecond."""
     try:
-        moment = utc(text)
+        moment = local(utc(text))
     except (ValueError, OverflowError):
         return text, "", text
     time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
-    return f"{moment:%Y-%m-%d} {time} UTC", f"{moment:%A}, {moment.day} {moment:%B %Y}", time
+    # Translators: the day above a log's lines, in Django's format characters.
+    day = dateformat.format(moment, pgettext("systemtasks", "l, j F Y"))
+    return f"{moment:%Y-%m-%d} {time} {moment:%Z}", f"{day}, {moment:%Z}", time
 
 
 def _attributes(attributes: object) -> tuple[list[tuple[str, str]], list[Block]]:
@@ -142,7 +152,7 @@ def _attributes(attributes: object) -> tuple[list[tuple[str, str]], list[Block]]
     blocks: list[Block] = []
     for key, value in attributes.items() if isinstance(attributes, dict) else ():
         if isinstance(value, dict) and isinstance(value.get("traceback"), str):
-            blocks.append(Block("Traceback", value["traceback"].rstrip()))
+            blocks.append(Block(pgettext("systemtasks", "Traceback"), value["traceback"].rstrip()))
             continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if "\n" in text or len(text) > LONGEST_VALUE:

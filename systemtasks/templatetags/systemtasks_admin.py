@@ -9,11 +9,13 @@ from typing import Any
 from django import template
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
+from django.utils import timezone
+from django.utils.translation import pgettext
 
 from systemtasks.admin_parts.cells import ago, badge, started
 from systemtasks.admin_parts.filters import StatusFilter, TimeFilter
 from systemtasks.admin_parts.rows import RowList
-from systemtasks.admin_parts.text import duration_text, first_line, pretty, utc_text
+from systemtasks.admin_parts.text import duration_text, first_line, pretty, time_text
 from systemtasks.states import Status
 
 register = template.Library()
@@ -21,7 +23,7 @@ register = template.Library()
 PILLS = ("", Status.ERROR, Status.WARNING, Status.SUCCESSFUL, Status.UNKNOWN)
 SHOWN_FILTERS = ("started", "system_task")
 
-for function in (ago, badge, duration_text, first_line, pretty, started, utc_text):
+for function in (ago, badge, duration_text, first_line, pretty, started, time_text):
     register.filter(function.__name__, function)
 
 
@@ -36,7 +38,13 @@ def filter_bar(cl: RowList) -> dict[str, Any]:
         if isinstance(spec, SimpleListFilter) and spec is not status
     ]
     hidden = [spec for spec in others if spec.parameter_name not in SHOWN_FILTERS]
-    bounds = [(bound, time.used_parameters.get(bound, "")) for bound in time.bounds]
+    bounds = [
+        (bound, label, time.used_parameters.get(bound, ""))
+        for bound, label in (
+            ("from", pgettext("systemtasks", "Started from")),
+            ("until", pgettext("systemtasks", "Started until")),
+        )
+    ]
     return {
         "cl": cl,
         "search_var": SEARCH_VAR,
@@ -45,7 +53,8 @@ def filter_bar(cl: RowList) -> dict[str, Any]:
         "shown": [spec for spec in others if spec not in hidden],
         "hidden": hidden,
         "bounds": bounds,
-        "is_open": any(spec.value() for spec in hidden) or any(value for _, value in bounds),
+        "zone": timezone.get_current_timezone_name(),
+        "is_open": any(spec.value() for spec in hidden) or any(value for *_, value in bounds),
         "is_narrowed": bool(cl.query) or cl.has_active_filters,
         **_order(cl),
     }
@@ -55,8 +64,8 @@ def _pill(cl: RowList, value: str) -> tuple[str, str, str, int | None]:
     counts = cl.status_counts
     url = cl.get_query_string({StatusFilter.parameter_name: value or None})
     if not value:
-        return "", "All", url, sum(counts.values()) if counts else None
-    return value, Status(value).label, url, counts.get(value, 0) if counts else None
+        return "", pgettext("systemtasks", "All"), url, sum(counts.values()) if counts else None
+    return value, str(Status(value).label), url, counts.get(value, 0) if counts else None
 
 
 def _order(cl: RowList) -> dict[str, Any]:

@@ -81,4 +81,4 @@ if __name__ == "__main__":
     change(sys.argv[1:])
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
-    print(json.dumps(places()))  # noqa: T201 - it is what this module is for
+    print(json.dumps(places(), default=str))  # noqa: T201 - it is what this module is for

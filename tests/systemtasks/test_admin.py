@@ -1,4 +1,4 @@
-"""The admin, through its own URLs; `test_all_of_this_holds_without_unfold` runs it all again."""
+"""The admin, through its own URLs; `test_all_of_this_holds_in_another_look` runs it all again."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -594,10 +595,12 @@ def test_each_unseen_character_has_a_name_and_others_stay() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not apps.is_installed("unfold"), reason="This is that other look already")
-def test_all_of_this_holds_without_unfold() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    command += ["--ds=tests.systemtasks.plain_admin_settings"]
+@pytest.mark.skipif(not apps.is_installed("unfold"), reason="This is another look already")
+@pytest.mark.parametrize("look", ["plain_admin", "jazzmin"])
+def test_all_of_this_holds_in_another_look(look: str) -> None:
+    files = [__file__, str(Path(__file__).with_name("test_words.py"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    command += [f"--ds=tests.systemtasks.{look}_settings"]
     done = subprocess.run(
         command, cwd=settings.BASE_DIR, env=dict(os.environ), capture_output=True, text=True
     )
