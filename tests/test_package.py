@@ -1,13 +1,9 @@
 """The wheel, as a stranger gets it: installed by itself, into a project that has nothing else."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -22,10 +18,9 @@ from packaging.specifiers import SpecifierSet
 from psycopg import sql
 
 from tests.processes import ROOT
+from tests.wheel import INSTALLED_AS, blocks, build, environment, run
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-INSTALLED_AS = {"systemtasks": "systemtasks", "events": "systemtasks_api"}
-"""The packages of this checkout, and what the wheel calls them."""
 
 CELERYS = {
     "amqp",
@@ -87,28 +82,6 @@ print(json.dumps(answer.json()["results"]))
 """
 
 
-def blocks(page: str, file: str, until: str = "") -> str:
-    """The code that a page of the docs has one write into a file, up to a heading."""
-    text = (ROOT / "docs" / page).read_text()
-    if until:
-        text, heading, _ = text.partition(f"\n## {until}\n")
-        assert heading
-    found = re.findall(rf"^```python\n# {re.escape(file)}\n(.*?)^```", text, flags=re.M | re.S)
-    assert found
-    return "\n".join(found)
-
-
-def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What a command prints that has to succeed; it knows nothing of this checkout."""
-    ours = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    env = {name: value for name, value in os.environ.items() if name not in ours}
-    ended = subprocess.run(
-        command, cwd=cwd, env=env | variables, capture_output=True, text=True, timeout=300
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("package")
@@ -116,18 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(folder: Path) -> Path:
-    """The wheel of this checkout, built from a copy without anything that an earlier one left."""
-    source = folder / "source"
-    for name in INSTALLED_AS:
-        shutil.copytree(
-            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-        )
-    for name in ("pyproject.toml", "setup.py", "README.md"):
-        shutil.copy(ROOT / name, source)
-    pip = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index")
-    run(*pip, "--wheel-dir", folder / "wheels", source, cwd=folder)
-    (built,) = (folder / "wheels").iterdir()
-    return built
+    return build(folder)
 
 
 @pytest.fixture(scope="module")
@@ -140,22 +102,6 @@ def python(folder: Path, wheel: Path) -> Path:
 def recording_python(folder: Path, wheel: Path) -> Path:
     """The interpreter of an environment that holds the wheel, and what recording asks for."""
     return environment(folder, f"{wheel}[binary]")
-
-
-def environment(folder: Path, *packages: str) -> Path:
-    """Return the interpreter of a new environment with these packages and what they ask for."""
-    environment = folder / f"environment-{uuid4().hex[:8]}"
-    venv.create(environment)
-    pinned = re.findall(
-        r"^([\w.-]+==[^\s\\]+(?: ;[^\\\n]+)?)",
-        (ROOT / "requirements" / "test.txt").read_text(),
-        re.M,
-    )
-    (folder / "pinned.txt").write_text("\n".join(pinned))
-    made = environment / "bin" / "python"
-    uv = (Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", made)
-    run(*uv, "--constraint", folder / "pinned.txt", *packages, cwd=folder)
-    return made
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "System Task",
+                "verbose_name_plural": "System Tasks",
                 "required_db_vendor": "postgresql",
                 "ordering": ("-start_timestamp", "uuid"),
                 "permissions": (("run_systemtask", "Can run System Task"),),
@@ -238,6 +239,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "task run",
+                "verbose_name_plural": "task runs",
                 "required_db_vendor": "postgresql",
                 "ordering": ("-start_timestamp", "-id"),
                 "indexes": [
