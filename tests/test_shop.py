@@ -119,8 +119,8 @@ class Shop:
     def work(self) -> "Worked":
         """Send the shop's tasks to a worker, and return what came of it."""
         log = self.folder / "worker.log"
-        options = ("-n", "shop@host", "--concurrency", "1", "--loglevel", "INFO")
-        options += ("--without-gossip", "--without-mingle", "--without-heartbeat")
+        options = ["-n", "shop@host", "--concurrency", "1", "--loglevel", "INFO"]
+        options += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         with log.open("wb") as output:
             worker = subprocess.Popen(
                 [self.python, "-m", "celery", "-q", "-A", "shop", "worker", *options],
