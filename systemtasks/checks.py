@@ -17,7 +17,7 @@ from django.core.checks import (
     register,
 )
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 
 from systemtasks.conf import Conf, conf
 from systemtasks.models import SystemTask
@@ -58,9 +58,12 @@ def check_database(databases: Sequence[str] | None = None, **_: Any) -> Sequence
         return []
     if not rules.ENABLED:
         return []
-    with connection.cursor() as cursor:
-        cursor.execute(TRIGRAMS, [SystemTask._meta.db_table])
-        is_installed, may_install, is_migrated, user = cursor.fetchone()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(TRIGRAMS, [SystemTask._meta.db_table])
+            is_installed, may_install, is_migrated, user = cursor.fetchone()
+    except DatabaseError:
+        return []  # whoever uses the database says why it cannot be reached
     if is_installed or (may_install and not is_migrated):
         return []
     named = f"The extension pg_trgm is missing in the database {rules.DATABASE!r}"

@@ -12,10 +12,10 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import connections
+from django.db import OperationalError, connections
 from pytest_django import Settings
 
-from systemtasks.checks import check_settings
+from systemtasks.checks import check_database, check_settings
 from systemtasks.storage.journal import Journal
 from tests.systemtasks.accounts import as_nobody
 from tests.systemtasks.storage.test_folder import REFUSED
@@ -139,3 +139,11 @@ def test_default_folder_that_can_be_made_is_all_right(
     settings.SYSTEMTASKS = {}
     monkeypatch.setattr("systemtasks.storage.folder._home", lambda _: tmp_path / "home")
     assert check_settings() == []
+
+
+def test_database_that_cannot_be_reached_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OperationalError("nobody answers")
+
+    monkeypatch.setattr(connections["default"], "cursor", refuse)
+    assert check_database(databases=["default"]) == []
