@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import pgettext
 
 from systemtasks.admin_parts.text import NOTHING, time_text
 from systemtasks.models import SystemTask, TaskRun
@@ -36,8 +37,11 @@ def started(run: TaskRun) -> SafeString | str:
     """Return when the run started, or when it was sent: `sent 3 days ago, never started`."""
     if run.start_timestamp is not None or run.sent_timestamp is None:
         return ago(run.start_timestamp)
-    never = ", never started" if run.state == State.LOST else ""
-    return format_html("sent {}{}", ago(run.sent_timestamp), never)
+    if run.state == State.LOST:
+        text = pgettext("systemtasks", "sent {}, never started")
+    else:
+        text = pgettext("systemtasks", "sent {}")
+    return format_html(text, ago(run.sent_timestamp))
 
 
 def two_lines(first: str, second: str) -> SafeString:

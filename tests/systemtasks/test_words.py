@@ -141,7 +141,7 @@ def test_day_and_times_of_the_filter_are_in_the_viewers_zone(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime(2024, 6, 7, 23, tzinfo=UTC)  # the next day in Berlin
-    monkeypatch.setattr("systemtasks.admin_parts.filters.timezone.now", lambda: now)
+    monkeypatch.setattr("systemtasks.admin_parts.filters._now", lambda: now)
     for name, hour in (("before midnight", 21), ("after midnight", 22)):
         moment = now.replace(hour=hour, minute=30)
         factories.system_task(name, start_timestamp=moment, finish_timestamp=moment)
