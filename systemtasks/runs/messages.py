@@ -191,10 +191,9 @@ def _with_small_attributes(text: bytes) -> bytes:
     if excess > 0:  # there are too many of them, or their names are too long
         attributes = {"…": _left_out(sum(sizes.values()))}
     if errors:
-        size = len(orjson.dumps(errors[EXCEPTION]))
-        others_size = len(orjson.dumps([*others, attributes])) + len(EXCEPTION) + KEYS_SIZE
-        is_small = others_size + size <= limit // 2
-        attributes |= errors if is_small else {EXCEPTION: _left_out(size)}
+        whole = len(orjson.dumps([*others, attributes | errors])) + KEYS_SIZE
+        note = {EXCEPTION: _left_out(len(orjson.dumps(errors[EXCEPTION])))}
+        attributes |= errors if whole <= limit // 2 else note
     return orjson.dumps([*others, attributes])
 
 

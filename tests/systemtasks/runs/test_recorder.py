@@ -342,3 +342,14 @@ def test_messages_of_any_length_are_bounded_in_bytes(settings: Settings, size: i
 
     assert len(log_events(told(log))) < 30_000 + 300
     assert kept(log)[-1].endswith("499")
+
+
+@pytest.mark.parametrize("size", range(360, 380))
+def test_text_stays_if_an_exception_just_fits_or_just_does_not(size: int) -> None:
+    with override_settings(SYSTEMTASKS={"MESSAGES_LIMIT": 1000, "HIDDEN_KEYS": "(?!)"}):
+        run = begin()
+        run.log(logging.INFO, "shop", "Before", {"a": 1, "exception": "x" * size})
+        run.log(logging.INFO, "shop", "After", {})
+        events = [message["event"] for message in messages(run.finish(State.SUCCESS).record())]
+
+    assert events == ["Before", "After"]
