@@ -201,7 +201,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
 
 
 class ScheduleEntryAdmin(ReadOnlyAdmin):
-    """Lists what beat has on its schedule."""
+    """Lists the entries of beat's schedule."""
 
     change_list_template = (
         "admin/change_list.html"  # Django's own, since an entry has neither a status nor a start
@@ -216,7 +216,7 @@ class ScheduleEntryAdmin(ReadOnlyAdmin):
         return ChangeList
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ANN401
-        """Return True for those who may view the tasks: there is no permission of its own."""
+        """Return True if the user may view the tasks: there is no other permission for entries."""
         return request.user.has_perm("systemtasks.view_systemtask")
 
     def page_context(self, request: HttpRequest, row: ScheduleEntry) -> dict[str, Any]:

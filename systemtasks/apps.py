@@ -39,7 +39,7 @@ class SystemTasksConfig(AppConfig):
 
 
 def _require_psycopg() -> None:
-    """Raise ImproperlyConfigured, with what to install, if psycopg 3 cannot be used."""
+    """Raise ImproperlyConfigured if psycopg 3 cannot be used. The message says what to install."""
     try:
         import psycopg  # noqa: F401
     except ImportError as error:

@@ -24,14 +24,14 @@ class BackgroundThread:
     of `start`. The log says why it died.
 
     A fork copies a process's memory, but none of its other threads. In a forked child this object
-    therefore begins anew: without a thread, and with a lock that nobody holds. `after_fork` is
-    called there to do the same to the state of the thread's owner.
+    is therefore reset: it has no thread, and a lock that is free. `after_fork` is called there to
+    reset the state of the thread's owner.
     """
 
     def __init__(
         self, target: Callable[[], None], *, name: str, after_fork: Callable[[], None]
     ) -> None:
-        """Take what the thread calls, and its name, which Python and the log show."""
+        """Set the thread's target and name. Python and the log show the name."""
         self._target = target
         self._name = name
         self._after_fork = after_fork
@@ -39,21 +39,21 @@ class BackgroundThread:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._death = ""  # why the last thread died, or was not started
-        self._next_start = 0.0  # when one that has died may be started, by the monotonic clock
+        self._next_start = 0.0  # when to start the next one if it has died, by the monotonic clock
         self.is_running = False
         """True while the thread calls its target. It is cheaper to read than `is_alive`."""
         _of_this_process.add(self)
 
     @property
     def is_alive(self) -> bool:
-        """True if the thread runs."""
+        """Return True if the thread runs."""
         thread = self._thread
         return thread is not None and thread.is_alive()
 
     def start(self, *, at_once: bool = False) -> None:
-        """Start the thread, unless it runs already or has died just now. Never raise.
+        """Start the thread, unless it runs already or has just died. Never raise.
 
-        With `at_once`, start it even if it has died just now.
+        With `at_once`, start it even if it has just died.
         """
         error = self._start(at_once)
         if error is not None:
@@ -76,7 +76,8 @@ class BackgroundThread:
                 target=self._run, args=(self._death,), name=self._name, daemon=True
             )
             self._death = ""
-            # An empty context, since the thread is no part of the task or request that starts it.
+            # An empty context, since the thread does not belong to the task or request that starts
+            # it.
             context = Context()
             context.run(recorder.current.set, None)
             try:
@@ -87,7 +88,7 @@ class BackgroundThread:
             return None
 
     def _run(self, death: str) -> None:
-        """Call the target. `death` is why the previous thread died, or ""."""
+        """Call the target. `death` is the reason why the previous thread died, or ""."""
         recorder.current.set(None)  # the thread may not run in the context of its start
         if death:
             logger.error("The thread %s had died and is started again: %s", self._name, death)
@@ -106,7 +107,7 @@ class BackgroundThread:
             self._thread = None
 
     def begin_anew(self) -> None:
-        """Forget the thread and the lock, in a forked child, and call `after_fork`."""
+        """Reset the thread and the lock in a forked child, and call `after_fork`."""
         self._lock = threading.RLock()
         self._thread = None
         self._death = ""

@@ -36,7 +36,7 @@ SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm'),
 
 @register()
 def check_settings(**_: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 - Django's own signature
-    """Return what is wrong with the settings in SYSTEMTASKS."""
+    """Return the errors and warnings about the settings in SYSTEMTASKS."""
     try:
         rules = conf()
     except ImproperlyConfigured as error:
@@ -48,11 +48,11 @@ def check_settings(**_: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 - Django
 
 @register(Tags.database)
 def check_database(databases: Sequence[str] | None = None, **_: Any) -> Sequence[CheckMessage]:  # noqa: ANN401 - Django's own signature
-    """Return what the search is missing in the database, if that is among those to be checked."""
+    """Return warnings about what the search needs in the database, if this database is checked."""
     try:
         rules = conf()
     except ImproperlyConfigured:
-        return []  # the other check says it
+        return []  # the other check reports it
     connection = connections[rules.DATABASE]
     if rules.DATABASE not in (databases or ()) or connection.vendor != "postgresql":
         return []
@@ -93,7 +93,7 @@ def _of_engine(rules: Conf) -> Iterator[CheckMessage]:
 
 
 def _of_routing(rules: Conf) -> Iterator[CheckMessage]:
-    # What is read may be a replica of it.
+    # Reads may use a replica of it.
     if (alias := router.db_for_write(SystemTask)) != rules.DATABASE:
         yield Error(
             f"Runs are written to SYSTEMTASKS['DATABASE'], {rules.DATABASE!r}, but the admin and "
@@ -153,7 +153,7 @@ def _of_folder(folder: Path) -> Iterator[CheckMessage]:
 
 
 def _why_unusable(folder: Path) -> str | None:
-    """Return why the journal cannot be in this folder, which may not exist yet, or None."""
+    """Return why the journal cannot be in this folder, or None. The folder may not exist yet."""
     try:
         if os.path.lexists(folder) and (fault := fault_of(folder)) is not None:
             return f"it {fault}"
@@ -174,6 +174,6 @@ def _unusable(named: str, why: str) -> CheckMessage:
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Return True if others may rename or delete what this folder holds."""
+    """Return True if others may rename or delete the files in this folder."""
     mode = folder.stat().st_mode
     return bool(mode & OTHERS_WRITE) and not mode & stat.S_ISVTX

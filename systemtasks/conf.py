@@ -34,7 +34,7 @@ class Conf:
     """The alias, in `DATABASES`, of the database that holds the rows."""
 
     EXPIRES_AFTER_DAYS: float = 30
-    """Days for which a finished run is kept, and a task after its last run; 0 for ever."""
+    """Days to keep a finished run, and a task after its last run; 0 keeps them forever."""
 
     WARNING_FROM_LOGS: bool = True
     """Give a run that succeeds but logs a WARNING or worse the status `warning`."""
@@ -43,10 +43,10 @@ class Conf:
     """The lowest level of a log record that becomes a message of its run."""
 
     MESSAGE_LIMIT: int = 200
-    """Messages that a run keeps: the first half and the last half of this number."""
+    """Maximum messages of a run; the middle ones are dropped."""
 
     MESSAGES_LIMIT: int = 262_144
-    """Bytes of JSON that a run's messages may take; the middle ones go first."""
+    """Maximum bytes of JSON of a run's messages; the middle ones are dropped."""
 
     TEXT_LIMIT: int = 8192
     """Characters of one text (a message, a value, a traceback) that are kept."""
@@ -98,13 +98,13 @@ class Conf:
     """Seconds between two batches of rows."""
 
     BATCH_LIMIT: int = 500
-    """Sent and ended runs that one batch writes at the most.
+    """Maximum sent and ended runs in a batch.
 
     Runs in progress that have something new are written with them.
     """
 
     RUNNING_INTERVAL: float = 1.0
-    """Seconds between two looks at what the runs in progress have logged."""
+    """Seconds between two updates of the rows of runs in progress."""
 
     LEASE_SECONDS: float = 60
     """Seconds without a sign of life after which a worker's runs are orphaned, and ended as errors.
@@ -120,10 +120,10 @@ class Conf:
     """
 
     PENDING_LIMIT: int = 20_000
-    """Runs that wait in each process, at the most, while the database is away."""
+    """Maximum runs that wait in each process while the database is away."""
 
     PENDING_BYTES: int = 67_108_864
-    """Bytes that the runs which wait in each process may take, in memory and on disk."""
+    """Maximum bytes, in memory and on disk, of the runs that wait in each process."""
 
     JOURNAL_DIR: str = ""
     """The folder of the journal; empty for one in the home of the workers' account.
@@ -136,7 +136,7 @@ class Conf:
     """Seconds that a process which is shutting down waits for its last rows to be written."""
 
     MOST_WAITING: int = 2
-    """Requests with `?wait=` that may wait at once in each process of the web server."""
+    """Maximum requests with `?wait=` that wait at once in each process of the web server."""
 
     TOKEN_RATE: int = 300_000
     """Requests a minute that each process of the web server answers to one token; 0 for any number.
@@ -152,7 +152,7 @@ class Conf:
 
     @property
     def expires_after(self) -> timedelta | None:
-        """Return how long rows are kept, or None for ever."""
+        """Return how long rows are kept, or None if they are kept forever."""
         return timedelta(days=self.EXPIRES_AFTER_DAYS) if self.EXPIRES_AFTER_DAYS else None
 
 
@@ -242,7 +242,7 @@ def _faults_of_code(read: Conf) -> Iterator[tuple[str, str]]:
 
 
 def sender_context(read: Conf) -> Callable[[], object] | None:
-    """Return the function that SENDER_CONTEXT names, or None if it names none.
+    """Return the function that SENDER_CONTEXT names, or None if it is empty.
 
     Raise ImportError if it cannot be imported.
     """

@@ -15,7 +15,7 @@ else:  # it is not generic at run time
 
 
 class UTCDateTimeField(DateTimeField):
-    """A DateTimeField whose values are aware and in UTC, whatever USE_TZ and TIME_ZONE are.
+    """A DateTimeField with aware values in UTC, regardless of USE_TZ and TIME_ZONE.
 
     With USE_TZ=False, Django reads a time as the clock in TIME_ZONE shows it. Such a time has no
     offset, and in the hour when summer time ends it stands for two moments. So Postgres is asked
@@ -25,12 +25,12 @@ class UTCDateTimeField(DateTimeField):
     """
 
     def deconstruct(self) -> Any:  # noqa: ANN401 - as in Django
-        """Return what migrations write down."""
+        """Return the description of the field in migrations."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.DateTimeField", args, kwargs
 
     def select_format(self, compiler: Any, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ANN401
-        """Return the SQL with which the outermost SELECT reads the column."""
+        """Return the SQL that reads the column in the outermost SELECT."""
         if settings.USE_TZ or compiler.query.subquery or not _is_postgres(compiler.connection):
             return sql, params
         return f"({sql}) AT TIME ZONE 'UTC'", params
@@ -38,7 +38,7 @@ class UTCDateTimeField(DateTimeField):
     def get_db_converters(
         self, connection: BaseDatabaseWrapper
     ) -> list[Callable[[Any, Any, BaseDatabaseWrapper], Any]]:
-        """Return the functions that convert a value which has been read."""
+        """Return the functions that convert a value from the database."""
         converters: list[Any] = super().get_db_converters(connection)
         if settings.USE_TZ or not _is_postgres(connection):
             return converters

@@ -4,7 +4,7 @@ from functools import lru_cache
 from uuid import UUID, uuid5
 
 NAMESPACE = UUID("0fa4e439-1c75-4ae2-84df-7ac76d4e3817")
-"""The namespace of every SystemTask's uuid. It never changes: the uuids are in clients' hands."""
+"""The namespace of every SystemTask's uuid. It never changes, because clients store the uuids."""
 
 
 def full_name(name: str, uid: str) -> str:

@@ -1,4 +1,4 @@
-"""Loggers of this app, which a project's logging configuration cannot silence by accident."""
+"""Loggers of this app. A project's logging configuration cannot silence them by accident."""
 
 import logging
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,7 +13,8 @@ class OwnLogger(Adapter):
     """A logger that is not disabled for long.
 
     `dictConfig` disables all loggers that exist and that it does not name, unless the project asks
-    it not to. Nobody would then hear that runs are not written. Levels and filters count as usual.
+    it not to. Errors such as runs that are not written would then be lost. Levels and filters count
+    as usual.
     """
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's own name

@@ -1,7 +1,7 @@
 """Operations of migrations that only run on Postgres.
 
-On any other one the migrations make nothing: a project's tests may run on SQLite, and record
-nothing there. The models say the same by `required_db_vendor`.
+On any other database the migrations create nothing: a project's tests may run on SQLite, and record
+nothing there. The models' `required_db_vendor` has the same effect.
 """
 
 from django.contrib.postgres.operations import TrigramExtension
@@ -27,7 +27,7 @@ class RunPostgresSQL(RunSQL):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Run it."""
+        """Run the SQL, if this is Postgres."""
         if schema_editor.connection.vendor == "postgresql":
             super().database_forwards(app_label, schema_editor, from_state, to_state)
 
@@ -38,7 +38,7 @@ class RunPostgresSQL(RunSQL):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Undo it."""
+        """Run the reverse SQL, if this is Postgres."""
         if schema_editor.connection.vendor == "postgresql":
             super().database_backwards(app_label, schema_editor, from_state, to_state)
 
@@ -59,7 +59,7 @@ class TrigramSearch(TrigramExtension):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Install it."""
+        """Install pg_trgm, if this is Postgres."""
         super().database_forwards(app_label, schema_editor, from_state, to_state)
         self.database_backwards(app_label, schema_editor, from_state, to_state)
 
@@ -70,7 +70,7 @@ class TrigramSearch(TrigramExtension):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Keep it."""
+        """Keep pg_trgm, and let the rest of the migration find it."""
         connection = schema_editor.connection
         if connection.vendor == "postgresql" and router.allow_migrate(connection.alias, app_label):
             schema_editor.execute(SEARCH_ITS_SCHEMA)

@@ -1,6 +1,7 @@
-"""Functions with which a task can report on the run that it is in.
+"""Let a task report on its current run.
 
-They are optional: a task that calls none of them is recorded, too. Outside a run they do nothing.
+These functions are optional: a task that calls none of them is recorded, too. Outside a run they do
+nothing.
 They never raise: an invalid argument is logged, and the task goes on.
 """
 
@@ -20,8 +21,7 @@ from systemtasks.states import Status
 def set_uid(uid: object) -> None:
     """Set the uid of this run: a source's slug, for example. Each uid of a task has its own row.
 
-    It is a text, a number, a UUID or the like. None stands for no uid, as it does for
-    `systemtasks_uid`.
+    It is a text, a number, a UUID or the like. None means no uid, as in `systemtasks_uid`.
     """
     if run := current_run():
         run.set_uid(uid_text(uid))
@@ -29,7 +29,7 @@ def set_uid(uid: object) -> None:
 
 @never_raising
 def set_status(status: Status | str) -> None:
-    """Set the status of this run for the case that it ends without an exception.
+    """Set the status of this run if it ends without an exception.
 
     It is `unknown`, `successful`, `warning` or `error`.
     """
@@ -61,8 +61,8 @@ def error(event: str, **attributes: object) -> None:
 def progress(done: float, total: float | None = None) -> None:
     """Report how far this run is. Of successive calls, only the last message is kept.
 
-    Both are numbers in any unit. If `total` is not finite, it is left out; if `done` is not finite,
-    the call does nothing.
+    `done` and `total` are numbers in any unit. If `total` is not finite, it is left out; if `done`
+    is not finite, the call does nothing.
     """
     if run := current_run():
         run.progress(done, total)

@@ -1,4 +1,4 @@
-"""The database that holds the record, where it is not the default one."""
+"""Route this app to its database, if that is not the default one."""
 
 from typing import Any
 
@@ -21,5 +21,5 @@ class Router:
         return self.db_for_read(model)
 
     def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool | None:  # noqa: ANN401 - Django's hints
-        """Return whether this is the database for this app's tables, and None for other apps."""
+        """Return True if this is the database for this app's tables, and None for other apps."""
         return db == conf().DATABASE if app_label == APP else None

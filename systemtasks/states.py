@@ -34,11 +34,11 @@ class Outcome:
     celery_name: str | None
     """Celery's name of the final state, or None if Celery has no such final state."""
     status: Status
-    """The default status of a run in this state. The run itself may set another."""
+    """The default status of a run in this state. The run itself may set another status."""
     finished: bool = True
     """True if a run in this state has ended."""
     dropped_first: bool = False
-    """True if these runs are dropped first when too many wait for the database."""
+    """True if these runs are dropped first when too many runs wait for the database."""
 
 
 class State(Words):
@@ -56,7 +56,7 @@ class State(Words):
     REVOKED = Outcome("revoked", "REVOKED", Status.WARNING)
     REJECTED = Outcome("rejected", "REJECTED", Status.WARNING)
     LOST = Outcome("lost", None, Status.WARNING)
-    """It was sent and never started. Only a statement ends runs so: see END_LOST_RUNS."""
+    """It was sent and never started. Only the statement END_LOST_RUNS ends runs like this."""
     IGNORED = Outcome("ignored", "IGNORED", Status.UNKNOWN)
 
     _value_: str

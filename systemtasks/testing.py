@@ -1,4 +1,4 @@
-"""Record the task runs of a test. Without this, a process that runs tests records nothing."""
+"""Record the task runs of a test. Otherwise, a process that runs tests records nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +23,11 @@ def recording() -> Iterator[None]:
     The thread that sends or runs a task writes the row itself, at once. The test's own thread
     writes on the test's connection and in the test's transaction, so its rows are rolled back.
     Another thread, such as a worker's, would commit. In a test that is one transaction, its runs
-    are therefore not recorded, with a warning: a test with a worker needs Django's
+    are therefore not recorded, and a warning is logged. A test with a worker needs Django's
     TransactionTestCase, or pytest-django's `transactional_db`.
 
     Raise ImproperlyConfigured if recording is off or the database is not Postgres. If the test may
-    not use the database, raise what the test framework raises then.
+    not use the database, the test framework's own exception propagates.
     """
     rules = conf()
     if not rules.ENABLED:

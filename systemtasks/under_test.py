@@ -17,7 +17,7 @@ _under_test = False
 def is_under_test() -> bool:
     """Return True if this process runs tests, or has run some.
 
-    A process that a test starts does not count, unless it is a fork, which has its parent's memory.
+    A process that a test starts does not count. A fork does: it has its parent's memory.
     """
     global _under_test
     if not _under_test:
@@ -26,7 +26,7 @@ def is_under_test() -> bool:
 
 
 def declare() -> None:
-    """Have `is_under_test` return True from now on."""
+    """Make `is_under_test` return True from now on."""
     global _under_test
     _under_test = True
 
@@ -39,8 +39,8 @@ def _is_in_pytest() -> bool:
 
 
 def _is_test_command() -> bool:
-    # The module is imported only to run the command. That happens after `AppConfig.ready()`, where
-    # the arguments have to do.
+    # The module is imported only to run the command. That happens after `AppConfig.ready()`, which
+    # can only look at the arguments.
     if "django.core.management.commands.test" in sys.modules:
         return True
     program, *arguments = sys.argv or [""]

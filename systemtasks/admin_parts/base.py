@@ -60,7 +60,7 @@ class ReadOnlyAdmin(SkinnedAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:  # noqa: ANN401
-        """Return the row, or None. An empty `from_field` is none: Django looks for one named ""."""
+        """Return the row, or None. Ignore an empty `from_field`, which names no field."""
         return super().get_object(request, object_id, from_field or None)
 
     def changelist_view(
@@ -87,16 +87,16 @@ class ReadOnlyAdmin(SkinnedAdmin):
         form_url: str = "",
         obj: Any = None,  # noqa: ANN401
     ) -> HttpResponse:
-        # The name is a text, because django-unfold capitalises that of an object.
+        # The name is a text, because django-unfold capitalises an object's name.
         context |= {"row": obj, "original": str(obj), "title": str(obj), "subtitle": None}
         context |= self.page_context(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
 
 
 def _with_unseen_shown(page: HttpResponse) -> HttpResponse:
-    """Have the page show the characters that would otherwise change how it looks.
+    """Make visible the characters that would change how the page looks.
 
-    They may stand in anything that a task has said, so this is done to the page as a whole.
+    They may be in any text that a task logs, so this replaces them in the whole page.
     """
     if isinstance(page, TemplateResponse):
         page.add_post_render_callback(_show_unseen)

@@ -32,7 +32,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 def distinct_values(model: type[Model], column: str) -> list[str]:
     """Return the first VALUE_LIMIT values of a column, in order, without the empty one.
 
-    The query reads one index entry for each value (a "loose index scan", PostgreSQL wiki), while
+    The query reads one index entry for each value (a "loose index scan", PostgreSQL wiki), but
     DISTINCT would read every row. The column must be the first one of an index.
     """
     connection = connections[model.objects.db]  # type: ignore[attr-defined]

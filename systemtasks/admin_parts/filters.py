@@ -94,7 +94,7 @@ class WorkerFilter(ValueFilter):
 
 
 class TaskFilter(ColumnFilter):
-    """Selects the runs of one SystemTask. The filter lists the first VALUE_LIMIT by name."""
+    """Selects the runs of one SystemTask. The filter lists the first VALUE_LIMIT tasks by name."""
 
     title = pgettext_lazy("systemtasks", "task")
     parameter_name = "system_task"

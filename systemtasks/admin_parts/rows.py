@@ -21,7 +21,7 @@ class RowList(ChangeList):
         return self.model_admin.only_shown(rows)  # type: ignore[no-any-return, attr-defined]
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the page's rows. Raise IncorrectLookupParameters if Postgres takes no such value."""
+        """Read the page's rows. Raise IncorrectLookupParameters if Postgres refuses a value."""
         try:
             super().get_results(request)
         except DataError as error:

@@ -21,16 +21,17 @@ LONGEST_OPEN_BLOCK = 30  # lines
 
 
 UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # controls, but for tabs and ends of lines
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters, except tabs and line ends
     "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]|\r(?!\n)"
 )
-"""The characters that a browser does not draw, and that change how it draws others: the directions
-of text, among others. Joiners are left out, since some scripts and emoji need them."""
+"""The characters that a browser does not draw, but that may change how it draws others.
+
+The marks of text direction are among them. Joiners are not: some scripts and emoji need them."""
 
 
 def with_unseen_shown(text: str) -> str:
-    """Return the text with a name such as `[U+202E]` for each of the characters of UNSEEN."""
+    """Return the text with each character of UNSEEN replaced by a name such as `[U+202E]`."""
     return UNSEEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
 
 
@@ -101,13 +102,13 @@ class LogLine:
 
 
 def log_lines(messages: object) -> list[LogLine]:
-    """Return the messages of a row for display. Skip values that are no LogEvents."""
+    """Return the messages of a row for display. Skip values that are not LogEvents."""
     events = messages if isinstance(messages, list) else []
     return [_log_line(event) for event in events if isinstance(event, dict)]
 
 
 def worst_line(lines: list[LogLine]) -> LogLine | None:
-    """Return the last error, or the last warning if there is no error, or None."""
+    """Return the last error. Without one, return the last warning, or None."""
     for levels in (ERROR_LEVELS, WARNING_LEVELS):
         for line in reversed(lines):
             if line.level in levels:
@@ -136,7 +137,7 @@ def _log_line(event: dict[str, Any]) -> LogLine:
 
 
 def _moment(text: str) -> tuple[str, str, str]:
-    """Return a timestamp as date and time, as day with zone, and as time to the millisecond."""
+    """Return a timestamp in three forms: date and time, day with zone, time to the millisecond."""
     try:
         moment = local(utc(text))
     except (ValueError, OverflowError):

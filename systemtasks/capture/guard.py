@@ -37,8 +37,8 @@ def counting(receiver: Callable[..., None]) -> Callable[..., None]:
 def never_raising(function: Callable[P, None]) -> Callable[P, None]:
     """Return a function that logs and counts exceptions instead of raising them.
 
-    It does raise a soft time limit. That is meant for the task: Celery raises it in whatever code
-    the task is running.
+    SoftTimeLimitExceeded still propagates: it is meant for the task. Celery raises it in any code
+    that runs at that moment.
     """
 
     @wraps(function)

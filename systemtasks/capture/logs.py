@@ -44,7 +44,7 @@ STANDARD_ATTRIBUTES = {
     "task_name",
     "color_message",
 }
-# Keys that structlog adds, for which a LogEvent has keys of its own.
+# Keys that structlog adds. A LogEvent has keys of its own for them.
 STRUCTLOG_KEYS = {"event", "level", "log_level", "logger", "logger_name", "timestamp"}
 PLAIN_LIMIT = 8192  # characters of an argument that is formatted without a check
 WIDTH_LIMIT = 1000  # the largest width, in characters, that `%*s` may take from an argument
@@ -66,10 +66,10 @@ _lock = threading.Lock()
 
 
 def install() -> None:
-    """Have what a run logs at RECORD_LOG_LEVEL or above added to it. Repeated calls do nothing.
+    """Add to each run what it logs at RECORD_LOG_LEVEL or above. Repeated calls do nothing.
 
-    Methods of Logger are replaced, and no handler is added. So neither levels nor handlers nor a
-    new configuration keep a record from its run, and no handler gets a record more.
+    This replaces methods of Logger, and adds no handler. Levels, handlers and a new configuration
+    therefore do not keep a record from its run, and no handler gets more records than before.
     """
     with _lock:
         if not _originals:
@@ -123,7 +123,7 @@ def getEffectiveLevel(self: logging.Logger) -> int:  # noqa: N802
 
 
 def handle(self: logging.Logger, record: logging.LogRecord) -> None:
-    """Handle the record, or add it to the run only if that alone is why it was made."""
+    """Handle the record. If it was only made for the run, only add it to the run."""
     level = record.levelno
     if (
         (current.get() or current_run()) is None
@@ -210,7 +210,7 @@ def record_level() -> int:
 
 
 def _is_recorded(logger: logging.Logger, level: int) -> bool:
-    """Return True if what this code logs there at this level is added to a run."""
+    """Return True if records that this code logs there at this level are added to a run."""
     run = current.get() or current_run()  # the first is faster, and mostly set
     return not (
         run is None or run.ended or _is_chatter(logger.name) or _is_kept_quiet(logger, level)
@@ -270,8 +270,8 @@ def _add(run: Run, name: str, record: logging.LogRecord) -> None:
         text = _text(message, fields["args"], attributes)
     error = None if fields["exc_info"] is None else _exception(fields)
     level, created = fields["levelno"], fields["created"]
-    # Celery logs what a task prints as WARNING, but printing is no reason for a warning. A record
-    # that a project has made itself may have a level of any type.
+    # Celery logs what a task prints as WARNING, but printing is not a reason for a warning. A
+    # record that a project has made itself may have a level of any type.
     if name == "celery.redirected" or type(level) is not int:
         level = logging.INFO
     when = created if type(created) is float else None
@@ -279,7 +279,7 @@ def _add(run: Run, name: str, record: logging.LogRecord) -> None:
 
 
 def _extra(fields: dict[str, Any], last: str | None) -> dict[str, Any]:
-    """Return the attributes given by `extra=`, which come after `last`, logging's own last one.
+    """Return the attributes given by `extra=`. They follow `last`, the last standard attribute.
 
     With None for `last`, all attributes are searched.
     """
@@ -295,7 +295,7 @@ def _extra(fields: dict[str, Any], last: str | None) -> dict[str, Any]:
 
 
 def _odd_extra(fields: dict[Any, Any]) -> dict[str, Any]:
-    """Return the same if keys are not texts. Hashing such a key could run code of its own."""
+    """Do the same when keys are not strings. Hashing such a key could run code of its own."""
     named = (
         (key if type(key) is str else describe(key, NAME_LIMIT), value)
         for key, value in fields.items()
@@ -304,7 +304,7 @@ def _odd_extra(fields: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _text(
-    message: Any,  # noqa: ANN401 - whatever is logged
+    message: Any,  # noqa: ANN401 - any object can be logged
     args: Any,  # noqa: ANN401
     attributes: dict[str, Any],
 ) -> str:

@@ -1,4 +1,4 @@
-"""Add what is logged with Loguru, which does without `logging`, to the run that logs it."""
+"""Add messages of Loguru, which does not use `logging`, to the run that logs them."""
 
 import sys
 from typing import Any
@@ -29,7 +29,7 @@ def loguru_sink(message: Any) -> None:  # noqa: ANN401 - Loguru may not be insta
 
 
 def is_missing() -> bool:
-    """Return True if Loguru is in use, and none of its sinks passes on what a run logs."""
+    """Return True if Loguru is in use, and none of its sinks passes on a run's messages."""
     loguru = sys.modules.get("loguru")
     # Only the text of its logger names the sinks. Handlers of logging, whose text is such as
     # `<StreamHandler (NOTSET)>`, may pass on what they get.

@@ -46,7 +46,7 @@ PLAIN_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType)
 
 Arguments = tuple[Any, ...]
 Prepare = Callable[[Run | None, Arguments, dict[str, Any]], Arguments]
-"""A function of the current run and a call's arguments that returns the positional ones to use.
+"""Called with the current run and a call's arguments. Returns the positional arguments to use.
 
 It may change the dictionary of keyword arguments.
 """
@@ -66,7 +66,7 @@ _following = False
 def follow() -> None:
     """Assign new threads, and functions submitted to pools of threads, to the current run.
 
-    A repeated call wraps nothing twice, but wraps again what has been unwrapped in the meantime.
+    A repeated call wraps nothing twice. It wraps again what has been unwrapped in the meantime.
     """
     global _following
     _following = True
@@ -101,7 +101,7 @@ def unfollow() -> None:
 def _wrap(owner: type, name: str, prepare: Prepare, *, detach: bool = False) -> None:
     """Wrap a method so that `prepare` is called before it.
 
-    With `detach`, threads that the method starts belong to no run.
+    With `detach`, threads that the method starts do not belong to a run.
     """
     found = vars(owner).get(name)
     wrapper = _wrappers.get((owner, name))
@@ -194,7 +194,7 @@ def _function_in(run: Run, function: Callable[..., Any]) -> Callable[..., Any]:
         thread = threading.current_thread()
         before = recorder.assigned(thread)
         token = recorder.current.set(run)
-        # Assigned as well, for code in a copied context in which no run is set.
+        # Assigned as well, for code in a copied context without a run.
         recorder.assign(thread, run)
         try:
             return function(*args, **kwargs)

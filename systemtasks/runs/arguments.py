@@ -34,15 +34,15 @@ class Arguments(NamedTuple):
     uid: str = ""
     """The uid computed from them."""
     own: OwnSecrets | None = None
-    """The values that are masked in them, which are masked in the run's texts as well."""
+    """The values that are masked in them, and in the run's texts as well."""
 
 
 def clean_arguments(
     task: TaskInfo, args: object, kwargs: object, find_task: FindTask | None = None
 ) -> Arguments:
-    """Return what is kept of these arguments of a task, within ARGUMENTS_LIMIT.
+    """Return the JSON of a task's arguments that is kept, within ARGUMENTS_LIMIT.
 
-    `find_task` finds the tasks of signatures that are among the arguments.
+    `find_task` finds the tasks of any signatures among the arguments.
     """
     rules = conf()
     uid = uid_of(task, args, kwargs) if task.uid else ""
@@ -76,7 +76,7 @@ def _cleaned(
     if kept.size > limit:
         note = f"(left out: these arguments take more than {limit} bytes)"
         return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid, own=kept.own)
-    # Without the task, nobody knows which of the positional arguments are secrets.
+    # Without the task, it is not known which positional arguments are secrets.
     args_text = kept.args.decode() if task.known or kept.args == b"[]" else None
     return Arguments(args_text, kept.kwargs.decode(), kept.intact, uid, kept.own)
 
@@ -95,11 +95,11 @@ class _Kept(NamedTuple):
 def _kept(
     task: TaskInfo, args: object, kwargs: object, text_limit: int, find_task: FindTask | None
 ) -> _Kept:
-    """Return the arguments with texts cut to `text_limit` characters, whatever their size."""
+    """Return the arguments with texts cut to `text_limit` characters. Their size is not limited."""
     cleaner = Cleaner(text_limit, find_task=find_task)
     kept_args, kept_kwargs = cleaner.arguments(task, args, {} if kwargs is None else kwargs)
     cleaner.intact = cleaner.intact and kwargs is not None
-    # Celery accepts objects of any type as arguments; the cleaner makes a text of an unknown one.
+    # Celery accepts objects of any type as arguments. The cleaner turns unknown types into text.
     if type(kept_args) is not list:
         kept_args = [kept_args]
         cleaner.intact = False
@@ -117,7 +117,10 @@ def _kept(
 
 
 def _plain(args: object, limit: int) -> str | None:
-    """Return the JSON of a list of texts and numbers, as most arguments are, or None for others."""
+    """Return the JSON of a list of texts and numbers, or None for anything else.
+
+    Most positional arguments are such lists.
+    """
     kind = type(args)
     # Each item takes two bytes or more.
     if (kind is not tuple and kind is not list) or len(args) > limit // 2:  # type: ignore[arg-type]
@@ -135,14 +138,17 @@ def _plain(args: object, limit: int) -> str | None:
         text = orjson.dumps(args, option=orjson.OPT_STRICT_INTEGER)
     except TypeError:  # a lone surrogate, or a large integer
         return None
-    # A text with a quotation mark may be JSON, in which values are masked by their names.
+    # A text with a quotation mark may be JSON, whose values are masked by their names.
     return None if len(text) > limit or b"\\u0000" in text or b'\\"' in text else text.decode()
 
 
 def _plain_keywords(kwargs: Any, limit: int) -> str | None:  # noqa: ANN401 - a dictionary
-    """Return the same for keyword arguments of which none has the name of a secret."""
+    """Return the JSON of keyword arguments that are texts and numbers, or None for anything else.
+
+    Return None also if one of them has a secret's name.
+    """
     for name in list(kwargs):  # another thread may change it
-        # A value under the name "value" may be that of the name in another argument.
+        # The argument "value" may be a secret whose name is in another argument.
         if type(name) is not str or name == "value" or hides(name):
             return None
     if _plain([*kwargs, *kwargs.values()], limit) is None:
@@ -165,7 +171,7 @@ def uid_of(task: TaskInfo, args: object, kwargs: object) -> str:
 
 
 def uid_text(uid: object) -> str:
-    """Return a uid given by a project as the text that its column stores, or "" for None.
+    """Return the text that the column stores for a project's uid, or "" for None.
 
     Raise TypeError for an object that cannot be printed without running its own code.
     """

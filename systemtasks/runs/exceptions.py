@@ -99,9 +99,9 @@ class ExceptionText:
 
 
 def printable(value: object, limit: int) -> object:
-    """Return the value, or a replacement, such that formatting it is fast and safe.
+    """Return the value, or a replacement that is fast and safe to format.
 
-    Formatting runs no code of the value's own. `limit` is in characters.
+    Formatting the result runs no code of the value's own. `limit` is in characters.
     """
     if is_plain(value, limit) or is_printable(value):
         return value
@@ -189,9 +189,9 @@ class _Traceback:
         self._depth = 0
 
     def text(self, error: BaseException, message: str, printed: object = None) -> str:
-        """Return the traceback of the exception and of those that it was raised from.
+        """Return the traceback of the exception and of the exceptions that it was raised from.
 
-        `printed` is what Python has printed of it, if anybody had it do so.
+        `printed` is this traceback as Python has printed it, or None if there is none.
         """
         # Printed from the end, because the end of a long traceback is kept.
         parts = [self._block(error, message)]
@@ -200,7 +200,7 @@ class _Traceback:
             link, error = before
             if size >= self._limit or not self._is_next(error):
                 break
-            if type(printed) is str:  # what stands before the link is of this exception
+            if type(printed) is str:  # the text before the link is of this exception
                 printed = printed.rpartition(link)[0]
             block = self._block(error, _message(error, self._limit, printed))
             parts += (link, block)

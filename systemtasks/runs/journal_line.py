@@ -1,10 +1,10 @@
-"""The line of the journal: its version, fields, encoder and decoder, and the headers it is made of.
+"""The line of the journal: its version, fields, encoder and decoder, and the message's headers.
 
 A line reports on one attempt: it was sent, it is in progress, or it has ended. The thread that
-sends or runs a task encodes only what is necessary, in the form in which Celery has it. The thread
+sends or runs a task encodes only what is necessary, as Celery provides it. The thread
 of the writer decodes the lines later, in batches, while no task waits for it.
 
-The fields that come from Celery's message are as the sender wrote them, and may have any value.
+The fields from Celery's message may have any value: they are as the sender wrote them.
 """
 
 import re
@@ -122,7 +122,7 @@ class Entry:
         return not self._is_read
 
     def record(self) -> RunRecord:
-        """Return the record of the attempt. Raise what `decode` raises."""
+        """Return the record of the attempt. Let the exceptions of `decode` propagate."""
         self._is_read = True
         record = decode(self.line)
         if self._is_final:
@@ -334,13 +334,13 @@ def _mask_json(text: str | None, found: list[str], own: OwnSecrets | None = None
     """Return JSON with the secrets in its texts masked, and add them to `found`."""
     if not text or _LETTER.search(text) is None:
         return text
-    # Nearly all are found to have none before they are decoded. An escaped character would hide the
-    # beginning of a word.
+    # Nearly all texts are found to have no secret before they are decoded. Those with an escaped
+    # character are decoded, since it would hide the beginning of a word.
     if own is None and "\\" not in text and mask_text(text) == text:
         return text
     try:
         value = orjson.loads(text)
-    except ValueError:  # the context of another sender, which is left out
+    except ValueError:  # a context that another sender wrote is left out
         return text
     return orjson.dumps(TextMasker(found, own).clean(value)).decode()
 
@@ -354,7 +354,7 @@ def _sender(request: RequestFields) -> object:
 
 
 def _wait(sent: datetime | None, eta: datetime | None, start: datetime | None) -> float | None:
-    """Return the seconds from the time at which a run was due to its start, or None."""
+    """Return the seconds from a run's due time to its start, or None if one is not known."""
     ready = max(sent, eta) if sent and eta else sent or eta
     if ready is None or start is None:
         return None
@@ -372,7 +372,7 @@ def _expiry(seconds: float | None, end: datetime | None) -> datetime | None:
 
 
 def _attempt(retries: object) -> int:
-    """Return the number of the attempt, or 1 if `retries` is no number that the column can hold."""
+    """Return the number of the attempt, or 1 if `retries` does not fit the column."""
     return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
 
 

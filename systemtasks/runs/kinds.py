@@ -20,7 +20,7 @@ T = TypeVar("T")
 NAME_LIMIT = 255  # characters of a type's name
 LARGEST_INTEGER = 2**63 - 1
 BITS_LIMIT = 4096
-"""The size, in bits, up to which an integer is printed: the time grows with its square."""
+"""The maximum size, in bits, of an integer that is printed. The time is quadratic."""
 DECIMAL_SIZE = 1024  # bytes that a Decimal takes in memory, nearly all of them its digits
 EXPONENT_LIMIT = 1000
 
@@ -88,8 +88,8 @@ def field_names(kind: type) -> tuple[str, ...]:
 def is_plain(value: object, limit: int) -> bool:
     """Return True if the value is a short text, bytes, a number, a boolean or None.
 
-    It must be of one of Python's own types, and a text or bytes of at most `limit` characters or
-    bytes, so that printing it takes almost no time.
+    Its type must be Python's own, so not a subclass. A text has at most `limit` characters, and
+    bytes are at most `limit`. Printing such a value takes almost no time.
     """
     kind = type(value)
     if kind is str or kind is bytes:
@@ -105,7 +105,7 @@ def is_enum(value: object) -> bool:
 
 
 def built_in_number(value: object) -> int | float | None:
-    """Return a value of an int or float type, a subclass or NumPy's as Python's own, or None."""
+    """Convert an int, float or NumPy number to Python's own type. Return None for others."""
     if is_of(value, int):
         return int.__int__(value)
     if is_of(value, float):
@@ -148,7 +148,7 @@ def scalar_text(value: object, limit: int) -> str | None:
 
 
 def is_printable(value: object) -> bool:
-    """Return True if formatting the value is safe and fast, whatever the format."""
+    """Return True if formatting the value is safe and fast in any format."""
     kind = type(value)
     if kind is int:
         return value.bit_length() <= BITS_LIMIT  # type: ignore[attr-defined, no-any-return]

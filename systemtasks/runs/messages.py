@@ -29,7 +29,7 @@ LEVEL_NAMES = (
 
 @lru_cache
 def level_name(level: int) -> str:
-    """Return the contract's name of a logging level; for a custom level, of the nearest below."""
+    """Return the contract's name of a logging level, or of the level just below a custom one."""
     return next((name for bound, name in LEVEL_NAMES if level >= bound), "notset")
 
 
@@ -38,7 +38,7 @@ Message = tuple[float, int, str, str, Mapping[str, Any]]
 attributes."""
 
 KEYS_SIZE = 72
-"""The bytes that a LogEvent takes in its row beyond those that it takes in the line."""
+"""How many more bytes a LogEvent takes in its row than in the line."""
 
 
 def log_events(messages: Iterable[Message]) -> str:
@@ -61,7 +61,7 @@ NOT_RUN_YET = "Task has not been run yet."  # authentik's own words
 
 
 def not_run_yet(name: str) -> str:
-    """Return the messages of a task of which no run has ended yet, as JSON."""
+    """Return the messages of a task that has not completed a run, as JSON."""
     return log_events([(time.time(), logging.INFO, name, NOT_RUN_YET, {})])
 
 
@@ -71,16 +71,13 @@ SHORT_SIZE = 4096
 """The maximum size, in bytes, of a short message as JSON, with every character escaped."""
 
 ATTRIBUTES_SHARE = 8
-"""The attributes of a message take at most this part of MESSAGES_LIMIT, such as 1/8."""
+"""A message's attributes take at most MESSAGES_LIMIT divided by this number."""
 EXCEPTION = "exception"
 """The attribute with the texts of an exception."""
 
 
 class Messages:
-    """A run's messages, of which the first and the last are kept.
-
-    Any thread may add to them.
-    """
+    """Keeps a run's first and last messages. Any thread may add to them."""
 
     added = 0
     """The number of messages added so far, kept or not."""
@@ -96,7 +93,7 @@ class Messages:
         self._head: list[bytes] = []
 
     def append(self, message: Message) -> None:
-        """Add a message whose attributes are of JSON's own types, and cut those that are large."""
+        """Add a message, and cut large attributes. They must be of JSON's own types."""
         with self._lock:
             self.added += 1
             if (few := self._few) is not None:
@@ -123,7 +120,7 @@ class Messages:
     def for_journal(self) -> list[Message] | orjson.Fragment:
         """Return the messages that are kept, for orjson to encode.
 
-        Where messages are left out, one says how many.
+        If messages are left out, another message in their place says how many.
         """
         with self._lock:
             if self._few is not None:
@@ -164,7 +161,7 @@ class Messages:
 
 
 def dumped(message: Message) -> bytes:
-    """Return the message as JSON, with values that JSON has no type for made safe."""
+    """Return the message as JSON. Make values safe that JSON has no type for."""
     try:
         return orjson.dumps(message)
     except TypeError:  # from an unusual log record, or with unusual numbers
@@ -173,10 +170,10 @@ def dumped(message: Message) -> bytes:
 
 
 def _with_small_attributes(text: bytes) -> bytes:
-    """Return a message, given as JSON, with attributes within their share of MESSAGES_LIMIT.
+    """Return a message, given as JSON, with its attributes cut to their share of MESSAGES_LIMIT.
 
-    The largest ones are replaced by notes of their size. The texts of an exception have limits of
-    their own, so it is kept if the whole message then takes at most half of MESSAGES_LIMIT.
+    The largest ones are replaced by notes of their size. The attribute of an exception has limits
+    of its own. It is kept if the whole message then takes at most half of MESSAGES_LIMIT.
     """
     limit = conf().MESSAGES_LIMIT
     *others, attributes = orjson.loads(text)
@@ -202,7 +199,7 @@ def _left_out(size: int) -> str:
 
 
 def _room_for(number: int) -> bool:
-    """Return True if a short message fits after `number` others, whatever their characters."""
+    """Return True if a short message fits after `number` others with any characters."""
     rules = conf()
     return number < rules.MESSAGE_LIMIT // 2 and (number + 1) * SHORT_SIZE <= (
         rules.MESSAGES_LIMIT // 2

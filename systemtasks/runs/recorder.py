@@ -32,7 +32,7 @@ from systemtasks.runs.values import Cleaner, clean_column, clean_text, describe
 from systemtasks.states import State, Status
 
 current: ContextVar["Run | None"] = ContextVar("systemtasks_run", default=None)
-"""The run to which the current code belongs, if it is set in the context."""
+"""The run of the current code, if it is set in the context."""
 
 _UNSET = object()
 _ATTRIBUTE = "_systemtasks_run"
@@ -49,11 +49,11 @@ class Run:
     """True in the worker's main process, for a run that a child process had started."""
     outer: "Run | None" = None
     signal_id: Any = None
-    """The id by which Celery's signals name the run, if that is not its Celery id."""
+    """The id of the run in Celery's signals, if that is not its Celery id."""
     members: "list[Run]" = []  # noqa: RUF012 - replaced, and never changed
-    """The runs of the messages that a batch of celery-batches consists of."""
+    """The runs of the messages in a batch of celery-batches."""
     stored: tuple[object, object] | None = None
-    """The state that the task itself stored last, and what it stored with it."""
+    """The state that the task itself stored last, and its metadata."""
     worst_level: int = logging.NOTSET
     warned = False
     chosen_status: Status | None = None
@@ -82,7 +82,7 @@ class Run:
         if own is not None:
             _mask_context(self.request, own)
         self.celery_id: Any = request.get("id")
-        """The id that `.delay()` returned, of whatever type Celery has it."""
+        """The id that `.delay()` returned. It may have any type."""
         self.arguments = arguments
         self.uid = arguments.uid
         self.lease = lease
@@ -92,7 +92,7 @@ class Run:
         """The start by the monotonic clock, in seconds."""
 
     def belongs_to_child(self, started: float | None) -> None:
-        """Mark this run as one that a child process had, recorded by the worker's main process.
+        """Mark this run, recorded by the worker's main process, as a child process's run.
 
         `started` is when the child started it, in seconds since 1970, or None if it never did.
         """
@@ -107,7 +107,7 @@ class Run:
         return max(time.monotonic() - self.clock, 0.0)
 
     def set_uid(self, uid: str) -> None:
-        """Set the uid, with the values masked that are masked in the arguments."""
+        """Set the uid. Values that are masked in the arguments are masked in it, too."""
         own = self._own
         self.uid = uid if own is None else own.mask(uid)
 
@@ -185,7 +185,7 @@ class Run:
         self._end_with(logging.ERROR if terminated else logging.WARNING, reason)
 
     def fail_as_stored(self, meta: object) -> None:
-        """Record that the task has stored a failure of itself, and what it stored with it."""
+        """Record a failure that the task itself has stored, with its metadata."""
         event, attributes = "The task has stored FAILURE as its state", {"meta": meta}
         if is_of(meta, dict) and (kind := dict.get(meta, "exc_type")) is not None:
             limit = conf().TEXT_LIMIT
@@ -196,7 +196,7 @@ class Run:
         self._end_with(logging.ERROR, event, attributes=attributes)
 
     def end_with_batch(self, batch: "Run", state: State) -> Entry:
-        """End this run as the batch has ended in which its message was handled, and as it began."""
+        """Give this run the start and the end of the batch that handled its message."""
         self.start, self.clock = batch.start, batch.clock
         self.worst_level, self.warned = batch.worst_level, batch.warned
         self.chosen_status, self.exception = batch.chosen_status, batch.exception
@@ -228,7 +228,7 @@ class Run:
         """
         self._log_last()
         if state is State.FAILURE and not self.exception:
-            self.exception = self.last_logged  # celery-batches tells of it in no other way
+            self.exception = self.last_logged  # celery-batches reports it in no other way
         self.ended = True
         return self._entry(state, self.age, provisional=provisional)
 
@@ -258,9 +258,9 @@ class Run:
         return self._entry(State.RUNNING, None)
 
     def beginning(self, limit: int) -> bytes | None:
-        """Return the line of this attempt while it runs, or None if it takes over `limit` bytes.
+        """Return the line of this attempt while it runs, or None if it exceeds `limit` bytes.
 
-        What makes it too long is left out: the arguments, for example.
+        If the whole line is too long, parts such as the arguments are left out.
         """
         line = self._line(State.RUNNING, None)
         text = encode(line)
@@ -303,7 +303,7 @@ class Run:
     def _attributes(
         self, given: Mapping[str, object], error: ExceptionText | None
     ) -> dict[str, Any]:
-        """Return attributes in JSON's own types, with the exception's texts if there is one."""
+        """Return attributes in JSON's own types. Include the exception's texts if there is one."""
         own = self._own
         cleaned: dict[str, Any] = {}
         if given:
@@ -357,12 +357,12 @@ def current_run() -> Run | None:
 
 
 def assign(thread: threading.Thread, run: Run | None) -> None:
-    """Assign a thread to this run, for code in whose context no run is set."""
+    """Assign a thread to this run. It counts in contexts where no run was ever set."""
     vars(thread)[_ATTRIBUTE] = None if run is None else ref(run)
 
 
 def assigned(thread: threading.Thread) -> Run | None:
-    """Return the run to which a thread is assigned, if it still exists."""
+    """Return the run that a thread is assigned to, if it still exists."""
     reference: ref[Run] | None = vars(thread).get(_ATTRIBUTE)
     return None if reference is None else reference()
 

@@ -30,17 +30,17 @@ class TaskInfo:
     masked_positions: tuple[int, ...] = ()
     """The indexes of the positional arguments that are masked."""
     masked_from: int | None = None
-    """The index from which all positional arguments are masked, those of `*tokens`, or None."""
+    """The index of the first argument of a masked `*tokens`, or None. All later ones are masked."""
     parameters: tuple[str, ...] = ()
-    """The names of the parameters that take positional arguments, but not that of `*args`."""
+    """The names of the parameters that take positional arguments. `*args` is not among them."""
     has_more: bool = False
     """True if it takes more positional arguments than these, by `*args`."""
     unmasked_keywords: frozenset[str] | None = None
-    """All its parameters, if other keyword arguments are masked, those of `**secrets`, or None."""
+    """All its parameters if all others, those of `**secrets`, are masked. Otherwise None."""
     known: bool = True
-    """False if this process does not know the task, and so not which arguments are secrets."""
+    """False if this process does not know the task, nor which arguments are secrets."""
     keeps_plain: bool = field(init=False, repr=False, compare=False)
-    """True if its arguments are kept as they are, unless the name of one is that of a secret."""
+    """True if its arguments are kept as they are, unless one has a secret's name."""
 
     def __post_init__(self) -> None:
         masks = self.masked or not self.masks_no_position or self.masks_other_keywords
@@ -54,7 +54,7 @@ class TaskInfo:
 
     @cached_property
     def is_of_celery(self) -> bool:
-        """Return True for Celery's own tasks, whose arguments are those of other tasks."""
+        """Return True for Celery's own tasks, which get the arguments of other tasks."""
         return self.name.startswith("celery.")
 
     @cached_property
@@ -80,17 +80,17 @@ class TaskInfo:
         return not name or name in self.masked
 
     def masks_keyword(self, name: str) -> bool:
-        """Return True if this keyword argument is masked whatever its name is."""
+        """Return True if this keyword argument is masked because of the task, not of its name."""
         if not self.known:
             return True
         return self.unmasked_keywords is not None and name not in self.unmasked_keywords
 
     def room_after(self, number: int) -> int:
-        """Return how many positional arguments it takes besides this number of them."""
+        """Return how many more positional arguments it takes after `number` of them."""
         return max(len(self.parameters) - number, 0) + self.has_more
 
     def __hash__(self) -> int:
-        """Return a hash at once: there are few with the same name, and a task waits for it."""
+        """Return a fast hash, since a task waits for it. Few have the same name."""
         return hash(self.name)
 
 
@@ -102,7 +102,7 @@ class RunRecord:
     description: str = ""
     uid: str = ""
     first_uid: str = ""
-    """The uid with which it was sent or started. The task may change it while it runs."""
+    """The uid when it was sent or started. The task may change it while it runs."""
     celery_id: str = ""
     attempt: int = 1
     state: State = State.QUEUED
@@ -140,7 +140,7 @@ class RunRecord:
     It replaces no row of the same run in progress, which says more.
     """
     is_gone: bool = False
-    """True for a beginning whose run nobody else ends."""
+    """True for the beginning of a run that no other record ends."""
     save_run: bool = True
     """True if it becomes a TaskRun."""
 

@@ -31,7 +31,7 @@ WORDS = _listed("""
 LAST_WORDS = _listed("""
     auth authentication bearer csrf oauth pass pin session sig signature xsrf
 """)
-"""Words of secrets at the end of a name: `user_pin`, but not `pin_color`."""
+"""Words of secrets only at the end of a name: `user_pin`, but not `pin_color`."""
 
 PHRASES = _listed("""
     access_code auth_code auth_data auth_header auth_info backup_code card_no card_num
@@ -51,7 +51,7 @@ KEYS = _listed("""
     shared sign signature signing slack ssh ssl stripe subscription tls twilio vault wallet
     webhook
 """)
-"""The words before `key` that make it a secret. A `cache_key` is none, and neither is a `key`."""
+"""The words before `key` that make it a secret. `cache_key` is not one, and neither is `key`."""
 
 ABOUT = _listed("""
     age alg algorithm arn at attempt audience backend bit budget class column consent count date
@@ -62,13 +62,15 @@ ABOUT = _listed("""
     strength template time timeout timestamp ttl type usage used valid validator validity
     version warning
 """)
-"""The last words of names that tell something about a secret, as in `password_expires_at`."""
+"""The last words of names that describe a secret: `password_expires_at`."""
 
 ABOUT_ONE = _listed("""
     endpoint host prefix uri url user username
 """)
-"""The same for words that directly follow that of a secret: `token_url` is none, but
-`password_reset_url` is one."""
+"""Such words that count only directly after a secret's word.
+
+`token_url` is not a secret, but `password_reset_url` is one.
+"""
 
 IDS = _listed("""
     id ids pk uuid
@@ -139,7 +141,7 @@ def _ends_of_secrets(words: Sequence[str]) -> Iterator[int]:
 
 
 def _is_about(rest: Sequence[str], of: str) -> bool:
-    """Return True if the words after that of a secret say that the value is none itself."""
+    """Return True if the words after a secret's word say that the value is not the secret."""
     if not rest:
         return False
     last = rest[-1]

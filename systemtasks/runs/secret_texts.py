@@ -1,7 +1,7 @@
-"""Mask the parts of a text that are secrets. docs/masking.md lists which those are.
+"""Mask the parts of a text that are secrets. docs/masking.md lists them.
 
-A part is a secret by its own form (a JSON Web Token), by what stands before it (`Bearer …`,
-`password=…`), or because it is a value that was masked in the run's own arguments.
+A part is a secret because of its own form (a JSON Web Token), or because of the text before it
+(`Bearer …`, `password=…`), or because the same value was masked in the run's arguments.
 """
 
 import re
@@ -21,24 +21,24 @@ from systemtasks.runs.secret_names import hides
 MASK = "********"
 
 SHORTEST = 4
-"""The length, in characters, from which a masked value is masked in texts as well.
+"""The minimum length, in characters, of an argument's value that is masked in texts as well.
 
 A shorter one would make many texts unreadable, and a reader could guess it anyway.
 """
 SHORTEST_IN_WORDS = 8
-"""The length from which a masked value is masked inside longer words and numbers, too."""
+"""The minimum length of such a value that is masked inside longer words and numbers, too."""
 OWN_LIMIT = 100
 """The maximum number of masked values of a run that are looked for in its texts."""
 NO_SECRETS = frozenset(("None", "True", "False", "null", "true", "false"))
 
 CUT_END = re.compile(r"… \(\d+ more (?:characters|bytes)\)")
 CUT_START = re.compile(r"\(\d+ characters before\) …")
-"""The notes of a text that is cut, beside which a part of a secret may stand."""
+"""The notes where a text is cut. A part of a secret may be next to them."""
 
 Found = list[str]
 
 
-# Secrets by their form, and by what stands before them.
+# Secrets found by their form, and by the text before them.
 
 _USERINFO = re.compile(
     r"""
@@ -100,13 +100,13 @@ _PREFIXES = (
     *("GOCSPX-", "npm_", "pypi-", "dop_v1_", "SG.", "shpat_", "shpss_", "hf_", "dckr_pat_", "hvs."),
     "hooks.slack.com",
 )
-"""What is looked for first, because that is much faster than a regular expression."""
+"""Texts that are looked for first: that is much faster than a regular expression."""
 
 _LONG_WORD = re.compile(r"[\w./-]{11}")
 """A part of each token with a form of its own."""
 _SIGNS = ("=", ":", ",", ">")
 SHORTEST_WITHOUT_SIGN = 11
-"""The minimum length of a text that has a secret without a space, a sign or a punctuation mark."""
+"""The minimum length of a text of only letters and digits that may have a secret."""
 
 _BEARER_OF = frozenset(
     (
@@ -196,7 +196,7 @@ _IS_CREDENTIAL: dict[str, Callable[[str, str], bool]] = {
 }
 
 
-# Secrets by their names: `password=…`, `'password': '…'`, `{"password": "…"}`.
+# Secrets found by their names: `password=…`, `'password': '…'`, `{"password": "…"}`.
 
 _NAMED_BACKWARDS = re.compile(
     r"""
@@ -204,11 +204,11 @@ _NAMED_BACKWARDS = re.compile(
     """,
     re.VERBOSE,
 )
-"""A name and what follows it, in a reversed text: few characters are signs, and many are names."""
+"""A sign and the name before it, in a reversed text: signs are rarer than names."""
 _OPTION = re.compile(r"(?<![\w-])--(?P<name>[a-z][\w-]{0,100}+)\s+(?=[^\s-])", re.IGNORECASE)
 """An option of a command, whose value is the next word."""
 _CODE = re.compile(r"""^[ |]*File "[^"\n]*", line \d+[^\n]*(?:\n[ |]* {4}[^\n]*)*""", re.MULTILINE)
-"""The lines of a traceback that are as in the source."""
+"""The lines of a traceback that quote the source."""
 _VALUE = re.compile(
     r"""
     [bBuUrR]{0,2} (?P<quote>\\*["']) (?P<quoted> (?: (?!(?P=quote)) (?: \\. | [^\\] ) )* )
@@ -221,7 +221,7 @@ _VALUE = re.compile(
 _LITERALS = re.compile(
     r"""(?P<quote>["'])(?P<text>(?:(?!(?P=quote))(?:\\.|[^\\]))*)(?P=quote)(?P<colon>\s?:)?"""
 )
-"""The texts in a container, of which those before a colon are keys."""
+"""The texts in a container. A text before a colon is a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ class _Name:
     end: int
     """The index at which the value begins."""
     sign: str
-    """What stands between the name and its value: one of `=`, `=>`, `:`, `,`, `>`, or nothing."""
+    """The text between the name and its value: one of `=`, `=>`, `:`, `,`, `>`, or nothing."""
     is_quoted: bool
 
 
@@ -282,7 +282,7 @@ def _names_in(text: str) -> list[_Name]:
 
 
 def _after_space(text: str, index: int) -> int:
-    """Return the index, or that after one or two spaces which are there."""
+    """Return the index after up to two spaces at this index."""
     for _ in range(2):
         if text[index : index + 1].isspace():
             index += 1
@@ -337,7 +337,7 @@ class OwnSecrets:
     """The values that were masked in a run's arguments, to be masked in its texts as well."""
 
     forms: tuple[str, ...]
-    """What texts have of them, the longest first: a shorter one may be a part of a longer one."""
+    """Their forms in texts, the longest first: a shorter one may be a part of a longer one."""
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Self | None:
@@ -350,7 +350,7 @@ class OwnSecrets:
         return cls(tuple(sorted(forms, key=len, reverse=True))) if forms else None
 
     def mask(self, text: str) -> str:
-        """Return the text with these values masked, and parts of them where the text is cut."""
+        """Return the text with these values masked, and also parts of them where it is cut."""
         for form in self.forms:
             if form in text:
                 text = _replace(text, form)
@@ -384,11 +384,11 @@ class OwnSecrets:
         return "".join((*pieces, text[end:])) if pieces else text
 
     def _length_at_end(self, text: str, note: re.Match[str]) -> int:
-        """Return the length of the beginning of a value that stands before the note."""
+        """Return the length of a value's beginning that is before the note."""
         return self._longest(lambda part: text.endswith(part, 0, note.start()), start=True)
 
     def _length_at_start(self, text: str, note: re.Match[str]) -> int:
-        """Return the length of the end of a value that stands after the note."""
+        """Return the length of a value's end that is after the note."""
         return self._longest(lambda part: text.startswith(part, note.end()), start=False)
 
     def _longest(self, stands: Callable[[str], bool], *, start: bool) -> int:
@@ -400,7 +400,7 @@ class OwnSecrets:
 
 
 def _forms(value: str) -> set[str]:
-    """Return the value as texts have it: plain, quoted as Python and JSON do, and in a URL."""
+    """Return the value's forms in texts: plain, quoted by Python and by JSON, and in a URL."""
     if value.isalnum() and value.isascii():
         return {value}
     in_url = (quote(value, safe, errors="replace") for safe in ("/", ""))

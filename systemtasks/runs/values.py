@@ -33,7 +33,7 @@ ITEM_LIMIT = 200
 BUDGET = 5000
 """The maximum work for one value: an item costs 1, and so do 100 characters."""
 KEY_LIMIT = 8192
-"""The number of characters of a key that are kept, and read for the name of a secret."""
+"""The maximum length, in characters, of a key. A longer one is cut, and only then checked."""
 JSON_LIMIT = 65_536
 """The maximum length, in characters, of a text that is read as JSON to mask values in it."""
 JSON_STARTS = frozenset("{[ \t\r\n")
@@ -86,7 +86,7 @@ def clean_column(text: str, limit: int) -> str:
 
 
 def clean_end(text: str, limit: int) -> str:
-    """Return the text like `clean_text`, but keep the end of a long one, as a traceback needs."""
+    """Return the text like `clean_text`, but keep the end of a long one: a traceback needs it."""
     if len(text) > limit:
         text = f"({len(text) - limit} characters before) …{text[-limit:]}"
     return _storable(text)
@@ -101,7 +101,7 @@ def _storable(text: str) -> str:
 
 
 class Rendering:
-    """Replaces a value that is to be formatted, and prints as this text."""
+    """Replaces a value when it is formatted, and prints as this text."""
 
     __slots__ = ("_representation", "_text")
 
@@ -120,7 +120,7 @@ FindTask = Callable[[str], TaskInfo]
 """Returns the properties of the task of this name."""
 
 Each = Callable[[int, Any], Any]
-"""Returns an item of a sequence, given with its index, in JSON's own types."""
+"""Returns an item of a sequence in JSON's own types. It is called with the index and the item."""
 
 MAPS = ("celery.map", "celery.starmap", "celery.chunks")
 """Celery's own tasks that call another one with each item of their argument `it`."""
@@ -130,15 +130,15 @@ MAPS = ("celery.map", "celery.starmap", "celery.chunks")
 class Cleaner:
     """Turns values into JSON. `intact` is True as long as no value had to be changed.
 
-    No other code walks through values. This runs no code of theirs (see `kinds`), and stops at the
-    limits above.
+    This is the only code that reads nested values. It calls none of their methods (see `kinds`),
+    and stops at the limits above.
     """
 
     text_limit: int
     masks: bool = True
     """True if values are masked by their names."""
     find_task: FindTask | None = None
-    """How to find the tasks of signatures, whose own rules mask the signatures' arguments."""
+    """Finds the task of a signature. Its rules mask the signature's arguments."""
     own: OwnSecrets | None = None
     """Values that are masked wherever they are."""
     intact: bool = True
@@ -187,7 +187,7 @@ class Cleaner:
             self._names = before
 
     def _positional(self, task: TaskInfo, args: object, depth: int, *, is_complete: bool) -> Any:  # noqa: ANN401
-        # Whoever calls a signature may put other arguments before its own.
+        # The caller of a signature may put other arguments before its own.
         missing = 0 if is_complete else task.room_after(_size(args))
         masks_none = task.masks_no_position
 
@@ -211,7 +211,7 @@ class Cleaner:
         return self.clean(value, depth)
 
     def _prepared(self, value: Any, task: TaskInfo | None, depth: int) -> dict[str, Any]:  # noqa: ANN401
-        """Return those items of a dictionary that are arguments of another task, cleaned.
+        """Return the items of a dictionary that are another task's arguments, cleaned.
 
         They are in a signature, or in the keyword arguments of one of MAPS.
         """
@@ -231,7 +231,7 @@ class Cleaner:
         return dict(zip(("args", "kwargs"), cleaned, strict=True))
 
     def _mapped(self, map_name: str, name: object, items: object, depth: int) -> Any:  # noqa: ANN401
-        """Return the items with each of which one of MAPS calls the task of this name."""
+        """Return the items, cleaned. One of MAPS calls the task of this name with each of them."""
         if self.find_task is None or not is_of(name, str):
             return self.clean(items, depth + 1)
         task = self.find_task(name)
@@ -247,10 +247,10 @@ class Cleaner:
         finally:
             self._names = before
 
-    # What is masked by its name.
+    # Values that are masked by their names.
 
     def _mask(self, value: object, *, is_secret: bool = True) -> str:
-        """Return what replaces this value. `is_secret` is False if it may be no secret."""
+        """Return the replacement of this value. `is_secret` is False if it may not be a secret."""
         self.intact = False
         if is_secret:
             self.masked.append(value)
@@ -276,7 +276,7 @@ class Cleaner:
         )
 
     def _json(self, text: str, depth: int) -> str:
-        """Return the text, with the values in it masked if it is JSON."""
+        """Return the text. If it is JSON, mask the values in it."""
         if depth >= DEPTH_LIMIT or len(text) > JSON_LIMIT:
             return text
         try:
@@ -323,7 +323,7 @@ class Cleaner:
         return self._text(text, self.text_limit)
 
     def _other(self, value: object, depth: int) -> Any:  # noqa: ANN401
-        """Return a value for which JSON has no type as a text, mostly the name of its type."""
+        """Return text for a value that JSON has no type for: mostly the name of its type."""
         if is_of(value, str):
             return self._text(value, self.text_limit)
         if is_of(value, BaseException):
@@ -334,7 +334,7 @@ class Cleaner:
         return self._named(f"<{type_name(type(value))}>" if text is None else text)
 
     def _call(self, error: BaseException, depth: int) -> str:
-        """Return the exception as the call that creates it, like its `repr()`."""
+        """Return the exception as `repr()` would show it."""
         given = self._printed(BaseException.args.__get__(error), depth + 1)  # type: ignore[attr-defined]
         listed = ", ".join(map(repr, given)) if type(given) is tuple else str(given)
         return f"{type_name(type(error))}({listed})"
@@ -452,14 +452,14 @@ def _size(value: object) -> int:
 
 
 def _name_of(value: object) -> str:
-    """Return the name that this value is in a pair, or "" if it is none."""
+    """Return the name at the start of a pair, or "" if this value is not a name."""
     if is_of(value, bytes):
         return bytes.decode(value[:KEY_LIMIT], "latin-1")
     return str.__getitem__(value, slice(KEY_LIMIT)) if is_of(value, str) else ""
 
 
 class Printer(Cleaner):
-    """Turns values into replacements that print like them, but run no code of theirs."""
+    """Turns values into replacements that print alike, but run none of their code."""
 
     reads_json = False
 
@@ -478,7 +478,7 @@ class Printer(Cleaner):
 
 
 class OwnMasker(Cleaner):
-    """Masks values wherever they are in JSON that has been cleaned already, and cuts nothing."""
+    """Masks values anywhere in JSON that has been cleaned already, and cuts nothing."""
 
     item_limit = key_limit = sys.maxsize
 
@@ -487,7 +487,7 @@ class OwnMasker(Cleaner):
 
 
 class TextMasker(OwnMasker):
-    """Masks the secrets in the texts of such JSON, too, and adds them to a list."""
+    """Masks the secrets in the texts of cleaned JSON, too, and adds them to a list."""
 
     def __init__(self, found: list[str], own: OwnSecrets | None = None) -> None:
         super().__init__(own, masks=True)

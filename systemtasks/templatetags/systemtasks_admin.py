@@ -1,7 +1,7 @@
 """Template tags and filters for the admin.
 
-django-unfold imports every tag library while its own admin is still being imported, so nothing
-here may lead to `admin_parts.base`.
+django-unfold imports every tag library while its own admin is still being imported, so nothing here
+may import `admin_parts.base`, even indirectly.
 """
 
 from typing import Any

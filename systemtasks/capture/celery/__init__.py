@@ -1,5 +1,5 @@
-"""Runs in receivers of Celery's signals, in the thread that sends them; may neither raise nor wait.
+"""Runs in receivers of Celery's signals, in the thread that sends them.
 
-That is the thread that sends or runs a task, or the thread of a worker's main process, for which
-all its child processes would wait.
+That is the thread that sends or runs a task, or a worker's main thread. Do not raise or block:
+blocking the main process blocks every child.
 """

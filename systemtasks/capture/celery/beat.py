@@ -1,7 +1,7 @@
-"""Keep beat's schedule in the database, with what only beat knows: what it sent, and what is due.
+"""Keep beat's schedule in the database, with the times that only beat knows: last sent, next due.
 
-Runs in beat's own thread, after each of its ticks, and asks the database only for the entries of
-django-celery-beat that are not enabled.
+Runs in beat's own thread, after each of its ticks. It only queries the database for the disabled
+entries of django-celery-beat.
 """
 
 import json
@@ -28,11 +28,11 @@ from systemtasks.storage.writer import writer
 logger = own_logger(__name__)
 
 Facts = tuple[Any, ...]
-"""What a record is made of. As long as it is the same, so is the record."""
+"""The values that a record is made from. If they are the same, so is the record."""
 
 
 class ScheduleFollower:
-    """Hands the schedule of a beat to the writer, whenever it has changed."""
+    """Passes beat's schedule to the writer each time it has changed."""
 
     def __init__(self, app: Celery, scheduler: Any) -> None:  # noqa: ANN401 - of any class
         self._app = app
@@ -96,7 +96,7 @@ class ScheduleFollower:
         self._made = made
 
     def _read_disabled(self) -> Iterator[ScheduleRecord]:
-        """Yield the entries of django-celery-beat that are not enabled, which beat leaves out."""
+        """Yield the disabled entries of django-celery-beat. Beat itself does not read them."""
         rows: Any = getattr(getattr(self._scheduler, "Model", None), "objects", None)
         if rows is None:
             return
@@ -151,9 +151,9 @@ class _DisabledEntry:
 
 
 def _sent(entry: Any) -> tuple[datetime | None, int]:  # noqa: ANN401
-    """Return when beat has sent an entry last, and how often it has.
+    """Return when beat last sent an entry, and how many times.
 
-    The entries of django-celery-beat keep this in the row that they are made of.
+    The entries of django-celery-beat keep this in their row.
     """
     row = getattr(entry, "model", entry)
     return row.last_run_at, row.total_run_count

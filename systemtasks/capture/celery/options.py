@@ -22,7 +22,7 @@ from systemtasks.runs.values import clean_column, clean_text
 logger = own_logger(__name__)
 
 UNNAMED = "(a message without a task's name)"
-"""The name of the task of messages that name none, or an empty one."""
+"""The name of the task if a message names none, or an empty one."""
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def task_info(task: AnyTask) -> TaskInfo:
 
 
 def info_of(app: Celery, name: str) -> TaskInfo:
-    """Return the same for a task's name, which may not be registered in this process."""
+    """Return the properties of the task with this name, or the defaults if it is not registered."""
     task = app.tasks.get(name)
     return default_info(name) if task is None else task_info(task)
 

@@ -47,7 +47,8 @@ def _key(celery_id: object, retries: object) -> tuple[str, int]:
 def context_header() -> str | None:
     """Return the result of SENDER_CONTEXT as JSON, or None if there is none.
 
-    Raise ValueError if it is no dictionary or too large, and whatever SENDER_CONTEXT raises.
+    Raise ValueError if it is not a dictionary or too large. Let SENDER_CONTEXT's exceptions
+    propagate.
     """
     if (get_context := sender_context(conf())) is None or (context := get_context()) is None:
         return None
@@ -85,8 +86,8 @@ def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: ob
 def started_attempt(task: AnyTask, task_id: object, args: object, kwargs: object) -> Run | None:
     """Return the attempt that starts now, or None if its task is not recorded.
 
-    An executor may name it in its signals (`task_id`) by another id than in the task's request, or
-    give the request none. celery-batches does so: it runs a task once for many messages.
+    An executor's signals may have another id (`task_id`) than the task's request, or the request
+    may have none. celery-batches does so: it runs a task once for many messages.
     """
     info = task_info(task)
     if not info.recorded:
@@ -114,7 +115,7 @@ def _values_of(message: Any) -> dict[str, Any]:  # noqa: ANN401 - a SimpleReques
 
 
 def _messages_of_batch(args: object) -> Sequence[Any]:
-    """Return what celery-batches knows of the messages of a batch, or nothing if it is none."""
+    """Return celery-batches's requests for a batch of messages, or nothing for another task."""
     batches = sys.modules.get("celery_batches")
     given = args[0] if type(args) in (tuple, list) and len(args) == 1 else ()  # type: ignore[arg-type,index]
     kind = getattr(batches, "SimpleRequest", None)
@@ -124,7 +125,7 @@ def _messages_of_batch(args: object) -> Sequence[Any]:
 
 
 def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:
-    """Return the attempt that a child process had and can no longer end.
+    """Return the attempt of a child process that can no longer end it.
 
     Return None if the message is not known, if this has already returned the attempt, or if its
     task is not recorded.
@@ -176,7 +177,7 @@ def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noq
 
 
 def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
-    """Return the attempt of a message of which only the headers and properties can be read."""
+    """Return the attempt of a message whose body cannot be decoded."""
     headers = message.headers if is_of(message.headers, dict) else {}
     celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
     known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
@@ -191,7 +192,7 @@ def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
 
 
 def revocation(terminated: bool, number: int | str | None, expired: bool) -> str:
-    """Return why a task was revoked, as a text for its messages."""
+    """Return the reason why a task was revoked, as a text for its messages."""
     if expired:
         return "Expired before it started"
     if not terminated:

@@ -17,8 +17,8 @@ FIELDS = ("task", "args", "kwargs")
 def known_tasks(app: Celery, schedule: Mapping[str, Any] | None = None) -> list[KnownTask]:
     """Return the tasks that KNOWN_FROM_START selects: none, the scheduled or all registered ones.
 
-    `schedule` is the one that beat runs. The default is the one in the app's settings, which is
-    all that a worker knows.
+    `schedule` is the one that beat runs. The default is the one in the app's settings: a worker
+    knows no other.
     """
     which = conf().KNOWN_FROM_START
     if which == "none":
@@ -51,7 +51,7 @@ def _field(entry: Any, name: str) -> Any:  # noqa: ANN401
 
 
 def _recorded(app: Celery, tasks: Iterable[tuple[Any, ...]]) -> Iterable[KnownTask]:
-    """Yield those of the tasks, given by name and arguments, that are recorded."""
+    """Yield the tasks that are recorded. The tasks are given by name and arguments."""
     for name, args, kwargs in tasks:
         info = info_of(app, name)
         if info.recorded:

@@ -34,7 +34,7 @@ logger = own_logger(__name__)
 
 SUCCESS = State.SUCCESS.outcome.celery_name
 STORED_COUNTS = {State.IGNORED.outcome.celery_name, State.REJECTED.outcome.celery_name}
-"""The states in which Celery stores nothing of its own, so that what the task has stored stands."""
+"""The states in which Celery stores nothing itself, so that the task's stored state remains."""
 
 
 def connect() -> None:
@@ -107,7 +107,7 @@ def note_success(sender: AnyTask, **_: Any) -> None:  # noqa: ANN401
     if run is not None and run.task is task_info(sender):
         entry = run.succeed()
         if not run.task.save_on_success:
-            # This end leaves no row that would show to the reader of the beginning that it ended.
+            # This end leaves no row, so the reader of the beginning could not see that it ended.
             writer.forget_beginning(run)
         writer.submit(entry)
 
@@ -295,7 +295,7 @@ def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
 
 
 def _stored_state(run: Run) -> State | None:
-    """Return the state that the task has stored of itself, or None if it is no final one."""
+    """Return the state that the task itself has stored, or None if it is not a final one."""
     name, meta = run.stored or (None, None)
     state = STATE_BY_CELERY_NAME.get(name) if type(name) is str else None
     if state is State.FAILURE:
@@ -307,7 +307,7 @@ def _stored_state(run: Run) -> State | None:
 
 
 def _original(error: BaseException) -> BaseException:
-    """Return the exception as raised, if Celery has replaced it by one that can be pickled."""
+    """Return the exception as raised, even if Celery has replaced it by one that can be pickled."""
     raised = sys.exc_info()[1]
     if raised is not None and is_of(error, UnpickleableExceptionWrapper):
         return raised

@@ -1,4 +1,4 @@
-"""Note the states that a task stores of itself, of which Celery sends no signal.
+"""Note the states that a task stores itself. Celery sends no signal for them.
 
 A task that ends by Ignore or Reject has often called `update_state` before, as Celery's
 documentation shows it: that state is what its callers see.
@@ -17,7 +17,7 @@ _is_following = False
 
 
 def follow() -> None:
-    """Wrap the methods by which a task stores a state. Repeated calls do nothing."""
+    """Wrap the methods that store the state of a task. Repeated calls do nothing."""
     global _is_following
     if _is_following:
         return
