@@ -20,7 +20,7 @@ for model in (User, Group, AuthToken):
 
 
 class WithoutInitialValues:
-    """A mixin for an admin whose form to add a row takes no values from its address.
+    """A mixin for an admin. Its form to add a row takes no values from the page's address.
 
     Django would put them into the form unchecked.
     """
@@ -63,7 +63,7 @@ class UnfoldAuthTokenAdmin(WithoutInitialValues, AuthTokenAdmin, ModelAdmin):  #
         return self.readonly_fields if obj else ()
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ANN401
-        """Save the token, without the message of knox's own class, which a cookie would hold."""
+        """Save the token, without the message of knox's own class: a cookie would store it."""
         ModelAdmin.save_model(self, request, obj, form, change)
         if not change:
             obj.new_token = form.token

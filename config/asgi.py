@@ -1,7 +1,7 @@
 """The ASGI application that the web server serves: Django, in a fixed number of threads.
 
-A request gets a thread once its whole body is here. A client that sends its body slowly, or never,
-therefore costs memory only, and not much of it.
+A request gets a thread once its whole body has arrived. A client that sends its body slowly, or
+never, therefore costs only a little memory.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class Application:
         self._body_bytes = body_bytes
         self._body_seconds = body_seconds
         self._most = threads + queue
-        # Both are changed by the event loop's thread only.
+        # Only the event loop's thread changes these two.
         self._requests = 0  # requests that have a thread or wait for one
         self._held = 0  # bytes of bodies
         self._jobs: SimpleQueue[tuple[Environ, asyncio.Future[Answer]]] = SimpleQueue()
@@ -108,7 +108,7 @@ class Application:
             self._held -= len(body)
 
     async def _read(self, environ: Environ, receive: Receive, body: bytearray) -> None:
-        """Append what the client sends to `body`. Raise an error where a limit is exceeded."""
+        """Append what the client sends to `body`. Raise an error if a limit is exceeded."""
         if int(environ.get("CONTENT_LENGTH", 0)) > self._body_bytes:
             raise BodyTooLarge
         try:
@@ -203,7 +203,7 @@ def _call(wsgi: WSGIApplication, environ: Environ) -> Answer:
 
 
 def _environ(scope: Message) -> Environ:
-    """Return WSGI's description of a request, without its body."""
+    """Return a request's WSGI environ, without its body."""
     environ = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
@@ -232,7 +232,7 @@ def _environ(scope: Message) -> Environ:
 
 @lru_cache(maxsize=256)
 def _key(name: bytes) -> str:
-    """Return the key of a header in WSGI's description of a request."""
+    """Return a header's key in the WSGI environ."""
     key = name.decode("latin-1").upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
@@ -255,7 +255,7 @@ async def _live(receive: Receive, send: Send) -> None:
 
 
 async def _limit_sending() -> None:
-    """Limit how long clients may leave an answer unread, as soon as the server listens."""
+    """Limit how long clients may leave an answer unread. Wait until the server listens."""
     while not end_unread_connections(settings.WEB_SEND_SECONDS):
         await asyncio.sleep(0.1)
 

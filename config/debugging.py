@@ -22,9 +22,9 @@ class ReporterFilter(SafeExceptionReporterFilter):
 
 
 class Reporter(ExceptionReporter):
-    """Django's reporter, which also masks the secrets where no name gives them away.
+    """Django's reporter, which also masks the values of the secrets.
 
-    They may stand in a local variable of any name, or in the text of an error.
+    They may be in a local variable of any name, or in the text of an error.
     """
 
     def get_traceback_html(self) -> SafeString:
@@ -40,12 +40,12 @@ def _without_secrets(report: str) -> SafeString:
     for secret in sorted(_secrets(), key=len, reverse=True):
         for text in {secret, escape(secret), escape(repr(secret)[1:-1])}:
             report = report.replace(text, MASK)
-    # As it was: Django's own report, which is escaped.
+    # Marked as safe again: Django's own report is escaped.
     return SafeString(report)  # nosec B703
 
 
 def _secrets() -> set[str]:
-    """Return the passwords in the settings, as they are there and as they are in a URL."""
+    """Return the passwords in the settings, as they are and encoded for a URL."""
     found = {str(key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)}
     found |= {str(database["PASSWORD"]) for database in settings.DATABASES.values()}
     for url in settings.CELERY_BROKER_URL.split(";"):

@@ -1,4 +1,4 @@
-"""Scheduled tasks for a demonstration, where DEMO_TASKS is true; each shows another outcome."""
+"""Define demo tasks, one for each outcome. They are scheduled if DEMO_TASKS is true."""
 
 import logging
 import time

@@ -27,9 +27,9 @@ def stop(sentence: str) -> NoReturn:
 
 
 def without_url(message: str, url: str) -> str:
-    """Return the first line of an error's message, without anything that stands in the URL.
+    """Return the first line of an error's message, without any part of the URL.
 
-    A password that is not encoded may be taken for any other part: for a host, say.
+    A password that is not encoded may be taken for another part: for a host, for example.
     """
     line, *_ = message.strip().splitlines() or [""]
     _scheme, *parts = re.split(r"[^\w.~%+-]+", url)
@@ -84,7 +84,7 @@ def json_object(name: str) -> dict[str, Any]:
 
 
 def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
-    """Return the one of these choices that the value equals in any case."""
+    """Return the choice that equals the value. Upper and lower case are the same."""
     value = text(name, default)
     for choice in choices:
         if choice.casefold() == value.casefold():
@@ -93,7 +93,7 @@ def one_of(name: str, default: str, choices: tuple[str, ...]) -> str:
 
 
 def schema(name: str, default: str) -> str:
-    """Return the name of a schema of the service's own, which SQL takes without quotes."""
+    """Return the name of the service's own schema. SQL must accept it without quotes."""
     value = text(name, default)
     if not re.fullmatch(r"(?!pg_|public$|information_schema$)[a-z_][a-z0-9_]{0,62}", value):
         stop(
@@ -141,7 +141,7 @@ def database(url: str) -> dict[str, Any]:
 
 
 def broker(url: str, *, of_project: bool = False) -> str:
-    """Return the broker's URL, once it is one of Redis or Valkey that kombu accepts.
+    """Return the broker's URL. It must be one of Redis or Valkey that kombu accepts.
 
     With `of_project`, RabbitMQ is accepted as well.
     """

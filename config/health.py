@@ -1,4 +1,4 @@
-"""Health checks for container platforms, at the paths that authentik has them.
+"""Health checks for container platforms, at the same paths as in authentik.
 
 `/-/health/live/` succeeds if this process serves requests, `/-/health/ready/` if the database
 answers as well.
@@ -15,7 +15,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 def answer_health(get_response: GetResponse) -> GetResponse:
     """Respond to health checks; a middleware.
 
-    It must be the first: a health check uses neither an allowed host name nor HTTPS.
+    It must be the first middleware: a health check uses neither an allowed host name nor HTTPS.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:

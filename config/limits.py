@@ -1,4 +1,4 @@
-"""Bounds on what one request may take of the database, of memory and of the processor."""
+"""Limit one request's use of the database, of memory and of the processor."""
 
 import logging
 from collections.abc import Callable
@@ -29,20 +29,20 @@ class BadPage(APIException):
 
 
 class LimitRequests:
-    """Refuses a body that is too large, and a login beside another; ends slow statements.
+    """Refuses large bodies and simultaneous logins, and ends slow statements.
 
-    A middleware, which must come after that of CSRF: it calls some views itself. The web server
+    This middleware must come after that of CSRF: it calls some views itself. The web server
     refuses large bodies by itself (config/asgi.py), but another WSGI server may not.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
         """Take the rest of the middleware."""
         self.get_response = get_response
-        # To check a password takes a processor for a good part of a second, on purpose.
+        # The check of a password is slow on purpose: it uses a processor for much of a second.
         self._logins = BoundedSemaphore(1)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Respond, with 413 to a body of more than WEB_BODY_BYTES."""
+        """Respond. The status is 413 if the body has more than WEB_BODY_BYTES."""
         length = request.META.get("CONTENT_LENGTH") or "0"
         if not length.isdecimal() or int(length) > settings.WEB_BODY_BYTES:
             return refusal(request.path_info, BodyTooLarge())
@@ -55,7 +55,7 @@ class LimitRequests:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> HttpResponseBase | None:
-        """Respond with the view's answer where it has other limits than most."""
+        """Return the view's response if it has limits of its own, or None."""
         match = request.resolver_match
         if request.method != "POST" or match is None or match.app_name != "admin":
             return None
@@ -68,11 +68,11 @@ class LimitRequests:
         return None
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Respond with a sentence where a page cannot be what was asked for.
+        """Respond with a sentence if the page cannot be made.
 
-        That is so where Postgres has cancelled a statement, or does not take a value of the query.
-        Django's own admin hands some values on as they are: NUL, times out of range, names of
-        fields that do not exist.
+        That is the case if Postgres has cancelled a statement, or refuses a value of the query.
+        Django's own admin does not check some values: NUL, times out of range, names of fields that
+        do not exist.
         """
         if request.path_info.startswith(API_PREFIX):
             return None

@@ -22,7 +22,7 @@ _csp: Any = (
 
 
 class SkipForAPI:
-    """A mixin for a middleware class, by which requests to the API skip it."""
+    """A mixin for a middleware class. API requests skip the middleware."""
 
     get_response: Any
 
@@ -49,11 +49,11 @@ class LockoutMiddleware(SkipForAPI, AxesMiddleware):
 
 
 class ContentSecurityPolicyMiddleware(SkipForAPI, _csp):  # type: ignore[misc]
-    """Adds the policy of SECURE_CSP; the API's answers have policies of their own."""
+    """Adds the policy of SECURE_CSP. The API's responses have their own policies."""
 
 
 class LocaleMiddleware(SkipForAPI, locale.LocaleMiddleware):
-    """Uses the browser's language for one request; the thread's next one may be for the API."""
+    """Uses the browser's language for one request. The thread's next one may be for the API."""
 
     def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - as in Django
         try:

@@ -16,8 +16,8 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 def find_client(get_response: GetResponse) -> GetResponse:
     """Make REMOTE_ADDR the client's address; a middleware.
 
-    X-Forwarded-For is believed where it comes from one of TRUSTED_PROXIES, and nowhere else: any
-    client may send it.
+    X-Forwarded-For is only believed if it comes from one of TRUSTED_PROXIES: any client may send
+    it.
     """
     warned = False
 
@@ -41,8 +41,8 @@ def find_client(get_response: GetResponse) -> GetResponse:
 def _client(peer: str, hops: Sequence[str]) -> str:
     """Return the nearest address that is not a trusted proxy's.
 
-    `hops` are those of X-Forwarded-For. Each proxy has added the one that it was asked by at the
-    end, so what stands before that of an untrusted one may be made up.
+    `hops` are the addresses in X-Forwarded-For. Each proxy adds its own client's address at the
+    end. The text before an untrusted address may therefore be forged.
     """
     for hop in reversed(hops):
         if _parsed(hop) is None:

@@ -1,4 +1,4 @@
-"""Route the tasks of a project, whose own routes this service does not know."""
+"""Route a project's tasks. This service does not know the project's own routes."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ def route_as_recorded(
 ) -> dict[str, Any]:
     """Return options that make Celery send to the queue in `options`, without declaring it.
 
-    To declare a queue needs the very arguments with which its consumers declare it. Raises
-    NotRerunnableError if `options` name no queue.
+    A queue must be declared with the same arguments that its consumers use, and they are not known.
+    Raise NotRerunnableError if `options` name no queue.
     """
     if not options.get("queue"):
         raise NotRerunnableError("The queue of this task's last run is not on record.")

@@ -78,7 +78,7 @@ MIDDLEWARE = [
     "config.limits.LimitRequests",
 ]
 
-# What a page may load, in Django's own words; django-csp reads the same of its own setting. The
+# What a page may load, in Django's own terms. django-csp reads the same from its own setting. The
 # scripts of django-unfold evaluate the attributes of its templates (Alpine), and its colours are in
 # a style element.
 SECURE_CSP = {
@@ -109,11 +109,11 @@ WEB_BODY_BYTES = environment.whole_number("WEB_BODY_BYTES", 1_048_576, most=1_07
 WEB_SEND_SECONDS = environment.whole_number("WEB_SEND_SECONDS", 30, least=1, most=3600)
 TRUSTED_PROXIES = environment.networks("TRUSTED_PROXIES")
 
-# No page takes a file. The rest of a body is in memory, as large as the web server lets it be.
+# No page accepts a file. The rest of a body is in memory, and the web server limits its size.
 FILE_UPLOAD_HANDLERS: list[str] = []
 DATA_UPLOAD_MAX_MEMORY_SIZE = WEB_BODY_BYTES
 
-# DEBUG's page of an error, too, shows no password.
+# DEBUG's error page must not show a password either.
 DEFAULT_EXCEPTION_REPORTER = "config.debugging.Reporter"
 DEFAULT_EXCEPTION_REPORTER_FILTER = "config.debugging.ReporterFilter"
 
@@ -189,7 +189,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
-        "axes": {"level": "WARNING"},  # below, it tells of each login that succeeds, and of itself
+        "axes": {"level": "WARNING"},  # below, it logs successful logins, and its own start
     },
 }
 
@@ -255,15 +255,15 @@ AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",  # refuses a login before the password is checked
     "events.backends.OneQueryModelBackend",
 ]
-# After so many failed logins, an address and an account each wait; the latter's last success ends
-# its count. An attempt while they wait does not make the wait longer.
+# After this many failed logins, an address and an account must each wait. A success resets the
+# account's count. An attempt during the wait does not make it longer.
 AXES_FAILURE_LIMIT = 10
-SILENCED_SYSTEM_CHECKS = ["axes.W002"]  # it knows its own middleware, and no subclass
+SILENCED_SYSTEM_CHECKS = ["axes.W002"]  # it does not accept a subclass of its own middleware
 AXES_COOLOFF_TIME = timedelta(minutes=10)
 AXES_LOCKOUT_PARAMETERS = ["ip_address", "username"]
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_DISABLE_ACCESS_LOG = True  # a table of all logins, which nothing ever empties
+AXES_DISABLE_ACCESS_LOG = True  # a table of all logins that is never emptied
 AXES_ENABLE_ADMIN = False
 AXES_CLIENT_IP_CALLABLE = "config.logins.client_address"
 AXES_CLIENT_STR_CALLABLE = "config.logins.client_text"

@@ -1,4 +1,4 @@
-"""Limits that the operating system keeps for the web server's connections."""
+"""Set the operating system's limits on the web server's connections."""
 
 import os
 import resource
@@ -28,9 +28,9 @@ def most_connections(wanted: int) -> int:
 
 
 def end_unread_connections(seconds: int) -> bool:
-    """Have the kernel disconnect a client that leaves an answer unread for `seconds`.
+    """Make the kernel disconnect a client that leaves an answer unread for `seconds`.
 
-    This is for connections that this process accepts from now on. Return False if it does not
+    This applies to connections that this process accepts from now on. Return False if it does not
     listen yet. On systems other than Linux, do nothing and return True.
     """
     if not hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -62,7 +62,7 @@ class Child:
     printer: threading.Thread
 
     def kill(self) -> None:
-        """Kill the process and all that it has started."""
+        """Kill the process and all processes that it has started."""
         kill_group(self.process.pid)
         self.process.wait()
         self.printer.join(timeout=2)
@@ -283,7 +283,7 @@ def _welcome(children: list[Child], port: int) -> str:
         for name in demo.SCHEDULE:
             app.send_task(name)
         first = system_task_uuid(FIRST_TASK)
-        # The task's own row is no proof: it is written before any of its runs has ended.
+        # The task's own row is not proof: it is written before any of its runs has ended.
         recorded = TaskRun.objects.filter(system_task=first, state=State.SUCCESS).exists
         _await(children, recorded, "no task was recorded")
         path += f"{first}/"
@@ -326,7 +326,7 @@ def _manage() -> str:
 
 
 def _watch(children: list[Child]) -> bool:
-    """Wait until a child ends, which is always a failure, and return True."""
+    """Wait until a child ends, and return True. A child that ends is a failure."""
     while True:
         for child in children:
             if (code := child.process.poll()) is not None:

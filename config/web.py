@@ -51,7 +51,7 @@ def server(host: str, port: int, log_level: LogLevels) -> Any:  # noqa: ANN401 -
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,
         # While Granian waits for the first bytes, to find out if they are HTTP/2, it has no
-        # time-out: a client that sends nothing could stay for ever.
+        # time-out: a client that sends nothing could stay connected forever.
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
             header_read_timeout=settings.WEB_HEADER_SECONDS * 1000,
@@ -69,9 +69,9 @@ def server(host: str, port: int, log_level: LogLevels) -> Any:  # noqa: ANN401 -
 def handle_signals_in_a_thread() -> None:
     """Call Granian's handlers of SIGINT and SIGTERM from a thread.
 
-    Python calls a handler in the main thread, which waits for a lock here. It calls none where the
-    system has delivered the signal to another thread, as it may if a second one follows at once;
-    and the handler waits for ever where the main thread has just that lock.
+    Python calls a handler in the main thread, which waits for a lock here. If the system delivers
+    the signal to another thread, as it may for a second signal, Python does not call the handler.
+    If the main thread holds the lock that the handler needs, the handler waits forever.
     """
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in ENDING}
     received, sent = socket.socketpair()
@@ -90,7 +90,7 @@ def handle_signals_in_a_thread() -> None:
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Handle a signal. Without a handler, Python would not write it to the wake-up file."""
+    """Do nothing. Without a handler, Python would not write the signal to the wake-up file."""
 
 
 def end_by_signals() -> None:

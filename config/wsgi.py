@@ -16,7 +16,7 @@ _django = get_wsgi_application()
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer a request, for which no statement may take longer than WEB_STATEMENT_SECONDS."""
+    """Answer a request. None of its statements may take longer than WEB_STATEMENT_SECONDS."""
     connection: Any = connections[DEFAULT_DB_ALIAS]  # this thread's
     connection.statement_seconds = settings.WEB_STATEMENT_SECONDS
     return _django(environ, start_response)

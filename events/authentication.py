@@ -1,4 +1,4 @@
-"""Authenticate a request by its bearer token, of which the database keeps only a hash."""
+"""Authenticate a request by its bearer token. The database keeps only its hash."""
 
 import re
 from datetime import UTC, datetime
@@ -77,8 +77,8 @@ class BearerAuthentication(TokenAuthentication):
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser, TokenInfo] | None:
         """Return the user and the token, or None if the request has no Authorization header.
 
-        Raises AuthenticationFailed if it has one that is not of a valid token, and Throttled if the
-        client has sent too many such tokens.
+        Raise AuthenticationFailed if the token in it is not valid, and Throttled if the client has
+        sent too many such tokens.
         """
         header = request.META.get("HTTP_AUTHORIZATION")
         if header is None:
@@ -101,7 +101,7 @@ class BearerAuthentication(TokenAuthentication):
     def authenticate_credentials(self, token: str) -> tuple[AbstractBaseUser, TokenInfo]:
         """Return the user and the token.
 
-        Raises AuthenticationFailed if the token does not exist or has expired, or if its user is
+        Raise AuthenticationFailed if the token does not exist or has expired, or if its user is
         inactive.
         """
         digest = hash_token(token)
@@ -127,5 +127,5 @@ def token_model() -> "type[AbstractAuthToken]":
 
 
 def is_expired(expiry: datetime | None) -> bool:
-    """Return True if a token with this expiry is no longer valid; None means that it never ends."""
+    """Return True if a token with this expiry is no longer valid. None means no expiry."""
     return expiry is not None and utc_time(expiry) <= datetime.now(UTC)

@@ -24,9 +24,9 @@ CONDITIONS = {
 def conditional(view: View) -> View:
     """Give the view's responses to GET and HEAD an ETag, and check the request's conditions.
 
-    The response is 304 or 412 where a condition is not met, and has the headers of every answer of
-    the API. Django's ConditionalGetMiddleware
-    gives no ETag to HEAD, for which DRF renders the same body as for GET.
+    The response is 304 or 412 if a condition is not met. It has the headers of every response of
+    the API. Django's ConditionalGetMiddleware gives no ETag to HEAD, although DRF renders the same
+    body as for GET.
     """
 
     @wraps(view)

@@ -1,4 +1,4 @@
-"""The settings of DRF and django-filter, as they are where a project changes none of them."""
+"""The settings of DRF and django-filter in a project that does not change them."""
 
 from rest_framework.settings import DEFAULTS, IMPORT_STRINGS, APISettings
 
@@ -6,7 +6,7 @@ DRF_DEFAULTS = APISettings(DEFAULTS, DEFAULTS, IMPORT_STRINGS)
 """DRF's own settings: those of a project without REST_FRAMEWORK."""
 
 EXACTLY = {"lookup_expr": "exact"}
-"""Options of a filter that stand in for the project's FILTERS_DEFAULT_LOOKUP_EXPR."""
+"""Options of a filter that replace the project's FILTERS_DEFAULT_LOOKUP_EXPR."""
 
 ONE_OF = {**EXACTLY, "null_label": None}
-"""Options of a filter of choices, which also stand in for FILTERS_NULL_CHOICE_LABEL."""
+"""Options of a filter of choices. They also replace FILTERS_NULL_CHOICE_LABEL."""

@@ -1,7 +1,7 @@
 """The OpenAPI document that is served: `openapi.yaml`, which `make openapi` writes.
 
-It is a file of the package, so that it is the same in every project. drf-spectacular would make it
-by the project's settings, and by what else is installed there.
+It is a file of the package, so that it is the same in every project. drf-spectacular's result would
+depend on the project's settings and other packages.
 """
 
 from functools import lru_cache
@@ -14,11 +14,11 @@ from rest_framework.renderers import BaseRenderer
 
 FILE = Path(__file__).with_name("openapi.yaml")
 SERVER = "/api/v3"
-"""The server that the file names. What is served names the one where the API is mounted."""
+"""The server that the file names. The served document names the URL where the API is mounted."""
 
 
 class YAMLRenderer(BaseRenderer):
-    """Renders the document for a server, of which it is given the URL."""
+    """Renders the document for the server with the given URL."""
 
     media_type = "application/vnd.oai.openapi"
     format = "yaml"

@@ -1,4 +1,4 @@
-"""Error responses, in the two forms that the contract has for them.
+"""Error responses, in the two forms of the contract.
 
 ValidationError is `{"<field>": ["..."], "code": "invalid"}`, GenericError is
 `{"detail": "...", "code": "..."}`. Both are JSON, whichever format the request accepts.
@@ -106,7 +106,7 @@ def precondition_failed() -> HttpResponse:
 
 
 def refusal(path: str, error: exceptions.APIException) -> HttpResponse:
-    """Return the web server's response to a request for this path that it refuses itself."""
+    """Return the response to a request for this path that the web server refuses."""
     if path.startswith(API_PREFIX):
         return _response(error)
     return HttpResponse(f"{error.detail}\n", content_type="text/plain", status=error.status_code)
@@ -127,7 +127,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _api_exception(error: Exception) -> exceptions.APIException:
-    """Return the exception of DRF that stands for this error; status 500 for an unforeseen one."""
+    """Return DRF's exception for this error. Its status is 500 if the error is unforeseen."""
     match error:
         case exceptions.ParseError():
             return exceptions.ValidationError([error.detail])

@@ -36,7 +36,7 @@ _DAY, _CLOCK, _ZONE = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d+)?)?", r"Z|[+-]
 TIME = re.compile(f"{_DAY}([T ]{_CLOCK}({_ZONE})?)?", re.ASCII)
 
 TERM_LIMIT = 32
-"""Terms that a search may have. Postgres took 2 seconds for a thousand, and 47 for 5,000."""
+"""Maximum terms of a search. Postgres took 2 seconds for a thousand, and 47 for 5,000."""
 
 ORDERING_FIELDS = (*TASK_COLUMNS, "expiring")
 
@@ -71,9 +71,9 @@ class StatedChoiceFilter(ChoiceFilter):
 
 
 class GivenFilterSet(FilterSet):
-    """Makes a form of only those filters that the query names.
+    """Makes a form of only the filters that the query names.
 
-    Most requests name one or none, and a form costs time for each of its fields.
+    Most requests name at most one, and each field of a form costs time.
     """
 
     base_filters: dict[str, Any]
@@ -101,7 +101,7 @@ class SystemTaskFilter(GivenFilterSet):
     ) -> SystemTaskQuerySet:
         """Return the rows that contain every term of `value`, in any case.
 
-        Raises ValidationError for more than TERM_LIMIT terms.
+        Raise ValidationError for more than TERM_LIMIT terms.
         """
         terms = search_terms(value)
         if len(terms) > TERM_LIMIT:
@@ -134,9 +134,9 @@ RUN_ORDERINGS = (
 
 
 def utc_time(text: str) -> datetime:
-    """Return the time that the text stands for, in UTC, which is also its zone if it names none.
+    """Return the time in UTC. A text without a time zone is in UTC already.
 
-    Raises ValueError for any text that is not of the form TIME.
+    Raise ValueError for any text that is not of the form TIME.
     """
     if not TIME.fullmatch(text):
         raise ValueError(f"{text!r} is not an ISO 8601 time")
@@ -169,7 +169,7 @@ class UUIDField(StrictField, forms.UUIDField):
 
 
 class UTCField(StrictField, IsoDateTimeField):
-    """A time, converted to UTC: Python knows offsets from it that Postgres does not take."""
+    """A time, converted to UTC: Python accepts offsets that Postgres refuses."""
 
     text_form = TIME
 

@@ -4,21 +4,21 @@ from django.http import HttpResponse
 from django.utils.cache import patch_vary_headers
 
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
-"""The Content-Security-Policy of an answer that is no page: a browser loads nothing for it."""
+"""The Content-Security-Policy of a response that is not a page: a browser loads nothing for it."""
 
 PAGE = (
     "default-src 'none'; base-uri 'none'; connect-src 'self'; font-src 'self'; form-action 'none'; "
     "frame-ancestors 'none'; img-src 'self' data:; script-src 'self'; "
     "style-src 'self' 'unsafe-inline'"
 )
-"""That of the page in which requests can be tried. Swagger UI styles its elements itself."""
+"""The Content-Security-Policy of the Swagger UI page. Swagger UI styles its elements itself."""
 
 
 def add_headers(response: HttpResponse) -> None:
     """Add the headers that the response does not have yet.
 
-    What a token may see is for its client alone: nothing on the way may keep it, nor answer with it
-    to another token.
+    A response is for the client with this token only. No cache may store it, or return it for
+    another token.
     """
     response.headers.setdefault("Cache-Control", "private, no-store")
     response.headers.setdefault("Content-Security-Policy", NOTHING)

@@ -9,7 +9,7 @@ from systemtasks.fields import UTCDateTimeField
 class TokenGrant(models.Model):
     """The permissions of a token, and the time of its last use.
 
-    A token without a grant allows all that its user may do, without a limit.
+    A token without a grant has all permissions of its user, and no limit.
     """
 
     token = models.OneToOneField(
@@ -40,5 +40,5 @@ class TokenGrant(models.Model):
 
 
 def scope_text(grant: TokenGrant | None) -> str:
-    """Return in words what a token with this grant allows; None for a token without a grant."""
+    """Return in words what a token with this grant allows. Pass None if it has no grant."""
     return "read only" if grant and grant.read_only else "all its user may"

@@ -11,7 +11,7 @@ from .defaults import DRF_DEFAULTS
 
 
 class Negotiation(DefaultContentNegotiation):
-    """DRF's content negotiation, with a short cut for what nearly every client sends."""
+    """DRF's content negotiation, with a short cut for the header that nearly every client sends."""
 
     settings: Any = DRF_DEFAULTS
     """DRF's own: a project may call the parameter `format` by another name."""
@@ -24,7 +24,7 @@ class Negotiation(DefaultContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         """Return a renderer and the media type of its output.
 
-        Raises NotAcceptable for an Accept header that no renderer meets, and Http404 for an unknown
+        Raise NotAcceptable if no renderer meets the Accept header, and Http404 for an unknown
         `format`.
         """
         first, *_ = renderers

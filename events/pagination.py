@@ -21,7 +21,7 @@ COUNT_LIMIT = 10_000
 LARGEST_OFFSET = 2**63 - 1  # that Postgres accepts
 
 DEEPEST_ROW = 10_000
-"""Rows of a list with cursors that pages by number reach; `after` reaches the others."""
+"""The last row that pages by number show in a list with cursors. `after` leads to the others."""
 
 TOO_DEEP = f"Pages by number end after {DEEPEST_ROW:,} rows; `after` goes on, or narrow the list."
 
@@ -50,7 +50,7 @@ class Pagination(BasePagination):
     ) -> list[Any]:
         """Return the rows of the page that the request asks for.
 
-        Raises ValidationError for a malformed parameter, and NotFound for a page past the end. A
+        Raise ValidationError for a malformed parameter, and NotFound for a page past the end. A
         page size above `max_page_size` counts as `max_page_size`.
         """
         self.size = min(_number(request, "page_size", self.page_size), self.max_page_size)
@@ -136,7 +136,7 @@ class KeysetPagination(Pagination):
     ) -> list[Any]:
         """Return the rows of the page that the request asks for, as Pagination does.
 
-        Raises ValidationError for a cursor of another query, too.
+        Raise ValidationError for a cursor of another query, too.
         """
         self.order = str(queryset.query.order_by[0])
         filters: Any = getattr(view, "filterset_class", None)
@@ -147,7 +147,7 @@ class KeysetPagination(Pagination):
     def page_number(self, request: Request) -> int:
         """Return the number of the page that the request asks for, from 1; a cursor holds it.
 
-        Raises ValidationError for a page without a cursor that ends after DEEPEST_ROW.
+        Raise ValidationError for a page without a cursor that ends after DEEPEST_ROW.
         """
         self.query = self.digest(request)
         if (cursor := request.query_params.get("after")) is None:
@@ -228,9 +228,9 @@ def _count_all(rows: Rows) -> int:
 def _parts(rows: Rows, order: str, value: object, key: int) -> list[Rows]:
     """Return querysets that together hold the rows after one, in this order.
 
-    `value` and `key` are that row's ordering column and id. Each queryset is one range of an index
-    if the column has one: of TaskRun's, `start_timestamp` and `id` have, `duration` and
-    `finish_timestamp` have not. Postgres sorts NULL after every value.
+    `value` and `key` are the row's ordering column and id. Each queryset is one range of an index
+    if the column has one: TaskRun's `start_timestamp` and `id` have an index, `duration` and
+    `finish_timestamp` do not. Postgres sorts NULL after every value.
     """
     column = order.removeprefix("-")
     descending = order.startswith("-")
@@ -258,8 +258,8 @@ def _encoded(cursor: list[Any]) -> str:
 def _decoded(cursor: str, query: str) -> tuple[int, Any, int]:
     """Return the page's number, and the ordering value and the id of the row before it.
 
-    Their types need no check: the signature shows that this service made the cursor. Raises
-    ValidationError for a cursor that it did not make, or made for another query.
+    Their types need no check: the signature shows that this service made the cursor. Raise
+    ValidationError if it did not make the cursor, or made it for another query.
     """
     try:
         number, its_query, value, key = _signer().unsign_object(cursor)
@@ -281,7 +281,7 @@ def _parameter(name: str, description: str) -> dict[str, Any]:
 
 
 def _number(request: Request, name: str, default: int) -> int:
-    """Return a positive number of the query; raises ValidationError for anything else."""
+    """Return a positive number of the query. Raise ValidationError for anything else."""
     if (given := request.query_params.get(name)) is None:
         return default
     try:

@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 class HasPermission(BasePermission):
     """Require the Django permission that the view or its action names in `permission_required`.
 
-    A read-only token is limited to SAFE_METHODS, whatever permissions its user has.
+    A read-only token is limited to SAFE_METHODS, regardless of its user's permissions.
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:

@@ -1,4 +1,4 @@
-"""What a view of DRF takes from its project's REST_FRAMEWORK setting, fixed for the views here.
+"""Fix what a DRF view otherwise takes from its project's REST_FRAMEWORK setting.
 
 So they keep the contract in any project, and that project's own views keep its settings.
 """
@@ -18,9 +18,9 @@ from .transactions import without_transaction
 
 
 class ContractView:
-    """A view whose policies and errors are those of the contract, and whose responses have ETags.
+    """A view with the policies and errors of the contract, and with ETags.
 
-    Anybody may use it. It is a mixin, which comes before a view class of DRF.
+    Any client may use it. This is a mixin: list it before the view class of DRF.
     """
 
     authentication_classes: Any = ()
@@ -32,7 +32,7 @@ class ContractView:
     metadata_class: Any = SimpleMetadata
     versioning_class: Any = None
     schema: Any = None
-    """With None, the view is in no document that the project makes of its own views."""
+    """With None, the view is not in a document that the project makes of its own views."""
     settings = DRF_DEFAULTS
 
     @classmethod

@@ -1,8 +1,9 @@
 """SELECTs that Django's ORM compiles once a process, and Postgres plans once a connection.
 
-A GET of one task makes two of them: for the token and for the task. In the serving benchmark, on a
-quiet machine, such a GET was answered this many times as often as by the conventional stack, with
-kept connections and with its defaults. What is required is 3 and 12.
+A GET of one task makes two of them: for the token and for the task. The ratios below compare
+requests per second. They are from the serving benchmark on a quiet machine, and compare such a GET
+with the conventional stack: with kept connections, and with its defaults. The required ratios are 3
+and 12.
 
     libpq's own call        @@LIBPQ@@
     psycopg's cursor        2.6 and 11.8
@@ -38,10 +39,10 @@ _OUTDATED = (FeatureNotSupported, InvalidSqlStatementName)
 def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], list[Row]]:
     """Decorate a function that makes a queryset, so that it fetches the rows instead.
 
-    `rows` gets an expression that stands for a value, and returns a `values_list()` that uses it.
-    The decorated function takes the value itself, a string, and returns the rows. Django compiles
-    the SQL once a process. Postgres keeps the plan as long as the connection, provided that the
-    connection's `prepare_threshold` is a number.
+    `rows` is called with an expression that stands for a value. It returns a `values_list()` that
+    uses it. The decorated function takes the value itself, a string, and returns the rows. Django
+    compiles the SQL once a process. Postgres keeps the plan as long as the connection, provided
+    that the connection's `prepare_threshold` is a number.
 
     A kept connection that has died, or whose plan is outdated, is replaced without an error, unless
     it is in a transaction. The decorated function raises Django's DatabaseError or InterfaceError.
@@ -69,7 +70,7 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
         sql, converters = compiled()
         connection.ensure_connection()
         cursor = _cursor(connection)
-        # Not passed as a parameter, for which Django's log of queries would look in the SQL.
+        # Not passed as a parameter: Django's log of queries would look for its place in the SQL.
         cursor.value = value
         connection._prepare_cursor(cursor).execute(sql)
         fetched = cursor.fetchall()

@@ -29,14 +29,14 @@ class Rates:
     def wait(self, key: str, rate: int) -> float:
         """Return the seconds until a request with this key is allowed, or 0 if it is allowed now.
 
-        `rate` is that of a minute. The request is not counted.
+        `rate` is in requests a minute. The request is not counted.
         """
         if (spent_until := self._spent_until.get(key)) is None:
             return 0.0
         return max(spent_until + MINUTE / rate - time.monotonic() - MINUTE, 0.0)
 
     def spend(self, key: str, rate: int) -> float:
-        """Count a request with this key if it is allowed, and return 0; else return as `wait`."""
+        """Count a request with this key if it is allowed. Return the same as `wait`."""
         with self._lock:
             if seconds := self.wait(key, rate):
                 return seconds
@@ -47,13 +47,13 @@ class Rates:
         return 0.0
 
     def _forget(self, now: float) -> None:
-        """Forget the keys that have nothing spent in advance; all keys, if that leaves too many."""
+        """Forget the keys that have nothing spent in advance. If too many are left, forget all."""
         left = {key: until for key, until in self._spent_until.items() if until > now}
         self._spent_until = left if len(left) < MOST_KEYS / 2 else {}
 
 
 def client_of(request: HttpRequest) -> str:
-    """Return the address of the request's client; in IPv6, the first one of its network.
+    """Return the address of the request's client. In IPv6, return the first one of its network.
 
     One client in IPv6 has all addresses of a /64 network.
     """

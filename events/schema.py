@@ -1,6 +1,6 @@
 """Make the OpenAPI document of the views with drf-spectacular, for `make openapi`.
 
-Nothing of this runs where the API is served, which needs no drf-spectacular: see `document.py`.
+Serving the API uses neither this module nor drf-spectacular: see `document.py`.
 """
 
 from collections.abc import Callable
@@ -178,7 +178,7 @@ DESCRIPTIONS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "get": extend_schema(description=SchemaView.__doc__, responses={200: OpenApiTypes.OBJECT}),
     },
 }
-"""What the views do not say of themselves, by view and method. No other view is described."""
+"""The descriptions of views, by view and method. No other view is described."""
 
 
 class Enumerator(EndpointEnumerator):

@@ -29,11 +29,12 @@ DEFAULT_SPAN = timedelta(days=1)
 """The time that a summary goes back by default."""
 
 LONGEST_SPAN = timedelta(days=31)
-"""Of a summary: it reads every run in its span."""
+"""The maximum span of a summary: it reads every run in its span."""
 
 MOST_AT_ONCE = 1
-"""Summaries that each process makes at once. With those who wait for a run to end, they leave the
-other threads of a process to the other requests."""
+"""Maximum summaries that each process makes at once.
+
+Summaries and waiting requests together leave the other threads of a process free."""
 
 _turns = BoundedSemaphore(MOST_AT_ONCE)
 
@@ -41,7 +42,7 @@ TOO_LONG = f"A summary covers {LONGEST_SPAN.days} days at the most."
 
 
 class Percentile(Aggregate):
-    """The value that `share` (0 to 1) of all values do not exceed; interpolated, if need be."""
+    """The value that `share` (0 to 1) of all values do not exceed, interpolated if necessary."""
 
     function = "PERCENTILE_CONT"
     template = "%(function)s(%(share)s) WITHIN GROUP (ORDER BY %(expressions)s)"
@@ -77,7 +78,7 @@ class SpanSerializer(serializers.Serializer[Any]):
 def summaries(request: Request) -> "QuerySet[Any, Any]":
     """Return one row for each task that has finished runs in the span, ordered by name and uid.
 
-    Raises ValidationError for a malformed query, and for a span longer than LONGEST_SPAN.
+    Raise ValidationError for a malformed query, and for a span longer than LONGEST_SPAN.
     """
     query = SpanSerializer(data=request.query_params.dict())
     query.is_valid(raise_exception=True)
@@ -105,9 +106,9 @@ def summaries(request: Request) -> "QuerySet[Any, Any]":
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Hold one of the turns to make a summary while the block lasts.
+    """Reserve one of the turns to make a summary, for the length of the block.
 
-    Raises Overloaded where MOST_AT_ONCE summaries are made already.
+    Raise Overloaded if MOST_AT_ONCE summaries are made already.
     """
     if not _turns.acquire(blocking=False):
         raise Overloaded("Other summaries are made at this moment.")
@@ -118,7 +119,7 @@ def turn() -> Iterator[None]:
 
 
 def with_next_runs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of `summaries` with `next_run`: when beat is to send the task.
+    """Return the rows of `summaries`. Add `next_run`, the time at which beat sends the task.
 
     The earliest of a task's entries counts. If beat is late or stopped, that is in the past.
     """

@@ -19,20 +19,20 @@ from .rates import Rates
 MINUTE = timedelta(minutes=1)
 
 token_rates = Rates()
-"""Of the tokens without a rate of their own, by digest."""
+"""The rates of tokens without a rate of their own, by digest."""
 
 
 class TokenThrottle(BaseThrottle):
-    """Allow as many requests a minute as the token's grant says, at once or spread out.
+    """Allow the number of requests a minute in the token's grant, at once or spread out.
 
     This is the generic cell rate algorithm (ITU-T I.371). At a rate of N, each request costs an Nth
     of a minute, and at most a whole minute may be spent in advance. A request takes one UPDATE, so
-    that the rate is exact however many processes serve the API. A token without a rate has the one
-    of TOKEN_RATE, which each process counts by itself, without a query.
+    that the rate is exact over any number of processes. A token without a rate has the one of
+    TOKEN_RATE, which each process counts by itself, without a query.
     """
 
     def allow_request(self, request: Request, view: APIView) -> bool:
-        """Count the request, and return True if it is allowed; a refused one costs nothing."""
+        """Count the request, and return True if it is allowed. A refused one costs nothing."""
         token: Any = request.auth
         self.rate: int | None = getattr(token, "rate", None)
         if self.rate is None:
@@ -56,7 +56,7 @@ class TokenThrottle(BaseThrottle):
 
 
 def _spend_default_rate(token: Any) -> float:  # noqa: ANN401 - of any authentication class
-    """Count a request of a token without a rate; return the seconds to wait, 0 for none."""
+    """Count a request of a token without a rate. Return the seconds to wait, or 0."""
     digest, rate = getattr(token, "digest", None), conf().TOKEN_RATE
     return token_rates.spend(digest, rate) if digest and rate else 0.0
 
@@ -64,9 +64,9 @@ def _spend_default_rate(token: Any) -> float:  # noqa: ANN401 - of any authentic
 class WrongTokens:
     """Counts the wrong tokens of each address, each of which costs a query.
 
-    An address that has sent too many is not asked about in the database any more, except for the
-    tokens that were right before: whoever shares the address with somebody else's mistake, as
-    behind a proxy, goes on.
+    If an address has sent too many, its tokens are no longer looked up in the database. Tokens that
+    were right before still are: a client that shares the address, as behind a proxy, is not
+    blocked by another one's mistake.
     """
 
     def __init__(self) -> None:
@@ -89,10 +89,10 @@ class WrongTokens:
         self._accepted.add(digest)
 
     def count(self, client: str) -> None:
-        """Count a wrong token; raise Throttled if it is one too many."""
+        """Count a wrong token. Raise Throttled if it is one too many."""
         if (rate := conf().WRONG_TOKEN_RATE) and (seconds := self._rates.spend(client, rate)):
             raise Throttled(math.ceil(seconds))
 
 
 wrong_tokens = WrongTokens()
-"""Those of this process."""
+"""The wrong tokens that this process has counted."""

@@ -17,11 +17,11 @@ TIME_FORMAT = "%Y-%m-%d %H:%M UTC"
 
 
 class UserMissingError(CommandError):
-    """There is no user of that name."""
+    """No user has this name."""
 
 
 def user_named(username: str) -> AbstractBaseUser:
-    """Return the user of this name; raises UserMissingError if there is none."""
+    """Return the user of this name. Raise UserMissingError if there is none."""
     model: Any = get_user_model()
     manager = model._default_manager
     find = getattr(manager, "get_by_natural_key", None)
@@ -37,10 +37,10 @@ def user_named(username: str) -> AbstractBaseUser:
 
 
 def future_time(text: str, now: datetime) -> datetime:
-    """Return the time that `90d`, `12h`, `2027-01-31` or an ISO 8601 date-time stands for.
+    """Return the time that the text means: `90d`, `12h`, `2027-01-31` or an ISO 8601 date-time.
 
     `90d` and `12h` are counted from `now`. A date stands for the beginning of that day. The time
-    is in UTC unless the text names an offset. Raises CommandError for any other text, and for a
+    is in UTC unless the text names an offset. Raise CommandError for any other text, and for a
     time that is not after `now`.
     """
     try:

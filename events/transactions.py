@@ -7,7 +7,7 @@ from django.db import connections, transaction
 
 
 def without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Have ATOMIC_REQUESTS leave this view alone, on every database.
+    """Exempt this view from ATOMIC_REQUESTS, on every database.
 
     In a transaction, a request that is refused would not be counted for its token's rate, and one
     that waits would keep the token's row locked.

@@ -18,7 +18,7 @@ INTERVAL = 60.0  # seconds between two writes
 
 
 class UsageWriter:
-    """Collects when tokens are used, and writes it from a thread of its own.
+    """Collects the times at which tokens are used, and writes them from a thread of its own.
 
     A request pays for one assignment to a dictionary, and waits for nothing.
     """
@@ -36,14 +36,14 @@ class UsageWriter:
     def record(self, digest: str) -> None:
         """Record that the token with this digest is used now."""
         self._last_used[digest] = datetime.now(UTC)
-        # In tests, the thread would at last write to the database of the settings.
+        # In tests, the thread would eventually write to the database of the settings.
         if not (self._thread.is_alive or is_under_test()):
             self._thread.start()
 
     def write(self) -> None:
         """Write the uses that are not written yet.
 
-        Where the database does not take them, they are kept for the next call.
+        If the database does not accept them, they are kept for the next call.
         """
         last_used, self._last_used = self._last_used, {}
         try:
@@ -87,6 +87,6 @@ class UsageWriter:
 
 
 usage = UsageWriter()
-"""The one of this process."""
+"""This process's writer."""
 
 atexit.register(usage.write_at_exit)

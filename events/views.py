@@ -1,6 +1,6 @@
 """The system-tasks endpoints, and the document that describes them.
 
-What the document says of each view is in `schema.py`, which is not read to serve it.
+The descriptions of the views are in `schema.py`, which is not used to serve the document.
 """
 
 import re
@@ -77,7 +77,7 @@ class BrowserView(ContractView, APIView):
 
 
 def document_url(request: Request) -> str:
-    """Return the URL of the OpenAPI document, in the namespace of the view that is asked."""
+    """Return the URL of the OpenAPI document, in the namespace of the request's view."""
     match: Any = request.resolver_match
     return reverse(f"{match.namespace}:schema")
 
@@ -112,7 +112,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     def get_object(self) -> SystemTask:
         """Return the task that the path names.
 
-        Raises ValidationError for a malformed uuid, and Http404 for an unknown one.
+        Raise ValidationError for a malformed uuid, and Http404 for an unknown one.
         """
         uuid: str = self.kwargs["uuid"]
         if not UUID_TEXT.fullmatch(uuid):
@@ -149,7 +149,7 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     def get_object(self) -> TaskRun:
         """Return the run that the path names; with `wait`, wait for its end first.
 
-        Raises ValidationError for a malformed id or `wait`, and Http404 for an unknown id.
+        Raise ValidationError for a malformed id or `wait`, and Http404 for an unknown id.
         """
         run_id, wait = self.kwargs["pk"], self.request.query_params.get("wait")
         if not ROW_ID.fullmatch(run_id):
@@ -168,7 +168,8 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     def check_access_again(self) -> None:
         """Authenticate again, and check the permissions: both may have changed during the wait.
 
-        The request is not counted a second time. Raises what DRF raises for a refused request.
+        The request is not counted a second time. Let DRF's exception for a refused request
+        propagate.
         """
         request = self.initialize_request(self.request._request, *self.args, **self.kwargs)
         self.check_permissions(request)

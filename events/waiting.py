@@ -1,4 +1,4 @@
-"""Wait for runs to end. One connection to Postgres serves all who wait in this process."""
+"""Wait for runs to end. One connection to Postgres serves all waiting threads of this process."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ CHANNEL = "systemtasks_taskrun"
 """The channel that the trigger of migration 0003 notifies when a run ends."""
 
 LONGEST_WAIT = 60
-"""Seconds that one request may wait."""
+"""Maximum seconds that one request may wait."""
 
 QUERY_INTERVAL = 5.0
 """Seconds after which a waiting thread asks the database itself: a notification may be lost."""
@@ -30,7 +30,7 @@ RECONNECT_INTERVAL = 5.0
 
 
 class NotificationListener:
-    """Listens to Postgres while somebody waits, and wakes all who do at each notification."""
+    """Listens to Postgres while threads wait, and wakes them all at each notification."""
 
     def __init__(self) -> None:
         self._reset()
@@ -47,9 +47,9 @@ class NotificationListener:
 
     @contextmanager
     def waiter(self) -> Iterator[bool]:
-        """Count this thread among those that wait, for the length of the block.
+        """Count this thread as waiting for the length of the block, and yield True.
 
-        Yields True, or False where MOST_WAITING threads wait already: then it is not counted.
+        Yield False without counting it if MOST_WAITING threads wait.
         """
         with self._changed:
             admitted = self.waiting < conf().MOST_WAITING
@@ -64,7 +64,7 @@ class NotificationListener:
                 self.waiting -= admitted
 
     def wait(self, notifications: int, seconds: float) -> None:
-        """Wait until `notifications` is no longer their number, for at most so many seconds."""
+        """Wait until there are more than `notifications`, for up to `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: self.notifications != notifications, seconds)
 
@@ -88,7 +88,7 @@ class NotificationListener:
                 time.sleep(RECONNECT_INTERVAL)
 
     def _listen(self) -> None:
-        """Listen until nobody waits; raises psycopg.Error where the connection is lost."""
+        """Listen until no thread waits. Raise psycopg.Error if the connection is lost."""
         parameters: dict[str, Any] = connections[TaskRun.objects.db].get_connection_params()
         for name in ("cursor_factory", "context", "prepare_threshold"):
             parameters.pop(name, None)
@@ -101,13 +101,13 @@ class NotificationListener:
 
 
 listener = NotificationListener()
-"""The one of this process."""
+"""This process's listener."""
 
 
 def wait_for_end(run_id: int, seconds: float) -> None:
-    """Return when the run has ended or does not exist, and after so many seconds at the latest.
+    """Wait for up to `seconds` until the run has ended or does not exist.
 
-    Return at once where MOST_WAITING threads wait already.
+    Return at once if MOST_WAITING threads wait already.
     """
     deadline = time.monotonic() + seconds
     is_unfinished = TaskRun.objects.unfinished().filter(id=run_id).exists

@@ -30,7 +30,7 @@ _held: dict[Path, int] = {}
 
 @dataclass(frozen=True)
 class Services:
-    """The services of one checkout: which ones, where their data is, and where they listen."""
+    """The services of one checkout: their names, the folder of their data, and their sockets."""
 
     data: Path
     postgres: bool
@@ -38,7 +38,7 @@ class Services:
 
     @property
     def run(self) -> Path:
-        """The folder of both sockets: in `data`, or in /tmp if its path is too long."""
+        """Return the folder of both sockets: in `data`, or in /tmp if its path is too long."""
         folder = self.data.resolve() / "run"
         if len(os.fsencode(folder / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH:
             return folder
@@ -74,9 +74,9 @@ class Services:
             return path.read_text()
 
     def attach(self) -> None:
-        """Keep the services running for as long as this process runs.
+        """Keep the services running for as long as this process runs. Start them if necessary.
 
-        Start them if need be. End this process with a message if they cannot be started.
+        End this process with a message if they cannot be started.
         """
         if not (self.postgres or self.valkey) or self.data in _held:
             return

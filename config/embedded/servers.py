@@ -42,9 +42,9 @@ def is_open_to_all(path: Path) -> bool:
 
 
 def wheel_folder(package: str) -> Path:
-    """Return the folder of an installed package, without importing it: an import may do things.
+    """Return the folder of an installed package, without importing it: an import may have effects.
 
-    Raises CannotStartError if the package is not installed.
+    Raise CannotStartError if the package is not installed.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -56,10 +56,10 @@ def wheel_folder(package: str) -> Path:
 
 
 def dying_with_us(signal_name: str, *options: str) -> list[str]:
-    """Return a prefix for a command, by which it gets this signal when this process dies.
+    """Return a command prefix that sends this signal to the command when this process dies.
 
     The kernel sends the signal (PR_SET_PDEATHSIG). The prefix is empty if the program setpriv is
-    not installed. `options` are further ones of setpriv.
+    not installed. `options` are more options of setpriv.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name, *options, "--"] if setpriv else []
@@ -77,7 +77,7 @@ class Account:
             )
 
     def own(self, folder: Path) -> None:
-        """Create this folder, to which only the account has access; see `make_private`."""
+        """Create this folder for the account alone; see `make_private`."""
         make_private(folder)
         self.give(folder)
 
@@ -105,10 +105,10 @@ class Account:
 
 
 def make_private(folder: Path) -> None:
-    """Create this folder, or use it if it exists: it may be in /tmp, where others may create it.
+    """Create this folder, or use it if it exists.
 
-    Raises CannotStartError if it belongs to another account, which could read its files, or if
-    others may write to it.
+    Raise CannotStartError if it belongs to another account, which could read its files, or if
+    others may write to it. In /tmp, others may have created it.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     status, accounts = folder.lstat(), [os.geteuid()]
@@ -149,7 +149,7 @@ class Postgres:
     def prepare(self) -> None:
         """Create the database cluster, under another name until it is complete."""
         self.account.own(self.services.run)
-        # No other process starts Postgres here, so this file is of one that is gone.
+        # No other process starts Postgres here, so the process that wrote this file is gone.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         if self.data.exists():
             return

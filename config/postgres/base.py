@@ -40,7 +40,7 @@ Connection = Any  # psycopg's
 
 
 class Session(NamedTuple):
-    """What a new connection finds."""
+    """The state of a new connection."""
 
     schemas: list[str]
     """The schemas that it searches."""
@@ -51,13 +51,13 @@ class Session(NamedTuple):
 
 
 class SearchPath(NamedTuple):
-    """What makes a connection search the right schemas."""
+    """The options with which a connection searches the right schemas."""
 
     schemas: list[str]
     options: str
-    """The `options` that a connection has anyway."""
+    """The `options` that a connection has already."""
     added: str
-    """What they lack to search these schemas, or an empty text."""
+    """The option to add to them so that these schemas are searched, or an empty text."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -74,15 +74,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """The limit of each statement of the next connections, or 0 for none."""
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Return psycopg's parameters, with a name for the connection if nobody has given one."""
+        """Return psycopg's parameters. Add a name for the connection if they have none."""
         named: dict[str, Any] = {"fallback_application_name": process_name()}
         return named | super().get_connection_params()
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Return a connection that searches the right schemas.
 
-        Raises psycopg's OperationalError if there can be none. A missing table of the service is
-        such an error: a project may have a table of the same name, which would be used instead.
+        Raise psycopg's OperationalError if that fails, or if a table of the service is missing: a
+        project may have a table of the same name, which would be used instead.
         """
         if self.alias == NO_DB_ALIAS:
             return super().get_new_connection(conn_params)
@@ -99,9 +99,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return connection
 
     def _connect(self, conn_params: dict[str, Any], path: SearchPath, limit: str) -> Connection:
-        """Return a connection with the options for the search path, and for the limit if it can be.
+        """Return a connection with the options for the search path and, if possible, for the limit.
 
-        Raises psycopg's OperationalError.
+        Raise psycopg's OperationalError.
         """
         added = [option for option in (path.added, limit) if option]
         options = {"options": " ".join([path.options, *added]).strip()} if added else {}
@@ -115,7 +115,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return super().get_new_connection(conn_params)
 
     def _search_path(self, conn_params: Mapping[str, Any]) -> SearchPath:
-        """Return the search path for these parameters, which is determined once a process.
+        """Return the search path for these parameters, determined once in each process.
 
         It depends on the database, on the role, and on `options`, which libpq may take from the
         environment.
@@ -160,7 +160,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 
 def _session(connection: Connection) -> Session:
-    """Return what the connection finds. It is in autocommit mode from then on."""
+    """Return the state of the connection. It is in autocommit mode from then on."""
     connection.autocommit = True
     return Session(*connection.execute(SELECT_SESSION, [settings.SERVICE_SCHEMA]).fetchone())
 

@@ -62,7 +62,7 @@ def _alias(name: str) -> Iterator[None]:
 
 
 def _make_schema() -> None:
-    """Create the service's schema, if it is missing; raises CommandError if the role may not."""
+    """Create the service's schema if it is missing. Raise CommandError if the role may not."""
     with connections[SHARED].cursor() as cursor:
         # CREATE … IF NOT EXISTS needs the right to create schemas even if the schema exists.
         cursor.execute("SELECT to_regnamespace(%s) IS NULL, current_user", [_name()])

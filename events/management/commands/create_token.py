@@ -81,7 +81,7 @@ class Command(BaseCommand):
 def find_or_create(username: str) -> AbstractBaseUser:
     """Return the user of this name; a new one gets permission to view, and no password.
 
-    Raises CommandError if this cannot be a user's name, and if such a user needs more than that.
+    Raise CommandError if this cannot be a user's name, and if such a user needs more than that.
     """
     with suppress(UserMissingError):
         return user_named(username)
@@ -106,7 +106,7 @@ def find_or_create(username: str) -> AbstractBaseUser:
 
 
 def _refusal(username: str, error: ValidationError) -> str:
-    """Return in a sentence why there can be no such user."""
+    """Return a sentence that says why this user cannot be created."""
     faults: dict[str, list[str]] = error.message_dict
     name = get_user_model().USERNAME_FIELD
     if set(faults) <= {name, NON_FIELD_ERRORS}:
