@@ -1,4 +1,4 @@
-"""A stand-in for celery-batches 0.11, which refuses Celery 5.7: its messages, and how it runs them.
+"""Replace celery-batches 0.11, which refuses Celery 5.7: its messages, and how it runs them.
 
 System Tasks knows its class SimpleRequest by the module `celery_batches`.
 """

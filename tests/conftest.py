@@ -11,12 +11,12 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 from events.throttling import token_rates, wrong_tokens
 from events.usage import usage
 
-collect_ignore = ["tested_project"]  # whose tests run in processes of their own
+collect_ignore = ["tested_project"]  # its tests run in their own processes
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> Iterator[None]:
-    """pytest-django's hook before it makes the test database, and after it has dropped it."""
+    """Attach the embedded services until pytest-django has dropped the test database."""
     settings.EMBEDDED.attach()
     yield
     settings.EMBEDDED.detach()
@@ -29,7 +29,7 @@ def _passwords_are_hashed_in_no_time() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _static_files_are_found_once() -> Iterator[None]:
-    """Each test's client has middleware of its own, which would look through every package."""
+    """Find static files only once. Otherwise, each test's client searches every package."""
     find = WhiteNoiseMiddleware.add_files_from_finders
     found: dict[str, Any] = {}
 
@@ -46,19 +46,19 @@ def _static_files_are_found_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _no_journal_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test's processes find nothing that those of another, killed ones, have left."""
+    """Give each test its own journal, without the files of another test's killed processes."""
     monkeypatch.setenv("JOURNAL_DIR", str(settings.EMBEDDED.data / "journals" / uuid4().hex))
 
 
 @pytest.fixture(autouse=True)
 def _no_notes() -> Iterator[None]:
-    """No note of a token of one test in another, or when the database is gone."""
+    """Forget the uses of tokens, so that they do not get into another test."""
     yield
     usage.clear()
 
 
 @pytest.fixture(autouse=True)
 def _no_rates_of_another_test() -> None:
-    """All tests have one address, and their requests are made within a minute."""
+    """Forget the rates. All tests have one address, and make their requests within a minute."""
     token_rates.clear()
     wrong_tokens.clear()

@@ -1,4 +1,4 @@
-"""Rows for tests, each as a recorder would have written it unless the test says otherwise."""
+"""Rows for tests, with the values that a recorder would write, unless the test gives others."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -17,7 +17,7 @@ _numbers = count(1)
 
 
 def log_event(event: str = "Cleaned up", **fields: Any) -> dict[str, Any]:
-    """A message as it is stored."""
+    """Return a message as it is stored."""
     return {
         "timestamp": "2024-06-01T12:00:00.500000Z",
         "log_level": "info",
@@ -29,7 +29,7 @@ def log_event(event: str = "Cleaned up", **fields: Any) -> dict[str, Any]:
 
 
 def system_task(name: str = "tests.clean_up", uid: str = "", **fields: Any) -> SystemTask:
-    """A saved SystemTask, whose last run took 1.25 seconds and was successful."""
+    """Return a saved SystemTask, whose last run took 1.25 seconds and was successful."""
     defaults: dict[str, Any] = {
         "uuid": system_task_uuid(name, uid),
         "description": "Clean up what nobody needs.",
@@ -44,7 +44,7 @@ def system_task(name: str = "tests.clean_up", uid: str = "", **fields: Any) -> S
 
 
 def task_run(task: SystemTask, **fields: Any) -> TaskRun:
-    """A saved TaskRun of that task, successful, with its arguments on record."""
+    """Return a saved TaskRun of that task, successful, with its arguments on record."""
     defaults: dict[str, Any] = {
         "celery_id": f"run-{next(_numbers)}",
         "attempt": 1,
@@ -61,7 +61,7 @@ def task_run(task: SystemTask, **fields: Any) -> TaskRun:
 
 
 def user(username: str = "reader", *permissions: str, **fields: Any) -> User:
-    """A saved user with these permissions: codenames, or `view` and `run` of SystemTask."""
+    """Return a saved user with these permissions: codenames, or `view` and `run` of SystemTask."""
     made = User.objects.create_user(username, **fields)
     codenames = [name if "_" in name else f"{name}_systemtask" for name in permissions]
     made.user_permissions.set(Permission.objects.filter(codename__in=codenames))
@@ -69,12 +69,12 @@ def user(username: str = "reader", *permissions: str, **fields: Any) -> User:
 
 
 def token(of: User, expiry: timedelta | None = None) -> str:
-    """The text of a new token of that user."""
+    """Return the text of a new token of that user."""
     _, text = AuthToken.objects.create(of, expiry=expiry)
     return str(text)
 
 
 def grant(of_token: str, **fields: Any) -> TokenGrant:
-    """A saved grant of that token."""
+    """Return a saved grant of that token."""
     stored = AuthToken.objects.get(token_key=of_token[:15])
     return TokenGrant.objects.create(token=stored, **fields)

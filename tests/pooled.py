@@ -1,4 +1,4 @@
-"""Gives a worker, which loads it by `--include`, Django's pool of connections to Postgres."""
+"""Give a worker Django's pool of connections to Postgres. The worker loads this by `--include`."""
 
 from django.conf import settings
 

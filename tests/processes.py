@@ -1,4 +1,4 @@
-"""Processes that tests start, each with what it starts itself in a group of its own."""
+"""Start processes for tests. Each is the leader of its own process group."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def start(
     command: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
-    """Start it in this checkout; all that it says is in the log."""
+    """Start it in this checkout. All its output is in the log."""
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
@@ -26,7 +26,7 @@ def start(
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask it to end; one that does not is killed, and a failure of the test."""
+    """Ask it to end. If it does not, kill it, and fail the test."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -36,7 +36,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill what still runs of it and its group."""
+    """Kill all processes of its group that still run."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -34,7 +34,7 @@ _brokers = count(1)
 
 @contextmanager
 def database() -> Iterator[str]:
-    """A database of its own, by its URL."""
+    """Create a database for the block, and yield its URL."""
     settings.EMBEDDED.attach()  # until this process ends
     server = settings.EMBEDDED.database_url()
     name = f"project_{uuid4().hex[:8]}"
@@ -48,26 +48,26 @@ def database() -> Iterator[str]:
 
 
 def broker() -> str:
-    """A database of the embedded Valkey that no other test uses, by its URL."""
+    """Return the URL of a database of the embedded Valkey that no other test uses."""
     settings.EMBEDDED.attach()
     return f"{settings.EMBEDDED.broker_url()}?virtual_host={next(_brokers)}"
 
 
 def valkey(broker: str) -> Any:
-    """A client of that database of the embedded Valkey."""
+    """Return a client of that database of the embedded Valkey."""
     database = broker.rpartition("=")[2]
     return redis.Redis(unix_socket_path=str(settings.EMBEDDED.valkey_socket), db=int(database))
 
 
 def query(url: str, statement: str, *values: Any) -> Rows:
-    """The rows of this statement."""
+    """Return the rows of this statement."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
 
 
 def everything(url: str) -> dict[str, Rows]:
-    """All rows of all tables, by the table."""
+    """Return all rows of all tables, by the table."""
     rows = sql.SQL("SELECT row::text FROM {} AS row ORDER BY 1")
     with psycopg.connect(url) as connection:
         tables = connection.execute(TABLES).fetchall()
@@ -85,7 +85,7 @@ class Running(NamedTuple):
 
 
 class Program:
-    """What has a `manage.py`, and an environment."""
+    """A program with a `manage.py` and an environment."""
 
     manage: Sequence[str]
 
@@ -116,14 +116,14 @@ class Program:
         )
 
     def run(self, *words: str, **variables: str) -> str:
-        """The same, which must succeed; what it prints."""
+        """Run a command of its `manage.py` that must succeed, and return its output."""
         ended = self.call(*words, **variables)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout.strip()
 
     @contextmanager
     def started(self, *command: str, until: str) -> Iterator["Running"]:
-        """A process of it, once its log says that; it is asked to end when the block does."""
+        """Start a process, wait until its log has this text, and stop it after the block."""
         log = self.folder / f"{uuid4().hex[:8]}.log"
         process = processes.start([sys.executable, "-m", *command], log, self.environment)
         try:
@@ -134,7 +134,7 @@ class Program:
 
 
 class Project(Program):
-    """The project, whose own workers record."""
+    """The project. Its own workers record."""
 
     manage = ("-m", "django")
 
@@ -159,12 +159,12 @@ class Project(Program):
         self.app.conf.broker_transport_options = {"global_keyprefix": prefix}
 
     def worker(self, *options: str) -> AbstractContextManager[Running]:
-        """A worker of it, which runs until the block ends."""
+        """Run a worker of the project until the block ends."""
         command = ("celery", "--app", "tests.project", "worker", "--pool", "solo")
         return self.started(*command, "--loglevel", "INFO", *options, until=" ready.")
 
     def take_for_hours(self, task: str) -> None:
-        """Have a message taken two hours ago by a worker that still works on it."""
+        """Take a message as a worker would that began two hours ago and still works on it."""
         self.app.send_task(task)
         with self.app.connection_for_read() as connection:
             queue = connection.SimpleQueue("celery")
@@ -176,7 +176,7 @@ class Project(Program):
             channel.do_restore = False  # as if it ran on
 
     def taken(self) -> tuple[int, int]:
-        """How many messages wait in its queue, and how many its workers have taken."""
+        """Return the numbers of messages in its queue and of those that its workers have taken."""
         client = valkey(self.environment["BROKER_URL"])
         return client.llen("celery"), client.zcard("unacked_index")
 

@@ -1,4 +1,4 @@
-"""Tasks in children that show errors only, and one that configures logging anew."""
+"""Tasks in children that show errors only, and a task that configures logging again."""
 
 import logging
 import logging.config

@@ -97,7 +97,7 @@ def reject() -> None:
 
 
 class DiesAfterwards(Task):  # type: ignore[type-arg]  # Celery 5.6 has none
-    """A task whose process is killed when it has succeeded, and has not yet said so to Celery."""
+    """A task whose process is killed after its success, before Celery knows of it."""
 
     def after_return(self, *_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -195,7 +195,7 @@ def nest() -> None:
 
 @shared_task(name="tests.start_threads")
 def start_threads(number: int) -> None:
-    """Log from a thread, and from a pool's thread, of the task's own."""
+    """Log from the task's own thread and from its own pool."""
     thread = threading.Thread(target=logger.info, args=("Thread of %d", number))
     thread.start()
     thread.join()
@@ -218,7 +218,7 @@ def retry_later(self: Any) -> None:
 
 @shared_task(name="tests.report")
 def report(slug: str) -> None:
-    """Say all that a task may say of itself."""
+    """Report everything that a task can report."""
     reporting.set_uid(slug)
     reporting.info("Begun", source=slug)
     for done in range(5):

@@ -1,4 +1,4 @@
-"""A real beat writes its schedule down, that of django-celery-beat as well."""
+"""A real beat writes its schedule, also with django-celery-beat's scheduler."""
 
 import sys
 from collections.abc import Iterator

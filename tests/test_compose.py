@@ -49,7 +49,7 @@ START_TIMEOUT = 90.0  # seconds
 
 
 def value(text: str) -> str:
-    """What Compose makes of a text where the variables in it are not set."""
+    """Return the text as Compose reads it if no variable in it is set."""
     return VARIABLE.sub(lambda match: match[3], text).replace("$$", "$")
 
 
@@ -63,13 +63,13 @@ def health_check(name: str) -> list[str]:
 
 
 def copied() -> list[str]:
-    """What the image's last stage copies from this repository."""
+    """Return the paths that the image's last stage copies from this repository."""
     lines = re.findall(r"^COPY (?!--from)(.+)$", STAGES[-1], flags=re.M)
     return [source for line in lines for source in line.split()[:-1]]
 
 
 def pinned(requirements: str) -> dict[str, str]:
-    """The version of each package in one of the requirements files."""
+    """Return the version of each package in one of the requirements files."""
     text = (ROOT / "requirements" / requirements).read_text()
     return dict(re.findall(r"^([\w-]+)==([\w.]+)", text, flags=re.M))
 
@@ -93,7 +93,7 @@ def test_profile_names_the_services_that_it_starts(profile: str) -> None:
 
 def test_every_reader_of_yaml_merges_the_file_alike() -> None:
     assert re.findall(r"<<: \*", TEXT)
-    assert re.findall(r"<<: \[", TEXT) == []  # PyYAML 6.0.4 has the last of a list win
+    assert re.findall(r"<<: \[", TEXT) == []  # in PyYAML 6.0.4, the last one of a list wins
 
 
 def test_beside_a_project_the_pages_alone_are_served_from_its_database_and_broker() -> None:
@@ -215,7 +215,7 @@ def test_every_volume_is_declared() -> None:
 
 
 def _compose() -> list[str]:
-    """Docker Compose, as a plugin of `docker` or by itself."""
+    """Return the command of Docker Compose: a plugin of `docker`, or a program."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     if docker := shutil.which("docker", path=path):
         plugin = subprocess.run([docker, "compose", "version"], capture_output=True)
@@ -227,7 +227,7 @@ def _compose() -> list[str]:
 
 
 def _config(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """What Compose says of the file where only these variables are set."""
+    """Return the file as Compose reads it if only these variables are set."""
     (folder / "empty.env").touch()
     read = {name for name, _, _ in VARIABLE.findall(TEXT)} | {*SERVICES["web"]["environment"]}
     env = {name: text for name, text in os.environ.items() if name not in read} | variables
@@ -353,7 +353,7 @@ class Deployment:
         self.logs: dict[str, Path] = {}
 
     def here(self, words: list[str]) -> list[str]:
-        """The words, with this deployment's port and folder."""
+        """Return the words of a command with this deployment's port and folder."""
         return [word.replace("/data", str(self.data)) for word in _on_port(words, self.port)]
 
     def run(self, words: list[str]) -> "subprocess.CompletedProcess[str]":
@@ -363,7 +363,7 @@ class Deployment:
 
     @contextmanager
     def started(self, name: str) -> "Iterator[subprocess.Popen[bytes]]":
-        """The service, running; it is killed at the end if it still does."""
+        """Run the service. Kill it at the end of the block if it still runs."""
         self.logs[name] = self.data / f"{name}.log"
         process = processes.start(self.here(command(name)), self.logs[name], self.environment)
         try:

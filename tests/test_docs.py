@@ -19,7 +19,7 @@ from tests.processes import ROOT
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md")])
 LOADED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("link", "href")}
-"""Where HTML names what a browser loads without being asked."""
+"""The attributes of HTML that a browser loads by itself."""
 
 
 class Page(HTMLParser):

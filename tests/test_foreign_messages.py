@@ -1,4 +1,4 @@
-"""Messages of foreign producers are on record as what they were; a worker runs them."""
+"""A worker runs messages of foreign producers, and they are recorded correctly."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hostile values in every parameter of the API and the admin: none is a failure of the server."""
+"""Hostile values in any parameter of the API and the admin never make the server fail."""
 
 from urllib.parse import quote
 
@@ -105,7 +105,7 @@ FORMS = {
 
 @pytest.fixture
 def names() -> dict[str, object]:
-    """What stands for the names in the paths above."""
+    """Return the values for the names in the paths above."""
     run = factories.task_run(factories.system_task())
     ops = User.objects.create_superuser("ops")
     Group.objects.create(name="readers")
@@ -120,7 +120,7 @@ def names() -> dict[str, object]:
 
 @pytest.fixture
 def client(names: dict[str, object]) -> Client:
-    """Somebody who may do everything, in the admin and in the API."""
+    """Return a client whose user may do everything, in the admin and in the API."""
     ops = User.objects.get(username="ops")
     headers = {"authorization": f"Bearer {factories.token(ops)}"}
     made = Client(headers=headers, raise_request_exception=False)
@@ -129,14 +129,14 @@ def client(names: dict[str, object]) -> Client:
 
 
 def failures(client: Client, urls: list[str]) -> list[tuple[int, str]]:
-    """The addresses that were answered as if the server had failed."""
+    """Return the statuses of 500 and above, with their addresses."""
     asked = [(status_of(client, url), url) for url in urls]
     assert min(status for status, _ in asked) < 500
     return [(status, url[:200]) for status, url in asked if status >= 500]
 
 
 def status_of(client: Client, url: str, form: dict[str, str] | None = None) -> int:
-    """The status of the answer, and whatever the request has written undone."""
+    """Return the status of the answer, and roll back what the request has written."""
     with transaction.atomic():
         answer = client.get(url) if form is None else client.post(url, form)
         transaction.set_rollback(True)

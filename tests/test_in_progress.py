@@ -26,7 +26,7 @@ def worker(transactional_db: None, tmp_path: Path) -> Iterator[Worker]:
 
 
 def one(celery_id: str, **values: object) -> TaskRun:
-    """The run with this id, once it has these values."""
+    """Wait until the run with this id has these values, and return it."""
     found = TaskRun.objects.filter(celery_id=celery_id, **values)
     assert eventually(found.exists), list(TaskRun.objects.filter(celery_id=celery_id).values())
     return found.get()
@@ -37,7 +37,7 @@ def events(run: TaskRun) -> list[str]:
 
 
 def send_from_another_process(name: str, **options: object) -> str:
-    """Send a task from a process that ends at once; returns its Celery id."""
+    """Send a task from a process that ends at once. Return its Celery id."""
     code = f"from config.celery import app; print(app.send_task({name!r}, **{options!r}).id)"
     command = [sys.executable, "-c", f"import django; django.setup(); {code}"]
     variables = {**environment(), "DJANGO_SETTINGS_MODULE": "config.settings"}

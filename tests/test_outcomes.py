@@ -67,7 +67,7 @@ WORKERS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "oldest": (POOLS["prefork"], OLDEST),
 }
 IN_PREFORK = pytest.mark.parametrize("worker", ["prefork", "oldest"], indirect=True, scope="module")
-"""In the pool of processes alone: ends that the others have not, or have no differently."""
+"""For ends that only the prefork pool has, or that are the same in the other pools."""
 
 
 @pytest.fixture(scope="module", params=WORKERS)
@@ -81,7 +81,7 @@ def worker(
 
 
 def ends(celery_id: str) -> list[End]:
-    """How its attempts ended, in order; one that has not ended is left out."""
+    """Return the ends of its attempts, in order. Leave out those that have not ended."""
     ended = TaskRun.objects.filter(celery_id=celery_id, finish_timestamp__isnull=False)
     return [End(run.state, run.status, run.exception) for run in ended.order_by("attempt")]
 
@@ -94,7 +94,7 @@ def fit(found: list[End], expected: list[End]) -> bool:
 
 
 def ended(celery_id: str, *expected: End) -> bool:
-    """Whether its attempts come to these ends."""
+    """Return True if its attempts come to these ends."""
     return eventually(lambda: fit(ends(celery_id), list(expected)))
 
 
@@ -288,7 +288,7 @@ def test_child_that_is_gone_is_recorded_as_error(worker: Worker, name: str) -> N
     run = outcome(worker, send(name))
 
     assert (run.state, run.status, run.attempt) == ("failure", "error", 1)
-    # Of an exit, Celery 5.6's main process says nothing.
+    # Celery 5.6's main process does not report an exit.
     heard_by_the_child = name == "tests.exit" and worker.is_of_celery_5_6
     assert ("SystemExit: 3" if heard_by_the_child else "WorkerLostError") in run.exception
     assert (run.queue, run.args, run.kwargs) == ("systemtasks", [], {})
@@ -321,7 +321,7 @@ def test_task_that_is_terminated_while_it_runs_is_recorded_as_error(worker: Work
 @IN_PREFORK
 def test_task_that_is_revoked_before_its_start_is_recorded_as_warning(worker: Worker) -> None:
     celery_id = str(uuid4())
-    assert eventually(lambda: bool(app.control.ping(timeout=1)))  # it hears what is broadcast
+    assert eventually(lambda: bool(app.control.ping(timeout=1)))  # it receives broadcasts
     app.control.revoke(celery_id)
     assert eventually(lambda: celery_id in worker.log.read_text()), worker.log.read_text()
     app.send_task("tests.succeed", task_id=celery_id)

@@ -1,4 +1,4 @@
-"""The wheel, as a stranger gets it: installed by itself, into a project that has nothing else."""
+"""The wheel, installed alone into a project that has nothing else."""
 
 import json
 import re
@@ -40,7 +40,7 @@ CELERYS = {
     "vine",
     "wcwidth",
 }
-"""What Celery, Django and psycopg ask for themselves."""
+"""The dependencies of Celery, Django and psycopg."""
 
 RECORD = """
 from celery import shared_task
@@ -94,19 +94,19 @@ def wheel(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def python(folder: Path, wheel: Path) -> Path:
-    """The interpreter of an environment that holds the wheel for the API, and what it asks for."""
+    """Return the interpreter of an environment with the wheel and the dependencies of the API."""
     return environment(folder, f"{wheel}[api,binary]", "drf-spectacular-sidecar")
 
 
 @pytest.fixture(scope="module")
 def recording_python(folder: Path, wheel: Path) -> Path:
-    """The interpreter of an environment that holds the wheel, and what recording asks for."""
+    """Return the interpreter of an environment with the wheel and the dependencies of recording."""
     return environment(folder, f"{wheel}[binary]")
 
 
 @pytest.fixture
 def database(django_db_setup: None) -> Iterator[dict[str, str]]:
-    """A new database in the Postgres of the tests."""
+    """Yield a new database in the Postgres of the tests."""
     given = settings.DATABASES["default"]
     server = {key: str(given[key]) for key in ("USER", "PASSWORD", "HOST", "PORT")}
     name = f"package_{uuid4().hex}"
@@ -126,7 +126,7 @@ def database(django_db_setup: None) -> Iterator[dict[str, str]]:
 def write_project(
     python: Path, folder: Path, database: Mapping[str, str], *, api: bool = True
 ) -> Path:
-    """An empty project, and what docs/project.md has one add to it, with the API or without."""
+    """Create an empty project with the additions of docs/project.md, with or without the API."""
     until = "" if api else "Serve the API as well"
     run(python, "-m", "django", "startproject", "shop", folder, cwd=folder)
     package = folder / "shop"

@@ -1,4 +1,4 @@
-"""Workers whose connections to Postgres are of a pool, and whose children end often."""
+"""Workers that use a pool of connections to Postgres. Their children end often."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Runs in workers that show little, configure logging anew or poll for chords."""
+"""Runs in workers that show little, configure logging again or poll for chords."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""No secret of the tasks is on record by what a worker and its senders write."""
+"""No secret of the tasks is in the rows that a worker and its senders write."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def worker(transactional_db: None, tmp_path: Path) -> Iterator[Worker]:
 
 
 def rows() -> str:
-    """All that is in the tables, as text."""
+    """Return the whole content of the tables as text."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT row_to_json(run)::text FROM systemtasks_taskrun AS run")
         found = cursor.fetchall()

@@ -1,4 +1,4 @@
-"""With Sentry in the worker, as most projects have it, tasks and their record are as without."""
+"""With Sentry in the worker, as most projects have it, tasks and their records are the same."""
 
 from pathlib import Path
 

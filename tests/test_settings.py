@@ -1,4 +1,4 @@
-"""A setting has one name, one default and one meaning, wherever somebody may look for it."""
+"""A setting has the same name, default and meaning in every place that names it."""
 
 import ast
 import re
@@ -16,34 +16,34 @@ from tests.test_compose import READ_BY_COMPOSE, SERVICES, SETTINGS_LEFT_OUT, TEX
 OF_MACHINE = {"JOURNAL_DIR"}
 """Settings whose default in this service depends on the machine."""
 OF_CONTAINERS = {"DATABASE_URL", "BROKER_URL", "JOURNAL_DIR", "WEB_ONLY"}
-"""What docker-compose.yml sets itself, since it starts what they name."""
+"""Settings that docker-compose.yml sets itself, since it starts the services that they name."""
 
 
 class Described(NamedTuple):
-    """What one place says of a setting."""
+    """The description of a setting in one place."""
 
     default: str
     meaning: str
 
 
 def first_sentence(text: str) -> str:
-    """The text up to the full stop that ends its first sentence, on one line."""
+    """Return the text up to the full stop that ends its first sentence, on one line."""
     joined = " ".join(text.split())
     return re.split(r"(?<=\.)\s", joined, maxsplit=1)[0]
 
 
 def in_python(default: object) -> str:
-    """A default as a settings module has it."""
+    """Return a default as it is in a settings module."""
     return repr(default).replace("'", '"')
 
 
 def in_environment(default: object) -> str:
-    """A default as the environment has it."""
+    """Return a default as it is in the environment."""
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def of_conf() -> dict[str, Described]:
-    """Each field of Conf, with the first sentence of the text below it."""
+    """Return each field of Conf, with the first sentence of the text below it."""
     tree = ast.parse((ROOT / "systemtasks" / "conf.py").read_text())
     (body,) = [
         node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Conf"
@@ -64,7 +64,7 @@ def of_conf() -> dict[str, Described]:
 
 
 def of_docs(heading: str) -> dict[str, Described]:
-    """The rows of the table below this heading of docs/settings.md."""
+    """Return the rows of the table below this heading of docs/settings.md."""
     text = (ROOT / "docs" / "settings.md").read_text()
     section = re.split(r"^## ", text, flags=re.M)
     (chosen,) = [part for part in section if part.startswith(f"{heading}\n")]
@@ -78,7 +78,7 @@ def of_docs(heading: str) -> dict[str, Described]:
 
 
 def of_example() -> dict[str, Described]:
-    """Each variable in .env.example, with the first sentence of the comment above it."""
+    """Return each variable in .env.example, with the first sentence of the comment above it."""
     text = (ROOT / ".env.example").read_text()
     found = re.findall(r"((?:^# .*\n)*?)^(?:# )?([A-Z_]+)=(.*)$", text, flags=re.M)
     return {
@@ -88,7 +88,7 @@ def of_example() -> dict[str, Described]:
 
 
 def given_by_environment() -> set[str]:
-    """The settings of Conf that config/settings.py reads from the environment."""
+    """Return the settings of Conf that config/settings.py reads from the environment."""
     return set(service.SYSTEMTASKS)
 
 

@@ -1,4 +1,4 @@
-"""The example project with System Tasks, installed by the words of the docs, and without."""
+"""The example project with System Tasks, installed as the docs say, and without."""
 
 import json
 import re
@@ -78,21 +78,21 @@ VOLATILE = (
     (r"/\S*/(site-packages|shop|lib/python3\.[0-9]+)/", r"<\1>/"),
     (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|\+[0-9:]+)?", "<time>"),
 )
-"""What differs between any two runs of the shop."""
+"""The texts that differ between any two runs of the shop."""
 
 OF_CONTRIB_POSTGRES = r"register_type_handlers|SELECT oid, typarray FROM pg_type"
-"""What django.contrib.postgres, which the docs have one install, adds to a new connection."""
+"""The queries that django.contrib.postgres, which the docs ask for, adds to a new connection."""
 
 
 def steady(text: str) -> str:
-    """Return the text without what differs between any two runs."""
+    """Return the text without the parts that differ between any two runs."""
     for volatile, mark in VOLATILE:
         text = re.sub(volatile, mark, text)
     return text
 
 
 class Shop:
-    """The shop in a folder, an environment and a database of its own."""
+    """The shop in its own folder, environment and database."""
 
     def __init__(self, folder: Path, python: Path, database: str) -> None:
         self.folder = folder
@@ -111,13 +111,13 @@ class Shop:
         return json.loads(self.manage("shell", "-v0", "-c", code).splitlines()[-1])
 
     def tests(self) -> list[str]:
-        """Run the shop's own tests, all of which pass; return a line for each."""
+        """Run the shop's own tests. Assert that all pass, and return a line for each."""
         command = (self.python, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider")
         said = run(*command, cwd=self.folder, **self.variables)
         return sorted(re.findall(r"^PASSED .*", said, re.M))
 
     def work(self) -> "Worked":
-        """Send the shop's tasks to a worker, and return what came of it."""
+        """Send the shop's tasks to a worker, and return their results."""
         log = self.folder / "worker.log"
         options = ["-n", "shop@host", "--concurrency", "1", "--loglevel", "INFO"]
         options += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -138,7 +138,7 @@ class Shop:
 
 
 class Worked:
-    """The results of the shop's tasks, and what its logs and Sentry have of them."""
+    """The results of the shop's tasks, with their logs and Sentry's events."""
 
     def __init__(self, results: Any, log: str, sentry: str) -> None:
         self.results = results
@@ -197,7 +197,7 @@ def without(folder: Path) -> Iterator[Shop]:
 
 @pytest.fixture(scope="module")
 def installed(folder: Path) -> Iterator[Shop]:
-    """The shop with System Tasks, as docs/project.md and docs/admin.md have one install it."""
+    """Yield the shop with System Tasks, installed as docs/project.md and docs/admin.md say."""
     packages = ("-r", str(SHOP / "requirements.txt"), f"{build(folder)}[api,binary]")
     python = environment(folder, *packages, "drf-spectacular-sidecar", django=False)
     with projects.database() as database:

@@ -107,7 +107,7 @@ def test_reject_is_recorded_once_and_as_rejected(prefork: Worker) -> None:
 def test_task_in_a_cold_shutdown_is_recorded_as_error(prefork: Worker, tmp_path: Path) -> None:
     celery_id = app.send_task("tests.sleep", args=[60]).id
     assert eventually(lambda: "Sleeping" in prefork.log.read_text())
-    # What the main process has not yet heard of has no end but the lease.
+    # Runs that the main process does not know yet are only ended by their lease.
     assert eventually(lambda: celery_id in str(app.control.inspect().active()))
     prefork.process.send_signal(signal.SIGQUIT)
     prefork.process.wait(60)
@@ -166,7 +166,7 @@ def test_such_a_success_is_a_failure_to_celery_5_6_and_so_to_its_record(
 
 
 def _killed_after_its_success(tmp_path: Path, packages: str, said: str) -> TaskRun:
-    """What is recorded, once the worker has said so of the child that is gone."""
+    """Wait until the worker reports the killed child, and return the recorded run."""
     log = tmp_path / "worker.log"
     backend = str(settings.CELERY_BROKER_URL)
     with Worker(log, *POOLS["prefork"], packages=packages, CELERY_RESULT_BACKEND=backend):

@@ -12,7 +12,7 @@ from tests.workers import environment
 class Web:
     """A running `config.web`, as `make up` starts it; a context manager that stops it.
 
-    Further variables of its environment may be given by name.
+    More variables of its environment may be given by name.
     """
 
     def __init__(self, log: Path, **variables: str) -> None:

@@ -1,4 +1,4 @@
-"""The wheel of this checkout, in environments of its own, and what the docs have one do with it."""
+"""Build the wheel of this checkout, and install it as the docs say in new environments."""
 
 import os
 import re
@@ -12,11 +12,11 @@ from uuid import uuid4
 from tests.processes import ROOT
 
 INSTALLED_AS = {"systemtasks": "systemtasks", "events": "systemtasks_api"}
-"""The packages of this checkout, and what the wheel calls them."""
+"""The packages of this checkout, with their names in the wheel."""
 
 
 def blocks(page: str, file: str, until: str = "") -> str:
-    """The code that a page of the docs has one write into a file, up to a heading."""
+    """Return the code that a docs page asks the reader to add to a file, up to a heading."""
     text = (ROOT / "docs" / page).read_text()
     if until:
         text, heading, _ = text.partition(f"\n## {until}\n")
@@ -27,7 +27,7 @@ def blocks(page: str, file: str, until: str = "") -> str:
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What a command prints that has to succeed; it knows nothing of this checkout."""
+    """Run a command without access to this checkout. It must succeed. Return its output."""
     ours = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
     env = {name: value for name, value in os.environ.items() if name not in ours}
     ended = subprocess.run(
@@ -38,7 +38,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 
 def build(folder: Path) -> Path:
-    """Build the wheel of this checkout, from a copy without anything that an earlier one left."""
+    """Build the wheel from a copy of this checkout without the files of earlier builds."""
     source = folder / "source"
     for name in INSTALLED_AS:
         shutil.copytree(
@@ -53,7 +53,7 @@ def build(folder: Path) -> Path:
 
 
 def environment(folder: Path, *packages: str, django: bool = True) -> Path:
-    """Return the interpreter of a new environment with these packages and what they ask for.
+    """Return the interpreter of a new environment with these packages and their dependencies.
 
     They have the versions that requirements/test.txt pins; Django only with `django`.
     """

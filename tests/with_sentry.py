@@ -1,4 +1,4 @@
-"""Has Sentry in a worker, which loads it by `--include`, with all that it installs by default.
+"""Install Sentry, with all its defaults, in a worker that loads this module by `--include`.
 
 The variable SENTRY says when: `import`, as in most projects, or `child`, after System Tasks.
 """
@@ -10,7 +10,7 @@ from celery.signals import worker_process_init
 
 
 def init(**_: object) -> None:
-    # Nobody answers there.
+    # No server answers there.
     sentry_sdk.init(dsn="http://key@127.0.0.1:9/1", traces_sample_rate=1.0)
 
 

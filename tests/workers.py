@@ -24,11 +24,11 @@ POOLS = {
     "gevent": ("--pool", "gevent", "--concurrency", "4"),
 }
 OLDEST = str(settings.BASE_DIR / ".venv" / "oldest")
-"""Where the oldest packages are that the two apps allow, Celery among them."""
+"""The environment with the oldest packages, including Celery, that the two apps allow."""
 
 
 def environment() -> dict[str, str]:
-    """What a process of its own needs to use this test's services."""
+    """Return the environment with which a process uses this test's services."""
     database = connection.settings_dict
     user, password, name, host, port = (
         quote(str(database[key]), safe="") for key in ("USER", "PASSWORD", "NAME", "HOST", "PORT")
@@ -61,7 +61,7 @@ class Worker:
     ) -> None:
         self.log = log
         self._command = [*launcher, sys.executable, "-m", "celery", "--app", "config", "worker"]
-        # It would ask in vain for other workers, for a second, before it is ready.
+        # Otherwise it would wait a second for answers of other workers before it is ready.
         self._command += ["--without-mingle", "--without-gossip"]
         self._command += ["--include", include, "--loglevel", "INFO", *options]
         self._environment = environment
@@ -87,7 +87,7 @@ class Worker:
 
     @property
     def is_of_celery_5_6(self) -> bool:
-        """Whether its banner says so."""
+        """Return True if its banner says so."""
         return " v5.6." in self.log.read_text()
 
     def signal_all(self, number: signal.Signals) -> None:
@@ -99,17 +99,17 @@ class Worker:
         processes.stop(self.process)
 
     def kill(self) -> None:
-        """Kill it and its children at once, as the kernel does for want of memory."""
+        """Kill it and its children at once, as the kernel does if memory runs out."""
         processes.kill(self.process)
 
 
 def send(name: str, *args: Any, **kwargs: Any) -> str:
-    """Send a task; returns its Celery id."""
+    """Send a task. Return its Celery id."""
     return str(app.send_task(name, args=args, kwargs=kwargs).id)
 
 
 def outcome(worker: Worker, celery_id: str) -> TaskRun:
-    """How the run ended, for sure."""
+    """Wait for the final end of the run, and return the run."""
     found = TaskRun.objects.filter(
         celery_id=celery_id, finish_timestamp__isnull=False, lease__isnull=True
     )

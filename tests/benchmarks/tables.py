@@ -6,9 +6,9 @@ from tests.processes import ROOT
 
 
 def figures(name: str) -> dict[str, str]:
-    """The first figure of each row of that benchmark's table, by the row's name.
+    """Return the first figure of each row of the benchmark's table, by the row's name.
 
-    It is a smoke test's, and whole: every row has as many cells as the header.
+    Run it on a small scale. Assert that each row has as many cells as the header.
     """
     done = subprocess.run(
         ["benchmarks/run", name, "--quick"], cwd=ROOT, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""The benchmark of recording runs, and tells every figure; which, is not for a test to say."""
+"""The benchmark of recording runs and prints every figure. The values are not tested."""
 
 import pytest
 

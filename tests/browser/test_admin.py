@@ -32,7 +32,7 @@ pytestmark = [
 
 
 class Visit:
-    """A page, what it asked the server for, and what went wrong in it."""
+    """A page, its requests to the server, and its errors."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -55,9 +55,10 @@ class Visit:
 
 @contextmanager
 def visit(server: LiveServer, **options: Any) -> Iterator[Visit]:
-    """A visit of somebody who has just logged in.
+    """Yield the visit of a user who has just logged in.
 
-    No query while it lasts: Playwright's loop runs in this thread, and Django refuses one there.
+    Make no query during the visit: Playwright's loop runs in this thread, and Django refuses
+    queries there.
     """
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""What the tasks noted, held against the rows."""
+"""Compare the notes of the tasks with the rows."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -28,14 +28,14 @@ TASKS = """
 
 
 class Key(NamedTuple):
-    """What identifies an attempt."""
+    """The identity of an attempt."""
 
     celery_id: str
     attempt: int
 
 
 class Outcome(NamedTuple):
-    """What a row must say of a run that ended by itself."""
+    """The values that the row of a run that ended by itself must have."""
 
     name: str
     uid: str
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(number: int, attempt: int) -> Outcome:
-    """How this attempt of `chaos.work` ends."""
+    """Return the end of this attempt of `chaos.work`."""
     state, status, exception = "success", "successful", ""
     messages = [("info", f"Work on {number}")]
     if number % 10 == 1:
@@ -66,14 +66,14 @@ def outcome(number: int, attempt: int) -> Outcome:
 
 @dataclass
 class Notes:
-    """What the tasks noted so far."""
+    """The notes of the tasks so far."""
 
     numbers: dict[Key, int] = field(default_factory=dict)
     finished: set[Key] = field(default_factory=set)
     ended: set[Key] = field(default_factory=set)
-    """Those whose end must be on record."""
+    """The attempts whose end must be on record."""
     begun: set[Key] = field(default_factory=set)
-    """Those that began, and were killed with their worker."""
+    """The attempts that began and were killed with their worker."""
 
     @classmethod
     def read(cls, folder: Path) -> "Notes":
@@ -93,7 +93,7 @@ class Notes:
 
 
 def unended(keys: Collection[Key], database: str) -> list[str]:
-    """Which of these runs, whose workers were killed, are not on record as what they were."""
+    """Return the runs that are not on record correctly. All their workers were killed."""
     with psycopg.connect(database, row_factory=dict_row) as connection:
         runs: Rows = connection.execute(RUNS).fetchall()
     rows = {Key(run["celery_id"], run["attempt"]): run for run in runs}
@@ -115,9 +115,9 @@ def _is_gone(run: dict[str, Any]) -> bool:
 
 
 def faults(notes: Notes, database: str, killed: int, *, may_be_queued: bool) -> list[str]:
-    """Where the rows are not what the notes say.
+    """Return the differences between the rows and the notes.
 
-    At most so many children were killed, and messages may be queued or lost.
+    At most `killed` children were killed, and messages may be queued or lost.
     """
     with psycopg.connect(database, row_factory=dict_row) as connection:
         runs: Rows = connection.execute(RUNS).fetchall()
@@ -143,7 +143,7 @@ def _wrong_runs(notes: Notes, runs: Rows) -> Iterator[str]:
 
 
 def _unexplained_runs(notes: Notes, runs: Rows, killed: int) -> Iterator[str]:
-    """What ended otherwise, and what is taken to run on, ran in a child that was killed."""
+    """Yield errors for runs with a wrong end, or none, that no killed child explains."""
     if not notes.ended <= notes.finished:
         yield f"{len(notes.ended - notes.finished)} runs ended and never finished"
     if len(cut := notes.finished - notes.ended) > killed:
@@ -187,7 +187,7 @@ def _outcome(run: dict[str, Any]) -> Outcome:
     messages = [
         (message["log_level"], message["event"])
         for message in run["messages"]
-        # What the interpreter prints of a SIGTERM that comes in a __del__, and Celery redirects.
+        # The interpreter prints this for a SIGTERM during a __del__, and Celery redirects it.
         if message["logger"] != "celery.redirected"
     ]
     values = {name: run[name] for name in Outcome._fields if name != "messages"}

@@ -1,4 +1,4 @@
-"""The stage, shared by all chaos tests, and each test's own scene on it."""
+"""The stage that all chaos tests share, and the scene of each test."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.stage import Scene, Stage
 
 TASKS = int(os.environ.get("CHAOS_TASKS", "1100"))
-"""How many tasks the tests of this folder run, all together."""
+"""The number of tasks that the tests of this folder run in total."""
 
 
 @pytest.fixture(scope="package")

@@ -1,4 +1,4 @@
-"""A Postgres, a Valkey and workers of the chaos tests' own, to be killed and paused at will."""
+"""The chaos tests' own Postgres, Valkey and workers. Tests kill and pause them."""
 
 import os
 import secrets
@@ -28,7 +28,7 @@ CHILDREN = 2
 QUEUES = (
     "systemtasks",
     "systemtasks.unacked",
-)  # what is sent, and what a worker has taken and not begun
+)  # messages that are sent, or that a worker has taken but not begun
 
 
 class Server:
@@ -39,14 +39,14 @@ class Server:
         self._paused: list[psutil.Process] = []
 
     def start(self) -> None:
-        """Start it, also after it was killed, and wait until it can be used."""
+        """Start it, even after it was killed, and wait until it can be used."""
         self.service.prepare()
         self.process = self.service.start()
         assert eventually(self.service.answers, 60), f"{self.service.name} does not start"
         self.service.after_start()
 
     def kill(self) -> None:
-        """End all of it at once, as for want of memory."""
+        """Kill all its processes at once, as the kernel does if memory runs out."""
         killed = self._processes()
         for process in killed:
             with suppress(psutil.NoSuchProcess):  # they go by themselves, too
@@ -55,7 +55,7 @@ class Server:
         psutil.wait_procs(killed, 30)
 
     def pause(self) -> None:
-        """Have it neither answer nor go away, as a machine that swaps."""
+        """Make it stop answering without closing connections, like a machine that swaps."""
         self._paused = self._processes()
         for process in self._paused:
             process.suspend()
@@ -66,7 +66,7 @@ class Server:
         self._paused = []
 
     def restore(self) -> None:
-        """Have it run again, whatever a test has done to it."""
+        """Make it run again after a test has paused or killed it."""
         self.resume()
         if self.process.poll() is not None:
             self.start()
@@ -114,7 +114,7 @@ class Stage:
         shutil.rmtree(self.sockets, ignore_errors=True)
 
     def clear(self) -> None:
-        """Begin anew: all services up, no rows, no messages."""
+        """Start all services, and delete all rows and messages."""
         self.postgres.restore()
         self.broker.restore()
         with psycopg.connect(self.database) as connection:
@@ -123,18 +123,18 @@ class Stage:
 
 
 class Scene:
-    """One test: its tasks, its workers, and what became of both."""
+    """One test: its tasks, its workers, and their results."""
 
     def __init__(self, stage: Stage, folder: Path, count: int) -> None:
         self.stage = stage
         self.postgres = stage.postgres
         self.broker = stage.broker
         self.count = count
-        """How many tasks there are to be."""
+        """The number of tasks of the test."""
         self.rounds = 1 + count // 1000
-        """How often to kill what comes back."""
+        """The number of times to kill processes that are started again."""
         self.killed = 0
-        """How many children of workers were killed so far."""
+        """The number of workers' children killed so far."""
         self.messages_lost = False
         self.sent = 0
         self._folder = folder
@@ -146,7 +146,7 @@ class Scene:
 
     @contextmanager
     def worker(self, *options: str, launcher: tuple[str, ...] = ()) -> Iterator["ChaosWorker"]:
-        """A worker of this test's own, beside or after another one."""
+        """Run a worker for this test, at the same time as another one or after it."""
         self._workers += 1
         environment = {
             **self.stage.environment,
@@ -160,7 +160,7 @@ class Scene:
             yield running
 
     def send(self, count: int) -> None:
-        """Send so many tasks."""
+        """Send `count` tasks."""
         with self.stage.app.connection_for_write() as connection:
             producer = self.stage.app.amqp.Producer(connection)
             for _ in range(count):
@@ -170,7 +170,7 @@ class Scene:
                 self.sent += 1
 
     def send_to_kill(self, count: int, *, is_recorded: bool) -> None:
-        """Send so many tasks that begin, of which the last one kills its worker.
+        """Send `count` tasks that only begin. The last one kills its worker.
 
         If they are recorded, they are on record as queued when this returns.
         """
@@ -186,28 +186,28 @@ class Scene:
                 self.stage.app.send_task("chaos.begin", args, kwargs)
 
     def unended(self, begun: Collection[Key]) -> list[str]:
-        """Which of these runs, whose workers were killed, are not on record as what they were."""
+        """Return the runs that are not on record correctly. All their workers were killed."""
         return unended(begun, self.stage.database)
 
     def finished(self) -> int:
-        """How many runs have finished so far."""
+        """Return the number of runs that have finished so far."""
         return sum(path.read_bytes().count(b"FINISHED") for path in self.notes.iterdir())
 
     def wait_for(self, met: Callable[[], bool], what: str) -> None:
-        """Wait for as long as so many tasks may take on a busy machine."""
+        """Wait for the condition, for as long as all tasks may take on a busy machine."""
         assert eventually(met, 60 + self.count / 25), f"not within time: {what}"
 
     def work(self, count: int) -> None:
-        """Send so many tasks, and wait until half as many more have finished: it is in the middle.
+        """Send `count` tasks, and wait until half of them have finished.
 
-        What happens next finds the worker at work, and may not hold up the other half.
+        The next action then happens while the worker works. The other half must still finish.
         """
         target = self.finished() + count // 2
         self.send(count)
         self.wait_for(lambda: self.finished() >= target, f"{target} runs")
 
     def lose_queue(self) -> None:
-        """Lose the broker and every message in it, and have it back."""
+        """Restart the broker empty."""
         self.broker.kill()
         shutil.rmtree(self.stage.broker_data)
         self.broker.start()
@@ -224,17 +224,17 @@ class Scene:
         self.messages_lost = True
 
     def check(self) -> None:
-        """All that finished is on record, and nothing is left to record."""
+        """Assert that all finished runs are on record, and that nothing is left to record."""
         wrong = self._faults()
         assert not wrong, "\n".join([f"{len(wrong)} faults in {self._folder}", *wrong[:10]])
 
     def check_soon(self) -> None:
-        """Check, while a worker has yet to write what it knows."""
+        """Check again and again, because it may begin before a worker has written all its runs."""
         eventually(lambda: not self._faults())
         self.check()
 
     def left(self) -> list[str]:
-        """The files of the journal that hold a run; a worker keeps an empty one or two."""
+        """Return the files of the journal that have a run. A worker keeps an empty one or two."""
         return sorted(path.name for path in self.journal.iterdir() if path.stat().st_size)
 
     def _faults(self) -> list[str]:
@@ -269,7 +269,7 @@ class ChaosWorker(Worker):
         return psutil.Process(self.process.pid).children()
 
     def kill_child(self) -> None:
-        """Kill the oldest child, whatever it is at."""
+        """Kill the oldest child, even if it is running a task."""
         oldest = min(self.children, key=lambda child: child.create_time())
         oldest.kill()
         self._scene.killed += 1
@@ -289,15 +289,15 @@ class ChaosWorker(Worker):
         self._scene.lose_reserved()
 
     def note_if_it_has_ended(self) -> None:
-        """Count its children as killed where it has ended by itself, and they with it."""
+        """Count its children as killed if it has ended by itself, because they end with it."""
         if self.process.poll() is not None:
             self._scene.killed += CHILDREN
 
     def shut_down(self, *, cold: bool = False) -> None:
-        """Shut it down, and wait until it has; a cold shutdown terminates its children.
+        """Shut it down, and wait until it has ended. A cold shutdown terminates its children.
 
-        Celery joins its pool in the handler of that signal and at times never comes back: then it
-        is killed, as a supervisor does.
+        Celery joins its pool in the handler of that signal, and sometimes never returns. Then it is
+        killed, as a supervisor would do.
         """
         if cold:
             self._scene.killed += CHILDREN

@@ -1,10 +1,12 @@
-"""The tasks of the chaos tests, which note in a file of each process what became of them.
+"""The tasks of the chaos tests. They note their progress in a file for each process.
 
 A run has two notes. The first is the last act of the task itself: it has finished. The second is
-made by a receiver of `task_postrun` that is connected behind our own: its end has been recorded,
-or should have been. So a run with both is on record, and exactly so, whatever is killed. A
-run with the first alone was finished by a process that was killed before, during or after its
-recording, or between its note and its end: each killed child accounts for one of them at the most.
+made by a receiver of `task_postrun` that is connected after our own: the end has been recorded, or
+should have been.
+
+A run with both notes must be on record, exactly, even if any process is killed. For a run with only
+the first note, the process was killed after that note: before, during or after the recording. Each
+killed child explains at most one such run.
 """
 
 import logging
@@ -20,11 +22,11 @@ from celery import Task, shared_task, signals
 logger = logging.getLogger("chaos")
 
 FINISHED = "FINISHED"
-"""The first note; the second is Celery's word for how the run ended."""
+"""The first note. The second is Celery's name of the final state."""
 
 
 def note(celery_id: str, attempt: int, number: int, word: str) -> None:
-    """Add a line to this process's file, whole or not at all."""
+    """Add a line to this process's file in one write."""
     path = Path(os.environ["CHAOS_NOTES"]) / str(os.getpid())
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, f"{celery_id} {attempt} {number} {word}\n".encode())
@@ -55,7 +57,7 @@ BEGUN = "BEGUN"
     bind=True, base=Task, name="chaos.begin", systemtasks_uid=lambda number, **_: number % 7
 )
 def begin(self: Any, number: int, *, kills: bool) -> None:
-    """Note that it has begun, and kill its worker or wait for somebody else to do so."""
+    """Note that it has begun. Then kill its worker, or wait until it is killed."""
     note(self.request.id, self.request.retries + 1, number, BEGUN)
     if kills:
         os.killpg(0, signal.SIGKILL)  # itself, the other children and the main process
@@ -70,5 +72,5 @@ if "CHAOS_NOTES" in os.environ:
     known = [key[0] for key, _ in signals.task_postrun.receivers or ()]
     assert "systemtasks.finish" in known, "the second note would come before the record"
     signals.task_postrun.connect(note_end, weak=False)
-    # A child that is shut down often waits 30 seconds for results to be read that nobody reads.
+    # A child that is shut down often waits 30 seconds for its results to be read. They never are.
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 3

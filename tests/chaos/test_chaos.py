@@ -1,4 +1,4 @@
-"""Whatever is killed, paused or full: every run that finished is on record, once and right."""
+"""Finished runs are on record once and correctly, even if anything is killed, paused or full."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ SMALL_DISK = (
 )
 
 BEGINNINGS = 3
-"""How many workers are killed as their tasks begin."""
+"""The number of workers that are killed when their tasks begin."""
 
 pytestmark = pytest.mark.slow
 
@@ -106,8 +106,8 @@ def test_broker_that_loses_its_queue_loses_no_run(scene: Scene) -> None:
     with scene.worker() as worker:
         scene.work(scene.count // 2)
         scene.lose_queue()
-        # Kombu may fail where it closes its connection, which ends the worker; the next one is
-        # what a supervisor would start.
+        # Kombu may fail when it closes its connection, which ends the worker. A supervisor would
+        # start the next one.
         with scene.worker():
             scene.work(scene.count // 2)
             scene.run_out()

@@ -1,4 +1,4 @@
-"""Roles of a test's own."""
+"""Create roles for a test."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ PASSWORD = "no-secret"
 
 @contextmanager
 def role(database: str, name: str = "own_role") -> Iterator[str]:
-    """The database's URL for a role that owns nothing of it."""
+    """Yield the database's URL for a role that owns nothing in it."""
     query(database, f"DROP ROLE IF EXISTS {name}")
     query(database, f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
     try:

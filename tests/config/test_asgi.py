@@ -1,4 +1,4 @@
-"""What the WSGI application gets of a request, and what its client gets of the answer."""
+"""The WSGI application gets the whole request, and its client the whole answer."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ Message = MutableMapping[str, Any]
 
 
 class Client:
-    """Sends one request, and keeps what it is sent."""
+    """Sends one request, and keeps the messages that it receives."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Client:
         headers: Headers = (),
         more: bool = False,
     ) -> None:
-        """Make a request whose body has these parts; with `more`, another one never comes."""
+        """Make a request with these parts of a body. With `more`, the body is never complete."""
         path, _, query = target.partition("?")
         self.scope: Message = {
             "type": "http",
@@ -73,7 +73,7 @@ class Client:
 
     @property
     def status(self) -> int | None:
-        """The status of the answer, if there is one."""
+        """Return the status of the answer, or None if there is no answer."""
         return self._sent[0]["status"] if self._sent else None
 
     @property
@@ -86,7 +86,7 @@ class Client:
 
 
 class Upstream:
-    """A WSGI application that keeps what it is asked, and answers as soon as it may."""
+    """A WSGI application that keeps the requests, and answers as soon as it may."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -103,7 +103,7 @@ class Upstream:
 
 
 def serving(wsgi: Any, **limits: Any) -> Application:
-    """Return the application, with limits that no test comes near unless it names them."""
+    """Return the application. Its limits are high, except those that a test names."""
     chosen = {"threads": 1, "queue": 10, "body_bytes": 1000, "body_seconds": 30, **limits}
     return Application(wsgi, **chosen)
 
@@ -113,7 +113,7 @@ def ask(client: Client, wsgi: Any, **limits: Any) -> Client:
 
 
 def post(*parts: bytes, path: str = "/", length: int | None = None, more: bool = False) -> Client:
-    """A POST with a length, or of chunks."""
+    """Return a POST with a Content-Length, or one in chunks."""
     header = (
         (b"transfer-encoding", b"chunked")
         if length is None
@@ -123,7 +123,7 @@ def post(*parts: bytes, path: str = "/", length: int | None = None, more: bool =
 
 
 async def until(met: Callable[[], bool]) -> None:
-    """Wait for what the event loop and the threads bring about."""
+    """Wait until the event loop and the threads make the condition true."""
     assert await asyncio.to_thread(eventually, met)
 
 

@@ -1,4 +1,4 @@
-"""The service and a project on one broker: nobody takes, answers or hears what is the other's."""
+"""On one broker, the service and a project do not receive each other's messages."""
 
 import json
 import time
@@ -24,7 +24,7 @@ WHERE state = 'success' AND sender ~ '^celerybeat@' AND sent_timestamp > to_time
 
 
 class Shared(NamedTuple):
-    """One broker, and who uses it."""
+    """One broker and its users."""
 
     broker: str
     project: Project
@@ -33,13 +33,13 @@ class Shared(NamedTuple):
 
     @property
     def queue(self) -> int:
-        """How many messages wait in the project's queue."""
+        """Return the number of messages that wait in the project's queue."""
         return int(projects.valkey(self.broker).llen("celery"))
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, free_port: str) -> Iterator[Shared]:
-    """The service as `make up` starts it, and a project without a worker so far."""
+    """Yield the service as `make up` starts it, and a project that has no worker yet."""
     folder = tmp_path_factory.mktemp("shared")
     with projects.database() as theirs, projects.database() as database:
         broker = projects.broker()
@@ -82,14 +82,14 @@ def test_each_is_asked_and_stopped_by_its_own_commands(shared: Shared) -> None:
 
 
 def ping(service: Service) -> Any:
-    """What answers the service's own `celery inspect ping`."""
+    """Return the output of the service's own `celery inspect ping`."""
     command = ("-m", "celery", "--app", "config", "inspect", "ping", "--json", "--timeout", "3")
     asked = service.call_python(*command)
     return json.loads(asked.stdout) if asked.returncode == 0 else {}
 
 
 def nodes(answers: Any) -> list[str]:
-    """The names of the nodes that answered in time, without their host."""
+    """Return the names of the nodes that answered in time, without their host."""
     return sorted(name.partition("@")[0] for name in answers or {})
 
 

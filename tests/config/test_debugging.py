@@ -14,7 +14,7 @@ SECRETS = [BROKER, "pa%24s-w0rd", "pa$s-w0rd", "hunter<22>", "k" * 25 + "z" * 25
 
 
 def page(request: HttpRequest) -> str:
-    """The page of an error in whose frames the secrets stand."""
+    """Return the page of an error. The secrets are in its frames."""
     try:
         url, text = BROKER, f"cannot connect to {BROKER} as hunter<22>"
         options = [{"word": "pa$s-w0rd"}, ("hunter<22>", url)]

@@ -1,4 +1,4 @@
-"""The embedded services: shared, durable, gone with their last user, and hard to break."""
+"""The embedded services are shared and durable, and end with their last user."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ def data(tmp_path: Path) -> Iterator[Path]:
 
 
 def processes(data: Path) -> list[psutil.Process]:
-    """All processes that have this folder on their command line."""
+    """Return all processes that have this folder on their command line."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []

@@ -1,4 +1,4 @@
-"""What is missing or malformed stops the start with one sentence that names it."""
+"""A missing or malformed variable stops the start with one sentence that names it."""
 
 import os
 import re
@@ -84,7 +84,7 @@ BAD = [
 
 @pytest.fixture(scope="module")
 def starts() -> dict[tuple[str, str], Ended]:
-    """The start with each of the bad values; on as many processors as there are."""
+    """Start with each of the bad values, in parallel."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         loaded = pool.map(lambda bad: load_settings(**PRODUCTION | dict([bad])), BAD)
         return dict(zip(BAD, loaded, strict=True))

@@ -1,4 +1,4 @@
-"""What one request may take: a body, the time of a statement, a login beside another."""
+"""Limits of one request: its body, the time of a statement, simultaneous logins."""
 
 import json
 import threading
@@ -64,12 +64,12 @@ SELECT 1 FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
     AND clock_timestamp() - query_start > interval '1.5 s'
 """
-"""A statement that has taken longer than a request's may in these tests."""
+"""Statements that have exceeded the limit of these tests."""
 
 
 @contextmanager
 def locked(table: str) -> Iterator["psycopg.Connection[Any]"]:
-    """The table, which nobody else can use while the block lasts."""
+    """Lock the table: no other connection can use it while the block lasts."""
     with psycopg.connect(environment()["DATABASE_URL"]) as holder:
         holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield holder
@@ -78,7 +78,7 @@ def locked(table: str) -> Iterator["psycopg.Connection[Any]"]:
 
 @pytest.fixture
 def limited(transactional_db: None) -> Iterator[None]:
-    """The connection of this thread, limited as one that answers requests."""
+    """Limit this thread's connection like one that answers requests."""
     connection.close()
     connection.statement_seconds = 1  # type: ignore[attr-defined]
     yield

@@ -1,4 +1,4 @@
-"""`manage.py migrate`: what it makes, where, and what it says where it may not."""
+"""`manage.py migrate`: what it creates, where, and its error if the role may not."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def service(folder: Path, database: str, **variables: str) -> Service:
 
 
 def place(tables: Iterable[str]) -> dict[str, set[str]]:
-    """The names of the tables, by their schema."""
+    """Return the names of the tables by schema."""
     found: dict[str, set[str]] = {}
     for table in tables:
         schema, _, name = table.partition(".")

@@ -1,4 +1,4 @@
-"""The pages of the admin have a policy, by which a browser runs scripts of this service alone."""
+"""The policy of the admin's pages: a browser runs only scripts of this service."""
 
 import re
 

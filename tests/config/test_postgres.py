@@ -1,4 +1,4 @@
-"""Where a connection of the service looks for its tables, and where it never does."""
+"""A connection of the service looks for its tables in its own schema first."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def database() -> Iterator[str]:
 
 @pytest.fixture
 def migrated(database: str) -> str:
-    """A database with the service's schema, whose tables have no columns."""
+    """Make a database with the service's schema. Its tables have no columns."""
     wrapper = DatabaseWrapper(connections["default"].settings_dict, SERVICE)
     with psycopg.connect(database) as connection:
         connection.execute(f"CREATE SCHEMA {OWN}")
@@ -45,7 +45,7 @@ def migrated(database: str) -> str:
 
 @contextmanager
 def own_role(database: str, name: str = "own_role") -> Iterator[str]:
-    """The database's URL for another role, which may use both schemas."""
+    """Yield the database's URL for another role, which may use both schemas."""
     with role(database, name) as url:
         query(database, f"GRANT USAGE ON SCHEMA {OWN} TO {name}")
         yield url
@@ -56,14 +56,14 @@ def with_options(database: str, options: str) -> str:
 
 
 def connect(database: str, alias: str = "default") -> Any:
-    """A connection as Django makes it."""
+    """Return a connection as Django makes it."""
     defaults = connections["default"].settings_dict
     wrapper = DatabaseWrapper({**defaults, **environment.database(database)}, alias)
     return wrapper.get_new_connection(wrapper.get_connection_params())
 
 
 def schemas(database: str, alias: str = "default") -> list[str]:
-    """The schemas into which such a connection looks."""
+    """Return the schemas that such a connection searches."""
     with closing(connect(database, alias)) as connection:
         found: list[str] = connection.execute("SELECT current_schemas(false)::text[]").fetchone()[0]
         return found
@@ -157,7 +157,7 @@ def test_role_without_another_schema_migrates_nothing_shared(migrated: str) -> N
 
 @contextmanager
 def pgbouncer(database: str, folder: Path, *lines: str) -> Iterator[str]:
-    """The database's URL by a PgBouncer in transaction mode."""
+    """Yield the URL of the database behind a PgBouncer in transaction mode."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("There is no pgbouncer on PATH")
@@ -213,11 +213,11 @@ def test_behind_a_pooler_the_role_says_where_to_look(migrated: str, tmp_path: Pa
             assert schemas(pooled) == [OWN, "public"]
 
 
-# What Postgres knows of a connection
+# What Postgres shows of a connection
 
 
 def limited(database: str, alias: str = "default") -> Any:
-    """A connection of a thread that answers requests."""
+    """Return a connection of a thread that answers requests."""
     defaults = connections["default"].settings_dict
     wrapper = DatabaseWrapper({**defaults, **environment.database(database)}, alias)
     wrapper.statement_seconds = 7

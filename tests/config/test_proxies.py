@@ -1,4 +1,4 @@
-"""The client's address is what a trusted proxy says, and nobody else's word counts."""
+"""Only a trusted proxy may tell the client's address."""
 
 import logging
 from ipaddress import ip_network
@@ -17,7 +17,7 @@ def _proxies(settings: Settings) -> None:
 
 
 def found(peer: str, *forwarded: str) -> str:
-    """The client's address, for the views behind the middleware."""
+    """Return the client's address that the views behind the middleware get."""
     seen: list[str] = []
 
     def view(request: HttpRequest) -> HttpResponse:

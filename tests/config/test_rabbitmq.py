@@ -1,4 +1,4 @@
-"""A project whose broker is a RabbitMQ: run again reaches its queues, however they are declared."""
+"""A project with RabbitMQ: "run again" sends to its queues, in every way to declare them."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ print(rerun(SystemTask(name={name!r}, uuid=SystemTask.objects.get().uuid)))
 
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports on which nothing listens."""
+    """Yield free ports."""
     with ExitStack() as sockets:
         probes = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -37,7 +37,7 @@ def free_ports(count: int) -> Iterator[list[int]]:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
-    """A RabbitMQ of the test's own, by its URL."""
+    """Run a RabbitMQ for the test, and yield its URL."""
     # Debian has a script of this name on PATH that starts another account's.
     server = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin") or shutil.which(
         "rabbitmq-server"

@@ -1,4 +1,4 @@
-"""`make up` as its user sees it: what it prints, what it leaves, and how it fails."""
+"""`make up` as its user sees it: its output, the state that it leaves, and its errors."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def refused(data: Path, port: int, **variables: str) -> str:
 
 @contextmanager
 def hanging_server(up: Up) -> Iterator[psutil.Process]:
-    """The web server, which does nothing from here on, whatever it is asked."""
+    """Stop the web server, so that it does not answer any request, and yield its process."""
     children = psutil.Process(up.process.pid).children()
     (server,) = (child for child in children if "config.web" in child.cmdline())
     server.suspend()
@@ -123,7 +123,7 @@ def hanging_server(up: Up) -> Iterator[psutil.Process]:
 
 @contextmanager
 def silent_clients(port: int) -> Iterator[None]:
-    """Clients that begin a header or a body, and send nothing more."""
+    """Connect clients that begin a header or a body and then send nothing more."""
     begin = b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
     cookie = b"Cookie: csrftoken=" + 32 * b"a" + b"\r\n"
     with ExitStack() as clients:

@@ -1,4 +1,4 @@
-"""The web server as `make up` starts it: what clients that keep it waiting can do to it."""
+"""The web server, as `make up` starts it, with clients that keep it waiting."""
 
 import http.client
 import resource
@@ -40,7 +40,7 @@ Attack = Callable[[int], Held]
 
 @pytest.fixture(autouse=True, scope="module")
 def _files_enough() -> Iterator[None]:
-    """As many files may be open as the connections of a test need."""
+    """Raise the limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * IDLE
     if hard != resource.RLIM_INFINITY and hard < needed:
@@ -53,15 +53,15 @@ def _files_enough() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def patient(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """A server whose deadlines no test lives to see."""
+    """Yield a server with deadlines that are longer than any test."""
     with Web(tmp_path_factory.mktemp("web") / "log", **PATIENT) as web:
         yield web
-        processes.kill(web.process)  # it would wait for what the tests have left undone
+        processes.kill(web.process)  # it would wait for unfinished requests of the tests
 
 
 @pytest.fixture(scope="module")
 def strict(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """A server whose deadlines come soon."""
+    """Yield a server with short deadlines."""
     with Web(tmp_path_factory.mktemp("web") / "log", **STRICT) as web:
         yield web
 
@@ -92,7 +92,7 @@ def open_connection(port: int, sent: bytes = b"", receive_buffer: int = 0) -> so
 
 
 def head(*headers: str, target: str = "POST /admin/login/") -> bytes:
-    """The beginning of a request, whose CSRF token has Django read its body."""
+    """Return the beginning of a request. Because of its CSRF token, Django reads its body."""
     cookie = f"Cookie: csrftoken={'a' * 32}"
     form = "Content-Type: application/x-www-form-urlencoded"
     lines = (f"{target} HTTP/1.1", "Host: 127.0.0.1", cookie, form, *headers)
@@ -133,7 +133,7 @@ def idle_connections_after_an_answer(port: int) -> Held:
 
 
 def unread_answers(port: int) -> Held:
-    """Clients that ask for more than the kernel takes off the server's hands, and read nothing."""
+    """Connect clients that request more than the kernel buffers, and read nothing."""
     request = head(target=f"GET {LARGE_FILE}") * 8
     return [open_connection(port, request, receive_buffer=2048) for _ in range(16)]
 
@@ -171,7 +171,7 @@ ATTACKS = {
 
 @contextmanager
 def holding(attack: Attack, web: Web) -> Iterator[Held]:
-    """The connections of an attack, open until the block ends."""
+    """Keep the connections of an attack open until the block ends."""
     held = attack(web.port)
     try:
         yield held
@@ -181,7 +181,7 @@ def holding(attack: Attack, web: Web) -> Iterator[Held]:
 
 
 def connections(web: Web) -> int:
-    """How many connections to clients the server's processes have."""
+    """Return the number of connections that the server's processes have to clients."""
     server = psutil.Process(web.process.pid)
     return sum(
         found.laddr.port == web.port and found.status == psutil.CONN_ESTABLISHED
@@ -203,12 +203,12 @@ def test_others_are_answered_meanwhile(patient: Web, authorization: str, attack:
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 def test_their_connections_are_ended(strict: Web, attack: Attack) -> None:
     with holding(attack, strict):
-        assert get(strict, LIVE)[0] == 204  # so those before it have been accepted
+        assert get(strict, LIVE)[0] == 204  # so the connections before it have been accepted
         assert eventually(lambda: connections(strict) == 0)
 
 
 def answer_to(web: Web, sent: bytes) -> tuple[int, Any]:
-    """Send this, and return the status and the JSON of the answer, after which no other comes."""
+    """Send this, and return the status and the JSON of the answer. No other answer may follow."""
     with open_connection(web.port, sent) as client, client.makefile("rb") as received:
         answer = http.client.HTTPResponse(client)
         answer.begin()
@@ -266,7 +266,7 @@ def test_a_head_has_the_headers_of_a_get_and_no_body(patient: Web, authorization
 
 @pytest.fixture
 def run() -> TaskRun:
-    """A run that is in progress."""
+    """Return a run that is in progress."""
     return factories.task_run(
         factories.system_task(), state="running", status="unknown", finish_timestamp=None
     )
@@ -280,7 +280,7 @@ def end(run: TaskRun) -> None:
 
 @contextmanager
 def waiting_for(run: TaskRun, web: Web, authorization: str, number: int = 1) -> Iterator[Held]:
-    """So many clients whose request is not answered before the run ends."""
+    """Connect this many clients. Their requests are not answered before the run ends."""
     request = head(f"Authorization: {authorization}", target=f"GET {RUNS}{run.pk}/?wait=60")
     with ExitStack() as held:
         yield [held.enter_context(open_connection(web.port, request)) for _ in range(number)]

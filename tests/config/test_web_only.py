@@ -1,4 +1,4 @@
-"""WEB_ONLY: the service beside a project that has users, workers and a broker of its own."""
+"""WEB_ONLY: the service for a project that has its own users, workers and broker."""
 
 import json
 import re
@@ -52,7 +52,7 @@ class Pages:
         )
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
-        """The status, and the answer."""
+        """Return the status and the answer."""
         headers = {"Authorization": f"Bearer {self.token}"}
         request = Request(f"{self.url}/api/v3/events/{path}", headers=headers, method=method)
         try:
@@ -87,14 +87,14 @@ def migrate(project: Project) -> None:
 
 
 def of_project(database: str) -> dict[str, Any]:
-    """Every row of the project's tables."""
+    """Return every row of the project's tables."""
     ours = ("systemtasks_service.", "public.systemtasks_")
     found = everything(database).items()
     return {table: rows for table, rows in found if not table.startswith(ours)}
 
 
 def commands(process: int) -> list[str]:
-    """The command lines of all that this process has started."""
+    """Return the command lines of all processes that this one has started."""
     children = psutil.Process(process).children(recursive=True)
     return [" ".join(child.cmdline()) for child in children]
 
@@ -104,7 +104,7 @@ def invalid(sentence: str) -> dict[str, Any]:
 
 
 def ended(database: str, count: int) -> list[Any]:
-    """The runs of the task, once so many have ended."""
+    """Wait until this many runs of the task have ended, and return them."""
 
     def runs() -> list[Any]:
         return [run for run in query(database, RUNS, TASK) if run[0] == "success"]
@@ -149,7 +149,7 @@ def test_a_projects_runs_are_shown_and_run_again_by_its_own_workers(
 
 @contextmanager
 def serving(folder: Path, project: Project, port: str, **variables: str) -> Iterator[Pages]:
-    """The service's pages for that project, which is set up first."""
+    """Set the project up, and yield the service's pages for it."""
     migrate(project)
     database, broker = (project.environment[name] for name in ("DATABASE_URL", "BROKER_URL"))
     ours = service(folder, database, broker, **variables)
@@ -158,7 +158,7 @@ def serving(folder: Path, project: Project, port: str, **variables: str) -> Iter
 
 
 def record(database: str, name: str, queue: str) -> None:
-    """Have a successful run of a task on record, which had no arguments."""
+    """Record a successful run of a task without arguments."""
     query(database, RECORD, system_task_uuid(name), name, queue)
 
 
@@ -175,7 +175,7 @@ def test_run_again_asks_and_reaches_no_worker_but_the_project_s(
             invalid("The queue of this task's last run is not on record."),
         )
 
-        # Nobody answers: it waits for a worker, which then throws it away.
+        # No worker answers. The message waits for one, which then discards it.
         assert pages.run_again("project.gone") == (204, None)
         with project.worker() as worker:
             assert eventually(lambda: "unregistered task" in worker.log.read_text())

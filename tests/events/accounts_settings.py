@@ -1,4 +1,4 @@
-"""The settings of a project with a user model of its own, which USER_MODEL names."""
+"""The settings of a project with the user model that USER_MODEL names."""
 
 import os
 

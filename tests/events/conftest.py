@@ -1,4 +1,4 @@
-"""A client that asks as an API client does, with nothing but a token."""
+"""Provide clients that send only a token, like an API client."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from tests import factories
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Literal[True] | None:
-    """Import Schemathesis, which takes seconds, only where its tests, all of them slow, may run."""
+    """Import Schemathesis only if slow tests may run: the import takes seconds."""
     fast = config.getoption("markexpr") == "not slow"
     return True if fast and collection_path.name == "test_schemathesis.py" else None
 
@@ -22,11 +22,11 @@ def client_of(username: str, *permissions: str) -> Client:
 
 @pytest.fixture
 def reader(db: None) -> Client:
-    """Somebody who may view."""
+    """Return a client whose user may view."""
     return client_of("reader", "view")
 
 
 @pytest.fixture
 def runner(db: None) -> Client:
-    """Somebody who may run, and nothing else."""
+    """Return a client whose user may run tasks, and nothing else."""
     return client_of("runner", "run")

@@ -1,4 +1,4 @@
-"""The service's settings, with those that a project may have for views and filters of its own."""
+"""The service's settings, with settings that a project may have for its own views and filters."""
 
 from config import settings as service
 from config.settings import *  # noqa: F403 - Django's settings are a module's names

@@ -1,4 +1,4 @@
-"""The API in a project that has views of its own, and settings for them."""
+"""The API in a project that has its own views, and settings for them."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def test_contract_holds_whatever_the_project_sets_for_its_own_views() -> None:
     folder = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
     command += ["--ds=tests.events.foreign_settings", str(folder), f"--ignore={__file__}"]
-    # These compare with what DRF and drf-spectacular make by the project's settings.
+    # These compare with the results of DRF and drf-spectacular under the project's settings.
     command += [f"--ignore={folder / 'test_renderers.py'}", "-k", "not what_make_openapi_makes"]
     done = subprocess.run(
         command,

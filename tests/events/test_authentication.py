@@ -1,4 +1,4 @@
-"""Who is let in, and the one status, 403, that everybody else gets."""
+"""Requests with a valid token are accepted, and all others get 403."""
 
 from datetime import timedelta
 from typing import Any
@@ -157,14 +157,14 @@ def test_the_projects_backends_say_what_a_user_may(
 
 
 class DenyingBackend(BaseBackend):
-    """Forbids everything, whatever other backends say."""
+    """Forbids everything, even if other backends allow it."""
 
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         raise PermissionDenied
 
 
 class ByNameBackend(BaseBackend):
-    """Allows by the user's name, which no table of permissions holds."""
+    """Allows by the user's name instead of a table of permissions."""
 
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         return bool(user_obj.get_username() == "owl")

@@ -14,7 +14,7 @@ from systemtasks.models import SystemTask
 from tests import factories
 from tests.web import Web
 
-# Importing the client takes seconds, which the tests that are not slow need not wait for.
+# Importing the client takes seconds, and only the slow tests need it.
 if TYPE_CHECKING:
     from authentik_client.api.events_api import EventsApi
     from authentik_client.exceptions import ApiException

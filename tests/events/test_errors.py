@@ -1,4 +1,4 @@
-"""Every answer below /api/v3/ is JSON, whatever went wrong."""
+"""Every answer below /api/v3/ is JSON, after every error."""
 
 import json
 import logging

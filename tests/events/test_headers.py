@@ -1,4 +1,4 @@
-"""No cache keeps what a token may see, and no page of the API runs a script of somebody else's."""
+"""No cache stores the API's responses, and no page of the API runs scripts of other sites."""
 
 import re
 from typing import Any

@@ -38,7 +38,7 @@ def refusal(client: Client, **query: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def many() -> list[SystemTask]:
-    """45 tasks, t00 to t44, each started a second after the one before it."""
+    """Create 45 tasks, t00 to t44. Each started a second after the one before it."""
     return [
         factories.system_task(
             f"t{number:02}",
@@ -307,7 +307,7 @@ def test_above_its_bound_a_count_is_an_estimate_and_the_pages_are_right(
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE systemtasks_systemtask")
     url = f"{URL}?{urlencode({**query, 'page_size': 10})}"
-    for number in range(3):  # which the estimate knows nothing of
+    for number in range(3):  # they are not in the estimate
         factories.system_task(f"new{number}")
     seen: list[str] = []
     page = 1

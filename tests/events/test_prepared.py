@@ -44,7 +44,7 @@ def read() -> Read:
 
 @pytest.fixture
 def kept(transactional_db: None) -> Iterator[None]:
-    """A new connection of this test's own, in no transaction."""
+    """Open a new connection for this test, without a transaction."""
     connection.close()
     connection.ensure_connection()
     yield
@@ -52,7 +52,7 @@ def kept(transactional_db: None) -> Iterator[None]:
 
 
 def plans() -> int:
-    """How many plans Postgres keeps of the statements of this connection."""
+    """Return the number of plans that Postgres keeps for this connection's statements."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_prepared_statements")
         [(number,)] = cursor.fetchall()
@@ -111,7 +111,7 @@ def test_plans_are_kept_unless_the_connection_says_otherwise(
 
 @pytest.fixture
 def altered(kept: None) -> Iterator[Read]:
-    """Reads by a plan that a migration has made useless."""
+    """Reads with a plan that a migration has made invalid."""
     factories.system_task("a", "1")
     read = prepared(lambda name: SystemTask.objects.filter(name=name).values_list("uid"))
     assert read("a") == [("1",)]
@@ -122,7 +122,7 @@ def altered(kept: None) -> Iterator[Read]:
 
 
 def elsewhere(statement: str, *values: object) -> list[Row]:
-    """What Postgres answers to this over another connection."""
+    """Return the result of this statement over another connection."""
     parameters = {**connection.get_connection_params(), "cursor_factory": psycopg.Cursor}
     with psycopg.connect(**parameters, autocommit=True) as other:
         cursor = other.execute(statement, values)
@@ -148,7 +148,7 @@ def test_within_a_transaction_it_is_one_error(altered: Read) -> None:
 def test_plans_that_somebody_else_has_dropped_are_made_anew(read: Read, statement: str) -> None:
     for _ in range(3):
         assert read("a") == []
-        # Of which psycopg does not know, as where a connection pooler says it.
+        # psycopg does not notice it, as if a connection pooler executed it.
         raw: Any = connection.connection
         assert raw.pgconn.exec_(statement.encode()).status == psycopg.pq.ExecStatus.COMMAND_OK
 
@@ -180,7 +180,7 @@ def test_each_request_in_a_transaction_is_answered(
 
 @pytest.fixture
 def replica(kept: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Another connection to the database of the tests, by another name."""
+    """Yield a second connection, with another alias, to the database of the tests."""
     monkeypatch.setitem(connections.databases, "replica", connections.databases["default"])
     made: Any = connection.copy()
     connections["replica"] = made
@@ -206,7 +206,7 @@ def test_each_query_goes_to_the_database_that_a_router_names(
 
 
 def end(pid: int) -> None:
-    """End this connection of Postgres's, from another one."""
+    """Terminate this connection from another one."""
     elsewhere("SELECT pg_terminate_backend(%s)", pid)
     alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
     assert eventually(lambda: elsewhere(alive, pid) == [(0,)])

@@ -1,4 +1,4 @@
-"""POST /api/v3/events/system_tasks/{uuid}/run/: what is sent, and what is said where nothing is."""
+"""POST /api/v3/events/system_tasks/{uuid}/run/: what is sent, or the error if nothing is."""
 
 import os
 import socket
@@ -34,12 +34,12 @@ KNOWN = ["app.sync", "tests.clean_up"]
 
 
 def nothing() -> None:
-    """What the tasks of the app do."""
+    """Do nothing. The tasks of the app call this."""
 
 
 @pytest.fixture
 def silent_app(db: None) -> Iterator[celery.Celery]:
-    """An app of its own that speaks to the real broker, as the current one; it has no worker."""
+    """Make an app without a worker the current one. It uses the real broker."""
     before = celery.current_app._get_current_object()  # type: ignore[attr-defined]
     settings.EMBEDDED.attach()
     app = celery.Celery("tests", broker=settings.CELERY_BROKER_URL)
@@ -53,14 +53,14 @@ def silent_app(db: None) -> Iterator[celery.Celery]:
 
 @pytest.fixture
 def app(silent_app: celery.Celery) -> Iterator[celery.Celery]:
-    """The same, with a worker that knows the tasks in KNOWN."""
+    """Yield the app with a worker that knows the tasks in KNOWN."""
     with answering(silent_app, KNOWN):
         yield silent_app
 
 
 @contextmanager
 def answering(app: celery.Celery, *answers: Any) -> Iterator[None]:
-    """Have a worker for each of these answers, which it gives when it is asked what it knows."""
+    """Run a worker for each of these answers, which it gives if it is asked for its tasks."""
     with ExitStack() as workers:
         for number, answer in enumerate(answers):
             workers.enter_context(_answering(app, f"worker-{number}@host", answer))
@@ -93,7 +93,7 @@ def _answering(app: Any, name: str, answer: Any) -> Iterator[None]:
 
 
 def sent() -> list[tuple[str, Any, Any]]:
-    """The name, the arguments and the keyword arguments of each message in the queue."""
+    """Return the name, the arguments and the keyword arguments of each message in the queue."""
     found = []
     with Connection(settings.CELERY_BROKER_URL) as connection:
         queue = connection.SimpleQueue(QUEUE)

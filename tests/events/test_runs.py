@@ -26,7 +26,7 @@ QUEUED = {"state": "queued", "status": "unknown", "start_timestamp": None, "fini
 
 @pytest.fixture
 def historian(db: None) -> Client:
-    """Somebody who may view runs."""
+    """Return a client whose user may view runs."""
     return client_of("historian", "view_taskrun")
 
 
@@ -207,7 +207,7 @@ def test_no_cursor_whatever_breaks_it(historian: Client, after: str) -> None:
 
 @pytest.fixture
 def mixed(task: SystemTask) -> None:
-    """Runs with equal, different and missing times and durations."""
+    """Create runs with equal, different and missing times and durations."""
     for number in range(9):
         start = factories.START + timedelta(seconds=number // 2)
         factories.task_run(

@@ -50,7 +50,7 @@ def test_what_comes_back_of_the_document_itself_is_described(served: dict[str, A
 
 
 def described_as(ours: Any, theirs: Any) -> bool:
-    """Whether ours says all that theirs says, and nothing more but descriptions."""
+    """Return True if ours equals theirs, apart from descriptions."""
     if not isinstance(theirs, dict):
         return bool(ours == theirs)
     return ours.keys() - theirs.keys() <= {"description"} and all(

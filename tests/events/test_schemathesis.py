@@ -35,7 +35,7 @@ api = schemathesis.openapi.from_wsgi(
 
 @api.auth(refresh_interval=None)
 class Bearer:
-    """Sends the token of somebody who may do everything, except where a check takes it away."""
+    """Sends the token of a user with all permissions, unless a check removes it."""
 
     token = ""
 
@@ -48,7 +48,7 @@ class Bearer:
 
 @pytest.fixture
 def token(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A token, and the connection that holds the test's transaction kept open."""
+    """Create a token, and keep the connection with the test's transaction open."""
     signals = (request_started, request_finished)
     for signal in signals:
         signal.disconnect(close_old_connections)
@@ -67,7 +67,7 @@ def task(db: None) -> SystemTask:
 
 @pytest.fixture
 def answered(request: pytest.FixtureRequest) -> Iterator[set[tuple[str, int]]]:
-    """What came back, so that a test in which nobody was let in fails."""
+    """Yield the statuses that were returned. A test in which no request was accepted fails."""
     answers: set[tuple[str, int]] = set()
     yield answers
     assert answers & {("GET", 200), ("POST", 400)}

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def historian(db: None) -> Client:
-    """Somebody who may view runs."""
+    """Return a client whose user may view runs."""
     return client_of("historian", "view_taskrun")
 
 
@@ -108,7 +108,7 @@ def test_next_run_is_the_earliest_of_what_beat_has_on_its_schedule(historian: Cl
 
 
 def with_queries(client: Client, rows: int) -> int:
-    """How many queries a page of that many rows takes."""
+    """Return the number of queries for a page of this many rows."""
     with CaptureQueriesContext(connection) as queries:
         assert len(summary(client, page_size=rows)) == rows
     return len(queries)

@@ -29,7 +29,7 @@ NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 
 
 def run(*command: str) -> tuple[str, str]:
-    """What the command prints on standard output and standard error."""
+    """Run the command, and return its standard output and standard error."""
     out, err = StringIO(), StringIO()
     call_command(*command, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()

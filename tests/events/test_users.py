@@ -1,4 +1,4 @@
-"""The API and its commands, with Django's users and with those of a project's own."""
+"""The API and its commands, with Django's users and with a project's own user models."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def make_user(*codenames: str, by_group: bool = False) -> Any:
 
 
 def call(*words: str) -> str:
-    """Run a command, and return what it prints."""
+    """Run a command, and return its output."""
     printed = StringIO()
     call_command(*words, stdout=printed, stderr=StringIO())
     return printed.getvalue().strip()

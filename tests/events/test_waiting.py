@@ -82,7 +82,7 @@ def test_a_forked_child_counts_none_of_its_parents_threads_as_waiting() -> None:
         listener.waiting += 1
         try:
             if (child := os.fork()) == 0:
-                signal.alarm(30)  # ends the child, should it wait for the parent's lock
+                signal.alarm(30)  # ends the child if it waits for the parent's lock
                 with listener._changed:
                     os._exit(listener.waiting)
         finally:

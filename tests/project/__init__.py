@@ -1,1 +1,1 @@
-"""A project of somebody else's: its own users, its own workers, and the app `systemtasks`."""
+"""Another project: it has its own users and workers, and the app `systemtasks`."""

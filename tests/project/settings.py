@@ -42,7 +42,7 @@ USE_TZ = True
 CELERY_BROKER_URL = os.environ["BROKER_URL"]
 CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": os.environ["KEY_PREFIX"]}
 if os.environ["BROKER_URL"].startswith("amqp:"):
-    # Whoever declares them in another way is refused.
+    # Another declaration of them is refused.
     CELERY_TASK_QUEUES = [
         Queue("celery"),
         Queue("quorum", queue_arguments={"x-queue-type": "quorum"}),

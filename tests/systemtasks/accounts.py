@@ -1,4 +1,4 @@
-"""Another account of this machine, which takes root to be."""
+"""Use another account of this machine. Only root can."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ import pytest
 
 
 def as_nobody(function: Callable[[], object]) -> None:
-    """Call the function in a process of another account; it raises nothing."""
+    """Call the function in a process of another account. Assert that it raises nothing."""
     if os.geteuid() != 0:
         pytest.skip("only root may be another account")
     if (child := os.fork()) == 0:

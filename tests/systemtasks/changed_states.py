@@ -1,7 +1,7 @@
-"""Prints, as JSON, what each place makes of the outcomes once their table has changed.
+"""Change the table of outcomes, and print as JSON what is derived from it.
 
-The arguments are pairs of texts: in the source of `systemtasks/states.py`, the second of each
-replaces the first.
+The arguments are pairs of texts. In the source of `systemtasks/states.py`, the second text of each
+pair replaces the first.
 """
 
 import json
@@ -16,7 +16,7 @@ import django
 
 
 def change(texts: Sequence[str]) -> None:
-    """Have whoever imports `systemtasks.states` from now on get it with these changes."""
+    """Apply these changes to `systemtasks.states` when it is imported."""
     path = resources.files("systemtasks") / "states.py"
     source = path.read_text()
     for old, new in zip(texts[::2], texts[1::2], strict=True):
@@ -29,7 +29,7 @@ def change(texts: Sequence[str]) -> None:
 
 
 def places() -> dict[str, Any]:
-    """Return what follows from the table of outcomes, by where it is used."""
+    """Return the values that are derived from the table of outcomes, by the place of their use."""
     from django.apps import apps
     from django.contrib.admin import ModelAdmin, site
     from django.db.migrations.autodetector import MigrationAutodetector

@@ -1,4 +1,4 @@
-"""What the signals hand to the writer, a test's own tasks, and who is in its way."""
+"""Fixtures: submitted records, tasks of a test, and other accounts and connections."""
 
 import logging
 import shutil
@@ -64,7 +64,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunRecord]]:
 
 @pytest.fixture
 def make_task() -> Iterator[MakeTask]:
-    """Makes a task of a function and of options."""
+    """Return a function that makes a task from a function and options."""
     made = []
 
     def make(function: Callable[..., Any], **options: Any) -> AnyTask:
@@ -83,7 +83,7 @@ def make_task() -> Iterator[MakeTask]:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder in which every account may make files."""
+    """Yield a folder in which every account may create files."""
     made = Path(tempfile.mkdtemp())
     made.chmod(0o777)
     yield made
@@ -92,7 +92,7 @@ def shared() -> Iterator[Path]:
 
 @contextmanager
 def another_connection(statement: str) -> Iterator[None]:
-    """Within the transaction of another connection, after this statement of it."""
+    """Execute this statement in a transaction of another connection, open until the block ends."""
     begun, over = Event(), Event()
 
     def hold() -> None:

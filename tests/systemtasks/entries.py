@@ -1,4 +1,4 @@
-"""Records for tests, and the entries of which they are read."""
+"""Records for tests, and the entries that they are read from."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes: Any) -> RunRecord:
-    """A run that took 1.5 seconds; without a start it is one that was only sent."""
+    """Return a run that took 1.5 seconds. Without a start, it has only been sent."""
     finish = (start or NOON) + timedelta(seconds=1.5)
     values: dict[str, Any] = {
         "name": "shop.charge",
@@ -41,12 +41,12 @@ def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes:
 
 
 def entry(celery_id: str = "id-1", **changes: Any) -> Entry:
-    """The entry of `record` with these changes."""
+    """Return the entry of `record` with these changes."""
     return entry_of(record(celery_id, **changes))
 
 
 def entry_of(of: RunRecord) -> Entry:
-    """The entry of which this record is read; what its messages leave out is made up."""
+    """Return the entry that this record is read from. Values that it does not have are invented."""
     end = of.finish_timestamp or of.eta_timestamp or of.sent_timestamp
     expires_after = of.expires - end if of.expires and end else None
     line: Line = {

@@ -45,7 +45,7 @@ ATTACK = "<script>alert(1)</script>"
 
 
 def viewer(*models: str) -> Client:
-    """Somebody of the staff who may view these models, and do nothing else."""
+    """Return a client whose user, a staff member, may only view these models."""
     user = User.objects.create_user("viewer", is_staff=True)
     codenames = [f"view_{model}" for model in models]
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
@@ -79,7 +79,7 @@ def run_at(task: SystemTask, moment: datetime | None, **fields: Any) -> TaskRun:
     return factories.task_run(task, start_timestamp=moment, finish_timestamp=moment, **fields)
 
 
-# Who may look, and that nobody does more than that.
+# Permissions: users may view, and nothing else.
 
 
 def test_a_stranger_is_sent_to_the_login_page(client: Client) -> None:
@@ -127,7 +127,7 @@ def test_a_run_links_its_task_only_for_who_may_view_tasks() -> None:
     assert page_of(task) not in page
 
 
-# What a task says is text.
+# A task's values are shown as text.
 
 
 def attacked() -> tuple[SystemTask, TaskRun]:
@@ -383,7 +383,7 @@ def test_runs_are_found_by_celery_id_and_by_task(staff: Client, term: str) -> No
 
 
 def plan(rows: QuerySet[Any]) -> str:
-    """How Postgres would find these rows in a table where reading all of it is no choice."""
+    """Return the plan by which Postgres finds these rows if it may not read the whole table."""
     with connection.cursor() as cursor:
         for scan in ("seqscan", "indexscan"):
             cursor.execute(f"SET LOCAL enable_{scan} = off")

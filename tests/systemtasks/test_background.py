@@ -1,4 +1,4 @@
-"""A background thread runs once a process, is replaced when it dies, and begins anew in a child."""
+"""A background thread runs once a process, is replaced if it dies, and is reset in a child."""
 
 import os
 import signal
@@ -72,7 +72,7 @@ def test_a_forked_child_begins_without_a_thread_and_may_start_its_own() -> None:
     with background._lock:
         child = os.fork()
         if child == 0:
-            signal.alarm(30)  # ends the child, should it wait for that lock
+            signal.alarm(30)  # ends the child if it waits for that lock
             before = background.is_alive
             background.start()
             os._exit(0 if not before and background.is_alive and not noted else 1)

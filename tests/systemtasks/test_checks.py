@@ -1,4 +1,4 @@
-"""`manage.py check` refuses a journal that others can write to, and says what cannot be used."""
+"""`manage.py check` reports a journal that others can write to or that cannot be used."""
 
 import sys
 import tempfile

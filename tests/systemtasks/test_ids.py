@@ -1,4 +1,4 @@
-"""The uuid of a SystemTask is known to whoever knows its name, in any process."""
+"""The uuid of a SystemTask depends only on its name, in any process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Installing the app into a project's database, what `manage.py check` says of it, and leaving."""
+"""Installing the app into a project's database, checking it, and uninstalling it."""
 
 import os
 import subprocess
@@ -127,7 +127,7 @@ def test_database_without_a_router_is_refused_and_with_ours_holds_all(
 def run_on_sqlite(
     folder: Path, *words: str, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a command of a project on SQLite, which is none of its tests."""
+    """Run a command of a project on SQLite outside of its tests."""
     inherited = {name: text for name, text in os.environ.items() if "PYTEST" not in name}
     return subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "manage.py", *words],

@@ -1,4 +1,4 @@
-"""What a task says of itself is in its record; outside a run it is said to nobody."""
+"""The reports of a task are in its record. Outside a run, they do nothing."""
 
 import json
 from collections.abc import Callable

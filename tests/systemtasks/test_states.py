@@ -1,4 +1,4 @@
-"""Whatever depends on an outcome follows one table: adding one is a line there and a migration."""
+"""All code that depends on outcomes uses one table. A new outcome needs a line and a migration."""
 
 import json
 import re
@@ -27,7 +27,7 @@ LAST_LINE = 'IGNORED = Outcome("ignored", "IGNORED", Status.UNKNOWN)'
 
 
 def places_after(*texts: str) -> Any:
-    """What each place makes of the outcomes once these texts are replaced in their table."""
+    """Return the values derived from the outcomes, after replacing these texts in their table."""
     printed = subprocess.run(
         [sys.executable, "-m", "tests.systemtasks.changed_states", *texts],
         cwd=ROOT,

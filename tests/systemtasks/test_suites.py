@@ -37,7 +37,7 @@ class Shop:
         return self.folder / "journal"
 
     def run(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Run Python with these arguments and variables; what it says is in `stdout`."""
+        """Run Python with these arguments and variables. The result has its output in `stdout`."""
         default = settings.DATABASES["default"]
         environment = {
             **{name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")},
@@ -58,7 +58,7 @@ class Shop:
         )
 
     def run_tests(self, command: Sequence[str], **variables: str) -> str:
-        """Run its tests, all of which pass, and return what that says."""
+        """Run its tests, assert that all pass, and return the output."""
         done = self.run(*command, **variables)
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -94,7 +94,7 @@ def _connected(database: str) -> "psycopg.Connection[tuple[Any, ...]]":
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where nothing of this checkout's own tests is above it."""
+    """Copy the project to a folder that is not below this checkout's own tests."""
     folder = tmp_path_factory.mktemp("shop")
     shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
     (folder / "__init__.py").unlink()

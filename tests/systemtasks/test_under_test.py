@@ -1,4 +1,4 @@
-"""A process that runs tests is known by what Django and pytest document, and no other is one."""
+"""A process that runs tests is recognized by documented features of Django and pytest only."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from systemtasks.under_test import is_under_test
 
 @pytest.fixture(autouse=True)
 def _real_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process would look like if it ran no tests."""
+    """Make this process look as if it did not run tests."""
     monkeypatch.setattr(under_test, "_under_test", False)
     monkeypatch.delitem(sys.modules, "pytest")
     monkeypatch.delattr(mail, "outbox")
@@ -69,7 +69,7 @@ def test_command_test_of_another_name_is_known_by_its_module(
 
 
 def test_test_environment_is_known() -> None:
-    """It is Django's own, so that this fails where it is another one some day."""
+    """The environment is Django's own, so this test fails if Django changes it."""
     mail.outbox = []
     teardown_test_environment()
     try:

@@ -1,4 +1,4 @@
-"""The admin's words in German, its times in the viewer's zone, and a site of a project's own."""
+"""The admin's texts in German, its times in the viewer's zone, and a project's own site."""
 
 import gettext
 import re
@@ -69,7 +69,7 @@ def test_colours_that_are_a_skins_have_one_for_any_other_skin() -> None:
 
 @pytest.fixture
 def site() -> Iterator[admin.AdminSite]:
-    """An admin site of a project's own, which has no other at all."""
+    """Yield a project's own admin site, without any other."""
     made = admin.site.__class__(name="office")  # with the look of that one
     register(made)
     urls: Any = ModuleType("urls of the project")

@@ -1,4 +1,4 @@
-"""Objects that note whatever is asked of them, and end the task that asks."""
+"""Objects that note each access to them, and end the task that makes it."""
 
 from collections import OrderedDict, UserDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from uuid import UUID
 from django.utils.functional import SimpleLazyObject, lazy
 
 asked: list[str] = []
-"""What was asked of traps while they were armed."""
+"""The accesses to traps while they were armed."""
 _armed = False
 
 OPERATORS = ("add", "sub", "mul", "mod", "truediv", "floordiv", "and", "or", "xor", "pow")
@@ -25,13 +25,13 @@ SPECIAL = (
     *("int", "float", "complex", "index", "round", "trunc", "abs", "neg", "pos", "invert"),
     *(f"{side}{name}" for side in ("", "r") for name in OPERATORS),
 )
-"""What a class of traps overrides; `__getattribute__` is asked for all that is no such method."""
+"""The methods that a class of traps overrides. `__getattribute__` gets all other names."""
 OF_A_METACLASS = ("repr", "hash", "eq", "ne", "getattribute", "instancecheck", "subclasscheck")
 
 
 @contextmanager
 def armed() -> Iterator[None]:
-    """Within this, a trap raises SystemExit when it is asked for anything."""
+    """Make traps raise SystemExit at each access, until the block ends."""
     global _armed
     asked.clear()
     _armed = True
@@ -42,7 +42,7 @@ def armed() -> Iterator[None]:
 
 
 def ask(what: str) -> None:
-    """Note that a trap is asked for this."""
+    """Note an access to a trap."""
     if _armed:
         asked.append(what)
         raise SystemExit(what)
@@ -66,8 +66,8 @@ def _bool(_: object) -> bool:
 
 
 def trap(base: type, *args: Any) -> Any:
-    """An instance of a class that extends this one and overrides whatever can be overridden."""
-    # An abstract class asks its subclasses whether anything else is one of theirs.
+    """Return an instance of a subclass of this class that overrides all it can."""
+    # An abstract class asks its subclasses if another class is a subclass of theirs.
     asking = OF_A_METACLASS if type(base) is type else ()
     meta = type("Meta", (type(base),), _methods(type(base), asking))
     methods = {**_methods(base, SPECIAL), "__bool__": _bool}
@@ -130,7 +130,7 @@ class Slots:
 
 
 def all_traps() -> dict[str, Any]:
-    """One of each kind, and Python's own types with one in them, by name."""
+    """Return a trap of each kind, and Python's own types with a trap in them, by name."""
     plain = trap(object)
     alone = {
         "object": plain,

@@ -1,1 +1,1 @@
-"""A project that has the app installed, with a test suite of its own that other tests run."""
+"""A project with the app and its own test suite, which other tests run."""

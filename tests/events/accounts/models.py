@@ -28,7 +28,7 @@ class EmailUser(PermissionsMixin, AbstractBaseUser):
 
 
 class HiddenRelationsUser(AbstractBaseUser):
-    """A user whose permissions and groups have no way back to the user."""
+    """A user whose permissions and groups have no reverse relation to the user."""
 
     login = models.CharField(max_length=80, unique=True)
     is_staff = models.BooleanField(default=False)
@@ -46,7 +46,7 @@ class HiddenRelationsUser(AbstractBaseUser):
 
 
 class OwnPermissionsUser(AbstractBaseUser):
-    """A user who has nothing of PermissionsMixin, and answers for the permissions itself."""
+    """A user without PermissionsMixin, with its own methods for permissions."""
 
     badge = models.CharField(max_length=80, unique=True)
     is_staff = models.BooleanField(default=False)

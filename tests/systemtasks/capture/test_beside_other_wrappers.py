@@ -1,4 +1,4 @@
-"""Threads are followed beside libraries that wrap them too, and those notice nothing of it."""
+"""Threads are followed even if other libraries wrap them, too. Those are not affected."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ ORDERS = [
 
 @cache
 def outcome(names: str) -> Mapping[str, Any]:
-    """What the process says that installs these, in this order."""
+    """Install these libraries in a process, in this order, and return its output."""
     patch = ["-m", "gevent.monkey", "--module"] if "gevent" in names else ["-m"]
     command = [sys.executable, *patch, "tests.systemtasks.capture.thread_kinds", *names.split()]
     ended = subprocess.run(

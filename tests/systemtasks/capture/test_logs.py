@@ -1,4 +1,4 @@
-"""What a task logs becomes its messages; what others log does not."""
+"""A task's log records become its messages, and others do not."""
 
 import io
 import json
@@ -152,7 +152,7 @@ def test_nothing_is_recorded_outside_a_run() -> None:
 
 def test_malformed_call_is_one_message(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("malformed")
-    logger.propagate = False  # so that no other handler complains of it
+    logger.propagate = False  # so that no other handler fails on it
     logger.handlers = [logging.NullHandler()]
     logs.install()
     logger.warning("Paid %d", "x", extra={"order": 7})
@@ -187,8 +187,8 @@ class CountingError(Exception):
 
 @pytest.fixture
 def logger() -> logging.Logger:
-    """A logger whose records only our handler has, so that no other one prints them."""
-    # Pytest would hear any that has a name among the others.
+    """Return a logger with only our handler, so that no other one prints the records."""
+    # Pytest would capture the records of a registered logger.
     made = logging.Logger("alone", logging.INFO)  # noqa: LOG001
     made.addHandler(logging.NullHandler())
     return made
@@ -469,7 +469,7 @@ def test_odd_log_record_keeps_nothing_from_what_is_said_after_it(run: Run) -> No
 def test_what_logs_while_a_message_is_added_waits_for_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As what is collected as garbage may: the interpreter collects it wherever it is."""
+    """A finalizer may log at any point: the interpreter collects garbage anywhere."""
     monkeypatch.setattr(messages, "SHORT", 0)
     keep = Messages._keep
 
@@ -504,7 +504,7 @@ def test_process_without_configuration_prints_what_it_would_anyway(
 
 @pytest.fixture
 def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What the handler of the root logger shows. Logging is configured as before afterwards."""
+    """Yield the output of the root logger's handler, and then restore the configuration."""
     shown = io.StringIO()
     handler = logging.StreamHandler(shown)
     before, level, disable = (
@@ -711,7 +711,7 @@ def test_own_logger_is_heard_though_a_configuration_disables_it(console: io.Stri
 
 @pytest.fixture
 def loguru_logger() -> Iterator[Any]:
-    """Loguru's logger without its sinks."""
+    """Yield Loguru's logger without its sinks."""
     loguru.logger.remove()
     yield loguru.logger
     loguru.logger.remove()

@@ -1,4 +1,4 @@
-"""What a run's own threads log is the run's, and no other's."""
+"""The records of a run's own threads belong to that run only."""
 
 import asyncio
 import gc
@@ -347,7 +347,7 @@ def test_threads_of_an_observer_serve_no_run_in_particular() -> None:
     assert found == {"sentry": None, "opentelemetry": None}
 
 
-# What happens to the methods that are wrapped.
+# The wrapped methods.
 
 
 @pytest.fixture
@@ -438,7 +438,7 @@ def test_function_for_an_interpreter_of_its_own_is_handed_over_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class InterpreterPoolExecutor(ThreadPoolExecutor):
-        """As in Python 3.14, which pickles what is submitted."""
+        """Simulates the class of Python 3.14, which pickles the submitted functions."""
 
     module = SimpleNamespace(InterpreterPoolExecutor=InterpreterPoolExecutor)
     monkeypatch.setitem(sys.modules, "concurrent.futures.interpreter", module)
@@ -460,7 +460,7 @@ def test_function_for_an_interpreter_of_its_own_is_handed_over_as_it_is(
 def test_start_is_left_alone_where_python_hands_on_the_context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As from Python 3.14 on, where it is told to."""
+    """Simulate Python 3.14's `thread_inherit_context`."""
     original = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:

@@ -1,8 +1,10 @@
-"""Runs of which each logs from threads of another kind, in a process of its own.
+"""Make runs that log from threads, each run from another kind of thread.
 
-The words on the command line say what is installed, in which order: `sentry`, `opentelemetry`, and
-`systemtasks`; `gevent` says that `python -m gevent.monkey` has patched everything before. It says
-in JSON what each run has on record, which trace its functions were in, and what went wrong.
+This module runs in its own process. Its arguments are the libraries to install, in this order:
+`sentry`, `opentelemetry` and `systemtasks`. `gevent` means that `python -m gevent.monkey` has
+patched everything already.
+
+It prints JSON: the record of each run, the traces of its functions, and the errors.
 """
 
 import asyncio
@@ -37,9 +39,9 @@ TIMEOUT = 20
 
 logger = logging.getLogger("shop")
 seen: dict[str, list[str]] = {}
-"""By the text that was logged, the traces that the function was in."""
+"""The traces that the function was in, by the text that it logged."""
 in_trace: dict[str, list[bool]] = {}
-"""By the text that was logged, of which library the function was in the trace of its run."""
+"""True for each library if the function was in the run's trace, by the text that it logged."""
 errors: list[str] = []
 
 
@@ -66,7 +68,7 @@ def say(text: str, *_: object) -> str:
 
 
 def traces() -> list[str]:
-    """The traces of Sentry and of OpenTelemetry that this code is part of."""
+    """Return the current traces of Sentry and of OpenTelemetry."""
     sentry = sentry_sdk.get_traceparent() or ""
     return [sentry.partition("-")[0], str(trace.get_current_span().get_span_context().trace_id)]
 
@@ -92,7 +94,7 @@ class Starting(Overriding):
 
 
 class OfItsOwn:
-    """A callable object that says nothing of itself."""
+    """A callable object without a name."""
 
     def __call__(self, text: str) -> str:
         return say(text)
@@ -197,11 +199,11 @@ KINDS: dict[str, Callable[[str], None]] = {
 OF_ASYNCIO = {"to_thread", "to_thread_of_a_thread", "run_in_executor"}
 """With gevent, a coroutine that runs in one greenlet seems to run in all of the process."""
 TIMERS = {"timer", "timer_of_a_pool"}
-"""With gevent and OpenTelemetry, a timer runs nothing, whatever else is installed."""
+"""With gevent and OpenTelemetry, a timer runs nothing, with or without other libraries."""
 
 
 def run_of(name: str, function: Callable[[str], Any], *texts: str) -> list[str]:
-    """What a run has on record that calls the function with each of the texts."""
+    """Call the function with each of the texts in a run, and return the recorded events."""
     run = recorder.start(
         Run(TaskInfo("shop.charge"), {"id": name}, Arguments(None, None), str(uuid4()))
     )
@@ -214,7 +216,7 @@ def run_of(name: str, function: Callable[[str], Any], *texts: str) -> list[str]:
             mine = traces()
             for text in texts:
                 function(text)
-    except BaseException as error:  # noqa: BLE001 - all of them are told
+    except BaseException as error:  # noqa: BLE001 - all of them are reported
         errors.append(f"{name}: {error!r}")
         return []
     finally:
@@ -226,7 +228,7 @@ def run_of(name: str, function: Callable[[str], Any], *texts: str) -> list[str]:
 
 
 def at_once(kinds: list[str]) -> dict[str, list[str]]:
-    """What two runs at a time have on record that share the pools."""
+    """Make runs in two threads that share the pools, and return the recorded events by run."""
     told: dict[str, list[str]] = {}
 
     def work(number: int) -> None:

@@ -1,4 +1,4 @@
-"""A run's arguments are kept as JSON, and it is known whether they are the very ones."""
+"""A run's arguments are kept as JSON, with a flag if they are unchanged."""
 
 import json
 from collections import OrderedDict, UserDict, deque

@@ -1,4 +1,4 @@
-"""What is said of an exception is what Python says, as far as no code of its own is needed."""
+"""The texts of an exception are Python's own, unless they would need code of the exception."""
 
 import errno
 import io
@@ -30,7 +30,7 @@ def raised(raise_it: Callable[[], object]) -> BaseException:
 
 
 def printed(error: BaseException) -> str:
-    """The traceback as Celery prints it."""
+    """Return the traceback as Celery prints it."""
     return "".join(traceback.format_exception(error))
 
 
@@ -370,6 +370,6 @@ def test_traceback_of_what_calls_the_task_is_whole() -> None:
     def divide() -> None:
         1 / 0  # noqa: B018
 
-    # A frame of the project's stands between two of a library's.
+    # A frame of the project is between two of a library.
     files = ["/project/tasks.py", "/x/sentry_sdk/hub.py"]
     assert traceback_of(called_from(files, divide)).count('File "') == 3

@@ -1,4 +1,4 @@
-"""A line of the journal is decoded as it was encoded, whatever Celery's message has."""
+"""A line of the journal is decoded as it was encoded, with any values in Celery's message."""
 
 from dataclasses import asdict, replace
 from datetime import timedelta

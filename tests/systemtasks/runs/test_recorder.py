@@ -37,7 +37,7 @@ def _no_current_run() -> Iterator[None]:
 
 
 def begin(info: TaskInfo = INFO, **changes: Any) -> Run:
-    """A run of that task; the changes are to its request, or to how it started."""
+    """Return a run of that task. The changes are to its request, or to its start."""
     nested, started = changes.pop("nested", False), changes.pop("started", None)
     request = {"id": "id-1", "delivery_info": WHERE, "hostname": "celery@host", **changes}
     run = Run(info, request, Arguments(None, None), LEASE)
@@ -239,7 +239,7 @@ def test_size_of_all_messages_is_bounded_and_the_last_one_is_kept(settings: Sett
 
 
 def wide(size: int) -> list[str]:
-    """A value that takes about so many bytes, in texts of which none is cut by itself."""
+    """Return a value of about this many bytes. Each of its texts is too short to be cut."""
     return ["x" * 1000] * (size // 1000)
 
 

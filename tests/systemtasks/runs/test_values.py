@@ -154,7 +154,7 @@ Point = namedtuple("Point", "x y")
 
 
 class Meta(type):
-    """A metaclass that has other names for its classes."""
+    """A metaclass that changes the names of its classes."""
 
     __name__ = property(lambda _: "Other")
 
@@ -176,7 +176,7 @@ def local() -> object:
 @pytest.mark.parametrize(
     ("value", "cleaned"),
     [
-        # What JSON has no type for, as text.
+        # Values that JSON has no type for become text.
         (datetime(2026, 1, 1, 12, 30), "2026-01-01T12:30:00"),  # noqa: DTZ001
         (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00+00:00"),
         (datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")), "2026-07-01T00:00:00+02:00"),
@@ -206,7 +206,7 @@ def local() -> object:
         (Colour.RED, "Colour.RED"),
         (Size.LARGE, "Size.LARGE"),
         (Word.KEY, "word"),
-        # What extends Python's own types, and what has others in it.
+        # Values of subclasses of Python's own types, and values in them.
         (mark_safe("text"), "text"),
         (np.float64(1.5), 1.5),
         (Point(1, 2), [1, 2]),
@@ -217,11 +217,11 @@ def local() -> object:
         (KeyError("key"), "KeyError('key')"),
         (ValueError(), "ValueError()"),
         (ValueError("text", [Colour.RED]), "ValueError('text', [Colour.RED])"),
-        # NumPy's numbers, which are none of Python's own.
+        # NumPy's numbers, which are not Python's own.
         (np.int64(7), 7),
         (np.float32(0.5), 0.5),
         (np.bool_(True), True),
-        # Of anything else the name of its type, whatever that calls itself.
+        # For anything else, the name of its type.
         (local(), "<Local>"),
         (Named(), "<Named>"),
         (Fraction(1, 2), "<Fraction>"),
@@ -286,7 +286,7 @@ def test_container_that_changes_meanwhile_is_described() -> None:
 
 @contextmanager
 def counted() -> Iterator[Callable[[], tuple[int, int]]]:
-    """How many functions were called within this, and how many bytes it took at once."""
+    """Yield the number of functions called in the block, and its peak memory in bytes."""
     calls = 0
 
     def count(*_: object) -> None:
@@ -361,7 +361,7 @@ OF_HOSTILE_KINDS = {
 
 
 def hostile(value: Any) -> Any:
-    """The same in types that extend Python's own, and override what they can."""
+    """Return the value with subclasses of Python's own types that override all they can."""
     kind = OF_HOSTILE_KINDS.get(type(value))
     if kind is None:
         return value

@@ -1,4 +1,4 @@
-"""Has a worker close the connections that it does not use for three seconds."""
+"""Make a worker close connections that it has not used for three seconds."""
 
 from django.conf import settings
 

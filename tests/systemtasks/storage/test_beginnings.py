@@ -1,4 +1,4 @@
-"""The beginning of a run is on disk until its end is, whatever happens to its process."""
+"""The beginning of a run is on disk until its end is, even if its process is killed."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def run(
 
 
 def killed(act: Callable[[Beginnings], object]) -> None:
-    """Do this in a process that is killed after it."""
+    """Call this in a process that is then killed."""
     if (child := os.fork()) == 0:
         try:
             act(Beginnings())

@@ -1,4 +1,4 @@
-"""Connections are named after their process, and those that nobody uses are closed."""
+"""Connections are named after their process, and unused ones are closed."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 
 
 def names() -> list[str]:
-    """The names of all connections to the database but this one, without their processes."""
+    """Return the names of the other connections to the database, without their process ids."""
     with this_connection.cursor() as cursor:
         cursor.execute(NAMES)
         return sorted(name.rpartition(" ")[0] for (name,) in cursor.fetchall())
@@ -69,7 +69,7 @@ def test_name_is_short_enough_for_postgres(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 class Wrapper:
-    """What Django has of a connection."""
+    """Django's wrapper of a connection."""
 
     vendor = "postgresql"
 

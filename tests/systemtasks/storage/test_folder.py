@@ -1,4 +1,4 @@
-"""The journal's folder is one and the same for an account's processes, and nobody else's."""
+"""All processes of an account, and only they, use the same folder for the journal."""
 
 import os
 import pwd
@@ -25,7 +25,7 @@ MakeHome = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def temporary(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's temporary folder; no folder is configured."""
+    """Make a temporary folder for the system. No folder is configured."""
     settings.SYSTEMTASKS = {}
     made = tmp_path / "tmp"
     made.mkdir()
@@ -36,7 +36,7 @@ def temporary(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHome]:
-    """Makes the account's home, or says that it has none."""
+    """Return a function that makes a home for the account, or lets it have none."""
 
     def make(path: Path | None = tmp_path / "home") -> Path:
         def getpwuid(_account: int) -> Any:
@@ -61,7 +61,7 @@ def used() -> Path:
 
 
 def modes(path: Path, below: Path) -> set[int]:
-    """The modes of this folder and those above it."""
+    """Return the modes of this folder and those above it."""
     return {
         one.stat().st_mode & 0o7777 for one in (path, *path.parents) if one.is_relative_to(below)
     }

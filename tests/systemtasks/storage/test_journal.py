@@ -1,4 +1,4 @@
-"""What is in the journal outlives its process, and leaves it only as a row."""
+"""The lines of the journal outlive its process, until they are rows."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def journal() -> Iterator[Journal]:
 
 
 def killed(act: Callable[[Journal], object]) -> None:
-    """Do this in a process that is killed after it."""
+    """Call this in a process that is then killed."""
     if (child := os.fork()) == 0:
         try:
             act(Journal())
@@ -183,11 +183,11 @@ def test_full_disk_is_said_and_spoils_no_other_entry(
 
 
 class StopError(Exception):
-    """What the handler of a signal raises, such as Celery's of a soft time limit."""
+    """Raised by a signal handler, such as Celery's for a soft time limit."""
 
 
 def short(written: int, error: Exception | None = None) -> Callable[[int, bytes], int]:
-    """A write that stops after so many bytes, and then raises this error."""
+    """Return a function that writes this many bytes and then raises this error."""
     write = os.write
 
     def broken(file: int, data: bytes) -> int:
@@ -407,7 +407,7 @@ def test_disk_without_locks_keeps_its_files_and_says_so(
     assert caplog.text.count("in memory only") == 1
 
 
-# What else may be in the folder
+# Other files in the folder
 
 
 def forged(celery_id: str = "forged") -> bytes:
@@ -469,7 +469,7 @@ INTRUDERS = (
 
 
 def in_time(function: Callable[[], object]) -> None:
-    """Call the function, which waits for nothing."""
+    """Call the function. Assert that it does not block."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     thread.join(20)
@@ -503,7 +503,7 @@ def test_what_no_journal_makes_is_left_alone_and_keeps_nobody_waiting(
 
 
 def test_line_without_an_end_is_left_out_in_pieces(folder: Path, journal: Journal) -> None:
-    """Of zeros, as in a file that a crashed file system has made longer."""
+    """The line consists of zeros, as after a crash of a file system that had extended the file."""
     folder.mkdir(mode=0o700)
     path = folder / f"a{SUFFIX}"
     path.write_bytes(entry("1").line)
@@ -558,7 +558,7 @@ def test_other_accounts_line_is_never_believed(
 
 
 def test_other_account_can_neither_read_nor_lock_a_file(settings: Settings, shared: Path) -> None:
-    """Even where it may look into the folder."""
+    """Even if it may enter the folder."""
     (shared / "journal").mkdir(mode=0o755)
     settings.SYSTEMTASKS = {"JOURNAL_DIR": str(shared / "journal")}
     journal = Journal()

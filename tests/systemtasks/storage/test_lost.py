@@ -1,4 +1,4 @@
-"""A run that was sent and never starts is found out, and put right if it starts after all."""
+"""A run that was sent and never starts ends as lost, and is corrected if it starts after all."""
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta

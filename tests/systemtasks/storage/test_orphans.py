@@ -18,7 +18,7 @@ class Process:
         self.reaper = Reaper()
         self.reaped: list[float] = []
         self.orphaned = 0
-        """How many runs the reaper finds whenever it looks."""
+        """The number of runs that the reaper finds each time."""
 
     def end_orphaned_runs(self, seconds: float) -> int:
         assert seconds == 60

@@ -1,4 +1,4 @@
-"""What waits for the database is bounded, in memory and on disk; the oldest goes first."""
+"""Runs that wait for the database are bounded, in memory and on disk. The oldest go first."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ def on_disk(folder: Path) -> list[str]:
 
 
 def drained(pending: Pending) -> list[str]:
-    """What is taken, batch by batch, each of which is on disk until it is done."""
+    """Take all batches, and return their runs. Each batch is on disk until it is done."""
     taken = []
     while batch := pending.take():
         taken += [one.record().celery_id for one in batch.entries]
@@ -104,7 +104,7 @@ def test_without_any_success_the_oldest_run_goes(pending: Pending, folder: Path)
 
 
 def model(entries: list[Entry], limit: int) -> list[Entry]:
-    """What is kept of these by the rule: no more is dropped than makes room for the next."""
+    """Return the entries that are kept. Only as many are dropped as make room for the next one."""
     kept: list[Entry] = []
     for one in entries:
         if len(kept) == limit:
@@ -153,7 +153,7 @@ def test_no_more_is_dropped_than_makes_room_in_memory_and_on_disk(
 
 
 def test_large_runs_are_in_batches_of_their_own(pending: Pending, settings: Settings) -> None:
-    """So that few bytes are written again when some of them are dropped."""
+    """Then few bytes are written again when some of them are dropped."""
     settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_LIMIT": 1000, "BATCH_LIMIT": 1000}
     settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "PENDING_BYTES": 160_000}
     add(pending, *(success(number, exception="x" * 4000) for number in range(20)))

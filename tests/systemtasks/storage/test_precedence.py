@@ -28,7 +28,7 @@ seconds = st.integers(0, 4)
 
 @st.composite
 def records(draw: st.DrawFn) -> RunRecord:
-    """A record of one attempt at any stage, which begins and ends at one of a few moments."""
+    """Draw a record of one attempt at any stage. Its start and end are among a few moments."""
     start = NOON + timedelta(seconds=draw(seconds))
     stage = draw(st.sampled_from(["queued", "running", "provisional", "final", "main process"]))
     values: dict[str, Any] = {"lease": None if stage in ("queued", "final") else LEASE}

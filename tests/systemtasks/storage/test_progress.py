@@ -1,4 +1,4 @@
-"""A run in progress has a row once it lasts, and again whenever it has said more."""
+"""A run in progress gets a row after a while, which is updated when the run logs more."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What has expired is deleted, but nothing that is in progress, in use or to be kept."""
+"""Expired rows are deleted, unless they are in progress, in use or to be kept."""
 
 from collections import defaultdict
 from datetime import timedelta
@@ -27,19 +27,19 @@ DAY = timedelta(days=1)
 
 
 def run(name: str = "tests.clean_up", *, expired: bool = True, **fields: Any) -> TaskRun:
-    """A run, and its task, that have expired a day ago or will in a day."""
+    """Return a run. The run and its task expired a day ago, or will expire in a day."""
     expires = timezone.now() + (-DAY if expired else DAY)
     found = SystemTask.objects.filter(name=name).first()
     return task_run(found or system_task(name, expires=expires), expires=expires, **fields)
 
 
 def delete(*kept: KnownTask) -> int:
-    """Delete what has expired, but not these; how many rows."""
+    """Delete the expired rows, except these, and return their number."""
     return delete_expired(kept, defaultdict(set))
 
 
 def left() -> tuple[set[str], set[str]]:
-    """The tasks and the runs that there are."""
+    """Return the tasks and the runs that are left."""
     tasks, runs = SystemTask.objects.all(), TaskRun.objects.all()
     return {task.name for task in tasks}, {run.celery_id for run in runs}
 
@@ -234,7 +234,7 @@ def test_one_process_deletes_at_a_time() -> None:
 
 
 class House:
-    """A clock, and a database with so many rows that have expired."""
+    """A clock, and a database with a number of expired rows."""
 
     def __init__(self, expired: int) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""An attempt's row goes from queued to running to finished, whoever writes first."""
+"""An attempt's row goes from queued to running to finished, in any order of writes."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -71,7 +71,7 @@ def finished(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any)
 
 
 def provisional(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
-    """The end that a child records if it does not know the cause."""
+    """Return the end that a child records if it does not know the cause."""
     values: dict[str, Any] = {
         "state": State.FAILURE,
         "status": Status.ERROR,
@@ -84,7 +84,7 @@ def provisional(celery_id: str = "id-1", *, start: datetime = NOON, **changes: A
 
 
 def killed(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
-    """What the main process says of that end; it took the run a moment before its child began."""
+    """Return the end that the main process records. It took the run just before its child began."""
     taken = start - timedelta(milliseconds=2)
     values: dict[str, Any] = {
         "state": State.FAILURE,
@@ -99,7 +99,7 @@ def killed(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -
 
 
 def begun(celery_id: str = "id-1", *, start: datetime = NOON, **changes: Any) -> RunRecord:
-    """What is left of a run whose process was killed before its first row."""
+    """Return the beginning of a run whose process was killed before its first row."""
     values = {"messages": "[]", "is_beginning": True, "is_gone": True}
     return running(celery_id, start=start, **{**values, **changes})
 
@@ -109,7 +109,7 @@ def events(of: TaskRun | SystemTask) -> list[str]:
 
 
 def stored() -> tuple[list[Any], list[Any]]:
-    """Every row, but for what the database's clock and sequence have given it."""
+    """Return all rows, without values from the database's clock and sequence."""
     runs = [dict(run) for run in TaskRun.objects.order_by("celery_id", "attempt").values()]
     for run in runs:
         del run["id"], run["seen_timestamp"]
@@ -117,7 +117,7 @@ def stored() -> tuple[list[Any], list[Any]]:
 
 
 def let_pass(seconds: float) -> None:
-    """Have the last sign of life of every run be as long ago."""
+    """Set the last sign of life of every run to this many seconds ago."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE systemtasks_taskrun SET seen_timestamp = now() - make_interval(secs => %s) "
@@ -493,7 +493,7 @@ def test_run_of_a_killed_child_is_left_to_its_main_process() -> None:
         provisional(),
         finished(state=State.FAILURE, status=Status.ERROR, exception="ValueError"),
         killed(),
-        finished("id-1", start=LATER),  # of another process, to which it was delivered again
+        finished("id-1", start=LATER),  # of another process: the message was delivered again
         running("id-1", start=LATER, lease=OTHER),
         provisional("id-1", start=LATER, lease=OTHER),
         begun("id-1", start=LATER, lease=OTHER),
@@ -661,7 +661,7 @@ def test_ignored_run_is_not_taken_for_a_task_that_never_ran() -> None:
     assert SystemTask.objects.get().status == "unknown"
 
 
-# What a task says of itself.
+# What a task reports about itself.
 
 
 def test_uid_that_a_task_sets_moves_its_run_and_leaves_nothing_behind() -> None:
@@ -711,7 +711,7 @@ def write_anew(
     cuts: Collection[int] = (),
     between: Iterable[Callable[[], object] | None] = (),
 ) -> None:
-    """Write these records alone, in batches; after each batch, something may happen to leases."""
+    """Delete all rows, and write these records in batches. Call `between` after the batches."""
     TaskRun.objects.all().delete()
     SystemTask.objects.all().delete()
     rows._tasks_with_row.clear()
@@ -762,10 +762,10 @@ KINDS = running, provisional, killed, finished
 def executions(
     draw: st.DrawFn, *makers: Callable[..., RunRecord], overlapping: bool, most: int = 3
 ) -> list[RunRecord]:
-    """The records of one attempt that is delivered, and so runs, again and again.
+    """Draw the records of one attempt that is delivered, and so runs, again and again.
 
     Each run begins after the last one's end or, if they overlap, at any time after its start. Its
-    worker may be the one that ran it before. Which of its records there are is left to chance.
+    worker may be the one that ran it before. Some of its records are left out at random.
     """
     records, start = [], NOON
     for number in range(draw(st.integers(1, most))):
@@ -846,7 +846,7 @@ def test_any_order_of_a_killed_attempt_ends_as_the_main_process_records(
 
 @st.composite
 def attempts(draw: st.DrawFn) -> list[RunRecord]:
-    """Runs of a few tasks, each as its records, and each beginning at a moment of its own."""
+    """Draw the records of runs of a few tasks. Each run begins at a different moment."""
     records = []
     for number in range(draw(st.integers(1, 5))):
         name = draw(st.sampled_from(["shop.charge", "shop.refund"]))

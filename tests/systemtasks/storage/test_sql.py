@@ -1,4 +1,4 @@
-"""Every statement says what it is for and when it does nothing."""
+"""Every statement has a text that says its purpose, and when it does nothing."""
 
 import ast
 from itertools import pairwise

@@ -52,7 +52,7 @@ def journal_folder(settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Writer]:
-    """A writer of the test's own, with a thread, as in a process that runs no tests."""
+    """Yield a writer with a thread, as in a process that does not run tests."""
     monkeypatch.setattr("systemtasks.storage.writer.is_under_test", lambda: False)
     made = Writer()
     yield made
@@ -63,7 +63,7 @@ def batch_writer(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Ite
 
 
 def assert_ends(made: Writer, thread: threading.Thread) -> None:
-    """Wake the thread, which knows by now that it is under test."""
+    """Wake the thread, and assert that it ends, because the process now runs tests."""
     made._hurry.set()
     made._work.set()
     thread.join(10)
@@ -369,7 +369,7 @@ def test_concurrent_writers_of_the_same_tasks_do_not_deadlock(
 def test_run_that_is_sent_does_not_wait_for_the_end_of_another_of_its_task(
     transactional_db: None,
 ) -> None:
-    """It would be a deadlock where the other transaction, too, tells of the run that is sent."""
+    """Otherwise there is a deadlock if the other transaction, too, writes the run that is sent."""
     write([record()])
     written = threading.Event()
 

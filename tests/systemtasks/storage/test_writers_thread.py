@@ -1,4 +1,4 @@
-"""The writer's thread stands apart from the run that starts it, and does not stay dead."""
+"""The writer's thread does not belong to the run that starts it, and is restarted if it dies."""
 
 import logging
 import subprocess
@@ -28,11 +28,11 @@ from tests.systemtasks.runs.test_recorder import begin
 from tests.waiting import eventually
 
 ANYTHING: ContextVar[str] = ContextVar("anything", default="nothing")
-"""A variable of somebody else's, as each library that traces has one."""
+"""A context variable like those of tracing libraries."""
 
 
 class Killed(BaseException):
-    """As greenlet's GreenletExit is, it is no Exception."""
+    """Not an Exception, like greenlet's GreenletExit."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def _journal(settings: Settings, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_process_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one there is no thread."""
+    """Pretend that this process does not run tests: otherwise there is no thread."""
     monkeypatch.setattr(writer_module, "is_under_test", lambda: False)
 
 
@@ -59,7 +59,7 @@ def _no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of the runs that were written, to nowhere."""
+    """Return the list of the ids of written runs. No row is written."""
     ids: list[str] = []
 
     def write(records: list[RunRecord]) -> None:
@@ -88,7 +88,7 @@ def thread_writer(written: list[str]) -> Iterator[Writer]:
 
 
 def once(error: BaseException, then: Callable[..., Any]) -> Callable[..., Any]:
-    """What raises this when it is called first."""
+    """Return a function that raises this error at its first call."""
     calls = []
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -101,7 +101,7 @@ def once(error: BaseException, then: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def start_in_the_context(thread: threading.Thread, start: Callable[..., None]) -> None:
-    """Start it as Python does that hands the context on, and whoever replaces `run`."""
+    """Start it in a copy of the context, like Python 3.14 and libraries that replace `run`."""
     thread.run = partial(copy_context().run, thread.run)  # type: ignore[method-assign]
     start(thread)
 
@@ -172,7 +172,7 @@ def test_thread_that_never_began_is_started_again_by_whatever_comes_next(
     caplog: pytest.LogCaptureFixture,
     notice: str,
 ) -> None:
-    """As where somebody's wrapper of `Thread.run` fails."""
+    """Simulate a library's wrapper of `Thread.run` that fails."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     monkeypatch.setattr(background, "RESTART_INTERVAL", 0.0)
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Those of the project's tests that are about records, and say so."""
+"""The project's tests of records."""
 
 from collections.abc import Callable, Iterator
 from threading import Thread

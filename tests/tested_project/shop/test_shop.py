@@ -1,4 +1,4 @@
-"""The project's tests for pytest, none of which is about records."""
+"""The project's tests for pytest. None is about records."""
 
 from collections.abc import Iterator
 from urllib.request import urlopen

@@ -1,4 +1,4 @@
-"""The project's tests for Django's own runner, none of which is about records."""
+"""The project's tests for Django's own runner. None is about records."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Whatever a task is given, says and raises becomes rows, and breaks no batch."""
+"""All arguments, messages and exceptions of a task become rows, and none breaks a batch."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -125,7 +125,7 @@ OddNameError.__qualname__ = "Odd\0\ud800" + "x" * 300
 
 
 def chained(errors: list[BaseException]) -> BaseException:
-    """The first one, raised from the next and so on, and the last again from the first."""
+    """Return the first error. Each has the next one as its cause, and the last has the first."""
     for error, cause in zip(errors, [*errors[1:], errors[0]], strict=True):
         error.__cause__ = cause
     return errors[0]
@@ -146,13 +146,13 @@ groups = st.recursive(
 exceptions = st.one_of(groups, st.lists(plain, min_size=1, max_size=4).map(chained))
 
 
-# Pytest would hear any other logger, and its handlers raise.
+# Pytest's handlers would get the records of any other logger, and raise.
 logger = logging.Logger("shop", logging.INFO)  # noqa: LOG001
 logger.addHandler(logging.NullHandler())
 
 
 class Hidden:
-    """What Hypothesis must not print when it reports, as it prints a dataclass."""
+    """Hides a value from the reports of Hypothesis, which print dataclasses."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ def log(message: object, attribute: object, error: BaseException) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
 )
 @given(
-    # By tuples, since Hypothesis prints what it builds itself.
+    # Built from tuples, since Hypothesis prints the objects that it builds itself.
     st.tuples(
         st.lists(objects, max_size=3),
         st.dictionaries(texts, objects, max_size=3),
@@ -238,13 +238,13 @@ def test_each_odd_object_is_written(number: int) -> None:
 
 
 def written(run: Run, *records: RunRecord) -> TaskRun:
-    """The row of this run, which a batch has written with others around it."""
+    """Write this run in a batch with other runs, and return its row."""
     rows.write([neighbour("before"), *records, neighbour("after")])
     assert TaskRun.objects.count() == 3
     assert TaskRun.objects.filter(system_task__name="shop.charge", status="successful").count() >= 2
     row = TaskRun.objects.get(celery_id=clean_column(run.celery_id, NAME_LIMIT))
     said = {message["event"] for message in row.messages}
-    # Of the largest objects, the first messages leave no room for those in the middle.
+    # With the largest objects, the first messages leave no room for the middle ones.
     left_out = any("messages are left out here" in event for event in said)
     assert left_out or {"Caught", "Odd keys", "Reported", "Done"} <= said
     return row

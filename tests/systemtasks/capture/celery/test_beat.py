@@ -1,4 +1,4 @@
-"""Beat's schedule is in the database, and stays as beat has it."""
+"""Beat's schedule is in the database, and stays the same as in beat."""
 
 import logging
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Any value anywhere in a message fails nothing of ours, where Celery itself survives it."""
+"""No value in a message makes our code fail, if Celery itself survives it."""
 
 import logging
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ names = st.sampled_from(["tests.succeed", "tests.succeed", "tests.nobody_knows",
 
 @st.composite
 def messages(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
-    """The headers and the body of a message of protocol 1 or 2, with any value anywhere."""
+    """Return the headers and the body of a message of protocol 1 or 2, with any values."""
     fields: dict[str, Any] = {"task": draw(names), "id": draw(texts)}
     fields |= draw(st.dictionaries(st.sampled_from(HEADERS), values, max_size=3))
     args = draw(values | st.just([1]))
@@ -67,7 +67,7 @@ def messages(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
 
 @pytest.fixture
 def consumer() -> Consumer:
-    """A worker's consumer of messages, which runs each task at once, in this process."""
+    """Return a worker's consumer of messages. It runs each task at once, in this process."""
     made: Any = object.__new__(Consumer)
     pool = SimpleNamespace(apply_async=lambda target, args, **_: target(*args))
     made.__dict__ |= {
@@ -117,7 +117,7 @@ def deliver(consumer: Any, headers: dict[str, Any], body: Any) -> None:
         ),
         delivery_tag="1",
     )
-    with suppress(Exception):  # of which a worker would die
+    with suppress(Exception):  # it would end a worker
         consumer.create_task_handler()(message)
 
 

@@ -1,4 +1,4 @@
-"""What the worker's main process hears of runs that it did not run itself."""
+"""The worker's main process records ends of runs that it did not run itself."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from tests.systemtasks.conftest import MakeTask
 
 
 def taken(task: AnyTask, celery_id: str = "id-1", **options: Any) -> Any:
-    """A request of this worker's, which a child took a minute ago."""
+    """Return a request of this worker that a child took a minute ago."""
     sent = app.amqp.as_task_v2(celery_id, task.name, (3,), {"label": "x"}, **options)
     message = Message(
         body=json.dumps(sent.body),
@@ -45,7 +45,7 @@ def taken(task: AnyTask, celery_id: str = "id-1", **options: Any) -> Any:
 
 
 def fail(request: Any, error: BaseException) -> None:
-    """As Celery says it, with the request on the task's stack."""
+    """Send the signal as Celery does, with the request on the task's stack."""
     request.task.request_stack.push(request._context)
     try:
         celery_signals.task_failure.send(
@@ -87,7 +87,8 @@ def test_failure_that_is_signalled_twice_is_recorded_once(records: list[RunRecor
 
 def test_second_attempts_time_limit_is_recorded(records: list[RunRecord]) -> None:
     request = taken(tasks.succeed, retries=1)
-    # For this one Celery does not put the request on the task's stack, and says it again.
+    # For this error, Celery does not put the request on the task's stack, and sends the signal
+    # again.
     celery_signals.task_failure.send(
         sender=request.task, task_id=request.id, exception=TimeLimitExceeded(1)
     )

@@ -1,4 +1,4 @@
-"""What a task's options say of how it is recorded."""
+"""A task's options set how it is recorded."""
 
 import os
 import subprocess
@@ -186,7 +186,7 @@ def test_wrong_option_gives_way_to_its_default_and_is_said(
 
 
 def test_the_apps_start_where_a_task_takes_no_type_arguments() -> None:
-    """As with Celery 5.6, whose classes are no generic ones when the code runs."""
+    """Simulate Celery 5.6: its classes are not generic at run time."""
     start = (
         "import celery, django\n"
         "if hasattr(celery.Task, '__class_getitem__'): del celery.Task.__class_getitem__\n"

@@ -1,4 +1,4 @@
-"""Whatever a task logs, reports, raises or is given, none of its objects' own code runs for us."""
+"""Our code never runs the code of objects that a task logs, reports, raises or is given."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def _no_run_is_left() -> Iterator[None]:
 
 
 def log(message: Any, *args: Any, error: Any = None, **extra: Any) -> Step:
-    """Hand our handler what a logger has made of a call."""
+    """Pass our handler the record that a logger has made of a call."""
     info: Any = None if error is None else (ValueError, error, None)
     record = logger.makeRecord("shop", logging.INFO, "shop.py", 1, message, args, info, extra=extra)
     return lambda: logs.add(record)
@@ -170,7 +170,7 @@ def test_no_code_of_an_exception_runs(way: str) -> None:
 def test_no_code_of_an_exception_that_is_being_handled_runs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is logged of a failure of ours names what else was going on."""
+    """The log of our own failure includes the exception that is being handled."""
     for kind, thing in all_traps().items():
         if not issubclass(type(thing), BaseException):
             continue

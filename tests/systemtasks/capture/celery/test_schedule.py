@@ -46,7 +46,7 @@ SCHEDULED = [
 
 
 def of_the_shop(known: list[KnownTask]) -> list[KnownTask]:
-    """Without the tasks that other modules share among all apps."""
+    """Return the tasks without those that other modules share with all apps."""
     assert not any(task.name.startswith("celery.") for task in known)
     return [task for task in known if task.name.startswith("shop.")]
 

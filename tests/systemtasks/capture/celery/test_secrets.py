@@ -1,4 +1,4 @@
-"""No secret of a run's arguments is on record: neither in them nor in what else the run has."""
+"""No secret of a run's arguments is on record, neither in them nor in another field."""
 
 import json
 import logging
@@ -54,17 +54,17 @@ def other(make_task: MakeTask) -> Any:
 
 @pytest.fixture
 def sender() -> Celery:
-    """An app that knows none of the tasks."""
+    """Return an app that knows none of the tasks."""
     return Celery("elsewhere", broker="memory://", set_as_current=False)
 
 
 def as_sent(value: object) -> Any:
-    """The value as the worker gets it: a signature is a dictionary in JSON."""
+    """Return the value as the worker receives it: a signature is a dictionary in JSON."""
     return json.loads(json.dumps(value))
 
 
 def texts(record: RunRecord) -> str:
-    """All that is on record of a run."""
+    """Return all recorded values of a run as text."""
     return repr(record)
 
 
@@ -290,13 +290,13 @@ values: dict[str, str] = {}
 
 
 def context() -> dict[str, str]:
-    """What SENDER_CONTEXT names."""
+    """Return the context. SENDER_CONTEXT names this function."""
     return values
 
 
 @pytest.fixture
 def talkative(make_task: MakeTask) -> Any:
-    """A task that repeats its secret wherever it can."""
+    """Return a task that repeats its secret everywhere it can."""
 
     def talk(user: str, password: Any) -> None:
         """Talk."""

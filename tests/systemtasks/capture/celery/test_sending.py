@@ -27,7 +27,7 @@ DUE = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 @pytest.fixture(params=[1, 2])
 def app(request: pytest.FixtureRequest) -> Iterator[Celery]:
-    """An app with a broker of its own, in this process."""
+    """Yield an app with its own broker in this process."""
     made = Celery("sender", broker="memory://", set_as_current=False)
     made.conf.task_protocol = request.param
     with made.connection_for_write() as connection:

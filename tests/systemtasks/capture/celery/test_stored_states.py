@@ -1,4 +1,4 @@
-"""What a task stores of itself counts where it ends by Ignore or Reject."""
+"""The state that a task itself stores counts if it ends by Ignore or Reject."""
 
 from typing import Any
 
