@@ -79,7 +79,7 @@ def _answer(component: str, description: str) -> OpenApiResponse:
 INVALID = _answer("ValidationError", "A parameter is malformed")
 NOT_RERUNNABLE = _answer(
     "ValidationError",
-    "The uuid is malformed, no worker knows the task, or its arguments are not on record",
+    "The id is malformed, no worker knows the task, or what its message carried is not on record",
 )
 FORBIDDEN = _answer("GenericError", "No valid token, or no permission")
 NOT_FOUND = _answer("GenericError", "No such task")
@@ -167,6 +167,17 @@ DESCRIPTIONS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "retrieve": extend_schema(
             parameters=[RUN_ID, WAIT],
             responses={200: TaskRunSerializer, **REFUSED, 404: NO_SUCH_RUN},
+        ),
+        "run": extend_schema(
+            parameters=[RUN_ID],
+            request=None,
+            responses={
+                204: None,
+                400: NOT_RERUNNABLE,
+                403: FORBIDDEN,
+                404: NO_SUCH_RUN,
+                500: NOT_ENQUEUED,
+            },
         ),
         "summary": extend_schema(
             parameters=[SpanSerializer],

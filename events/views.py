@@ -4,7 +4,8 @@ The descriptions of the views are in `schema.py`, which is not used to serve the
 """
 
 import re
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 from django.db.models import F, QuerySet, Value
 from django.http import Http404
@@ -19,7 +20,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from systemtasks.models import SystemTask, TaskRun
-from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun
+from systemtasks.rerun import BrokerAwayError, NotRerunnableError, rerun, rerun_run
 
 from .authentication import BearerAuthentication
 from .document import JSONRenderer, PlainJSONRenderer, PlainYAMLRenderer, YAMLRenderer
@@ -39,6 +40,8 @@ from .serializers import (
 from .summary import summaries, turn, with_next_runs
 from .throttling import TokenThrottle
 from .waiting import LONGEST_WAIT, wait_for_end
+
+T = TypeVar("T")
 
 TASKS = with_json_texts(SystemTask.objects.all(), *SystemTaskSerializer.json_columns)
 ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -99,6 +102,17 @@ class Endpoint(ContractView, GenericViewSet[Any]):
         """Do nothing: DRF calls this after it has checked the permissions, which is too late."""
 
 
+def sent_again(send: Callable[[T], str], what: T) -> Response:
+    """Send a task or a run again. Return the response, or raise the error of the contract."""
+    try:
+        send(what)
+    except NotRerunnableError as error:
+        raise ValidationError({"non_field_errors": [str(error)]}) from error
+    except BrokerAwayError as error:
+        raise APIException(str(error)) from error
+    return Response(status=204)
+
+
 class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     """Read-only view set that returns all background tasks"""  # noqa: D400, D415 - authentik's
 
@@ -125,14 +139,8 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
 
     @action(detail=True, methods=["post"], permission_required="systemtasks.run_systemtask")
     def run(self, request: Request, uuid: str) -> Response:
-        """Send the task again, with the arguments and to the queue of its last run."""
-        try:
-            rerun(self.get_object())
-        except NotRerunnableError as error:
-            raise ValidationError({"non_field_errors": [str(error)]}) from error
-        except BrokerAwayError as error:
-            raise APIException(str(error)) from error
-        return Response(status=204)
+        """Send the task again, as its last run was sent."""
+        return sent_again(rerun, self.get_object())
 
 
 class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
@@ -140,7 +148,7 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
 
     pagination_class = KeysetPagination
     queryset = with_json_texts(
-        TaskRun.objects.newest_first(), *TaskRunSerializer.json_columns
+        TaskRun.objects.newest_first().defer("sent_options"), *TaskRunSerializer.json_columns
     ).annotate(task_name=F("system_task__name"), task_uid=F("system_task__uid"))
     serializer_class = TaskRunSerializer
     filterset_class = TaskRunFilter
@@ -173,6 +181,11 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
         """
         request = self.initialize_request(self.request._request, *self.args, **self.kwargs)
         self.check_permissions(request)
+
+    @action(detail=True, methods=["post"], permission_required="systemtasks.run_systemtask")
+    def run(self, request: Request, pk: str) -> Response:
+        """Send this run again, with its own arguments"""  # noqa: D400, D415
+        return sent_again(rerun_run, self.get_object())
 
     @action(detail=False, pagination_class=Pagination, filter_backends=())
     def summary(self, request: Request) -> Response:

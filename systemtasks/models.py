@@ -207,6 +207,12 @@ class TaskRun(models.Model):
         blank=True,
         help_text="What SENDER_CONTEXT said when it was sent",
     )
+    sent_options: "models.JSONField[Any, dict[str, Any] | None]" = models.JSONField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="What its message carried besides the arguments; empty if it is unknown",
+    )
     lease = models.UUIDField(
         null=True,
         blank=True,

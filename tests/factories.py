@@ -56,6 +56,7 @@ def task_run(task: SystemTask, **fields: Any) -> TaskRun:
         "args": [],
         "kwargs": {},
         "arguments_intact": True,
+        "sent_options": {},
     }
     return TaskRun.objects.create(system_task=task, **{**defaults, **fields})
 

@@ -51,7 +51,7 @@ def clean_arguments(
     limit = rules.ARGUMENTS_LIMIT
     is_plain = task.keeps_plain and type(kwargs) is dict
     if is_plain and (plain := _plain(args, limit)) is not None:
-        keywords = _plain_keywords(kwargs, limit - len(plain)) if kwargs else "{}"
+        keywords = plain_keywords(kwargs, limit - len(plain)) if kwargs else "{}"
         if keywords is not None:
             if rules.RECORD_ARGUMENTS:
                 return Arguments(plain, keywords, True, uid)
@@ -142,7 +142,7 @@ def _plain(args: object, limit: int) -> str | None:
     return None if len(text) > limit or b"\\u0000" in text or b'\\"' in text else text.decode()
 
 
-def _plain_keywords(kwargs: Any, limit: int) -> str | None:  # noqa: ANN401 - a dictionary
+def plain_keywords(kwargs: Any, limit: int) -> str | None:  # noqa: ANN401 - a dictionary
     """Return the JSON of keyword arguments that are texts and numbers, or None for anything else.
 
     Return None also if one of them has a secret's name.

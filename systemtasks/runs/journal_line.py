@@ -17,14 +17,16 @@ from typing import Any, NotRequired, TypedDict, TypeGuard, cast
 import orjson
 
 from systemtasks.conf import conf
+from systemtasks.runs import sent_options
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.messages import dumped, log_events
 from systemtasks.runs.records import NAME_LIMIT, RunRecord, TaskInfo
 from systemtasks.runs.secret_texts import OwnSecrets, mask_text
+from systemtasks.runs.sent_options import QUEUE
 from systemtasks.runs.values import Cleaner, TextMasker, clean_column, moment
 from systemtasks.states import State, Status
 
-VERSION = 4
+VERSION = 5
 """The version of the format. Change it with any of the fields below."""
 
 SENT_HEADER = "systemtasks_sent"
@@ -76,6 +78,8 @@ class RequestFields(TypedDict, total=False):
     of_beat: Any
     sent: Any
     context: Any
+    options: Any
+    """What `sent_options.fields_of` returned, if anything."""
 
 
 class Line(TypedDict):
@@ -104,6 +108,8 @@ class Line(TypedDict):
     lease: NotRequired[str | None]
     provisional: NotRequired[bool]
     from_main_process: NotRequired[bool]
+    is_shortened: NotRequired[bool]
+    """True if what the message carried is left out."""
 
 
 @dataclass(slots=True)
@@ -155,7 +161,7 @@ def shortened(line: Line, task: TaskInfo) -> Line:
     request = {
         name: value[: NAME_LIMIT + 1] if isinstance(value, str) else value
         for name, value in line["request"].items()
-        if name != "context"
+        if name not in ("context", "options")
     }
     return {
         **line,
@@ -166,6 +172,7 @@ def shortened(line: Line, task: TaskInfo) -> Line:
         "arguments_intact": False,
         "exception": "",
         "messages": [],
+        "is_shortened": True,
     }
 
 
@@ -182,7 +189,7 @@ def request_fields(request: Mapping[str, Any]) -> RequestFields:
     fields: RequestFields = {
         "celery_id": get("id"),
         "retries": get("retries"),
-        "queue": dict.get(where, "routing_key") if is_of(where, dict) else None,
+        "queue": _queue(where) if (queue := get(QUEUE)) is None else queue,
         "worker": get("hostname"),
         "sender": get("origin"),
         "root_id": get("root_id"),
@@ -200,8 +207,19 @@ def request_fields(request: Mapping[str, Any]) -> RequestFields:
     for value in fields.values():
         kind = type(value)  # compared by identity, because its metaclass may have code of its own
         if kind is not str and kind is not float and kind is not int and value is not None:
-            return _clean_request(fields)
+            fields = _clean_request(fields)
+            break
+    if options := sent_options.fields_of(request, where):
+        fields["options"] = options
     return fields
+
+
+def _queue(where: object) -> object:
+    """Return the queue for a `delivery_info`, or None if it is not known."""
+    if not is_of(where, dict) or dict.get(where, "exchange"):
+        return None
+    # The exchange without a name routes by the queue's own name.
+    return dict.get(where, "routing_key")
 
 
 @lru_cache(maxsize=1000)  # a line is written for every run of a task
@@ -245,8 +263,8 @@ def _is_long(value: object) -> TypeGuard[str]:
 def decode(text: bytes) -> RunRecord:
     """Return the record of a line. Raise one of JUNK_ERRORS if it is not a valid line."""
     line: Line = orjson.loads(text)
-    if conf().MASK_TEXTS:
-        _mask(line)
+    masks = conf().MASK_TEXTS
+    own = _mask(line) if masks else None
     task: TaskFields = line["task"]
     request = line["request"]
     state, start, duration = State(line["state"]), moment(line.get("start")), line.get("duration")
@@ -278,6 +296,9 @@ def decode(text: bytes) -> RunRecord:
         parent_id="" if parent_id == celery_id else parent_id,
         root_id=root_id,
         context=_object(request.get("context")),
+        sent_options=None
+        if line.get("is_shortened")
+        else sent_options.column(request.get("options"), sent, own, masks=masks),
         sent_timestamp=sent,
         eta_timestamp=eta,
         start_timestamp=start,
@@ -298,10 +319,10 @@ def decode(text: bytes) -> RunRecord:
     )
 
 
-def _mask(line: Line) -> None:
-    """Mask the secrets in the texts of a line.
+def _mask(line: Line) -> OwnSecrets | None:
+    """Mask the secrets in the texts of a line. Return those in the arguments, if there are any.
 
-    Those in the arguments are masked in the other texts as well.
+    They are masked in the other texts as well.
     """
     found: list[str] = []
     args, kwargs = _mask_json(line["args"], found), _mask_json(line["kwargs"], found)
@@ -314,6 +335,7 @@ def _mask(line: Line) -> None:
         line["messages"] = [_mask_message(message, own) for message in messages]
     if (context := line["request"].get("context")) is not None:
         line["request"]["context"] = _mask_json(_object(context), [], own)
+    return own
 
 
 def _mask_text(text: Any, own: OwnSecrets | None) -> Any:  # noqa: ANN401

@@ -28,6 +28,7 @@ from systemtasks.runs.kinds import is_of, number
 from systemtasks.runs.messages import EXCEPTION, Messages
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.secret_texts import OwnSecrets
+from systemtasks.runs.sent_options import without_own_secrets
 from systemtasks.runs.values import Cleaner, clean_column, clean_text, describe
 from systemtasks.states import State, Status
 
@@ -80,7 +81,7 @@ class Run:
         self.request = request_fields(request)
         self._own = own = arguments.own
         if own is not None:
-            _mask_context(self.request, own)
+            _mask_request(self.request, own)
         self.celery_id: Any = request.get("id")
         """The id that `.delay()` returned. It may have any type."""
         self.arguments = arguments
@@ -333,7 +334,7 @@ def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> 
     args, kwargs, intact, uid, own = arguments
     fields = request_fields(request)
     if own is not None:
-        _mask_context(fields, own)
+        _mask_request(fields, own)
     line: Line = {
         "task": task_fields(task),
         "request": fields,
@@ -412,7 +413,9 @@ def _name(name: str) -> str:
     return clean_column(name, NAME_LIMIT)
 
 
-def _mask_context(fields: RequestFields, own: OwnSecrets) -> None:
-    """Mask these values in the sender's context."""
+def _mask_request(fields: RequestFields, own: OwnSecrets) -> None:
+    """Mask these values in the sender's context, and leave out headers that contain them."""
     if type(context := fields.get("context")) is str:
         fields["context"] = own.mask(context)
+    if (options := fields.get("options")) is not None:
+        fields["options"] = without_own_secrets(options, own)

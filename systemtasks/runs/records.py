@@ -113,6 +113,8 @@ class RunRecord:
     parent_id: str = ""
     root_id: str = ""
     context: str = "{}"
+    sent_options: str | None = "{}"
+    """What its message carried besides the arguments (see `sent_options`), or None if unknown."""
     sent_timestamp: datetime | None = None
     eta_timestamp: datetime | None = None
     start_timestamp: datetime | None = None

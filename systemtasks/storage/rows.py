@@ -315,7 +315,7 @@ _VALUES: Mapping[str, Callable[[Any], object]] = {
 }
 """Functions for the columns that are no attribute of a record."""
 
-_JSON_COLUMNS = {"args", "kwargs", "context", "messages"}
+_JSON_COLUMNS = {"args", "kwargs", "context", "messages", "sent_options"}
 """The columns whose values are JSON texts already."""
 
 

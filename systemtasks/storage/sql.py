@@ -46,6 +46,7 @@ TYPES = {
     "queue": "text",
     "root_id": "text",
     "sender": "text",
+    "sent_options": "jsonb",
     "sent_timestamp": "timestamptz",
     "start_timestamp": "timestamptz",
     "state": "text",
@@ -144,6 +145,7 @@ UPSERT_TASK_RUNS = _upsert(
         "parent_id",
         "root_id",
         "context",
+        "sent_options",
         "lease",
     ),
     ("celery_id", "attempt"),
@@ -166,11 +168,12 @@ INSERT_BEGINNINGS = _upsert(
     "AND old.start_timestamp IS DISTINCT FROM EXCLUDED.start_timestamp",
     computed={"seen_timestamp": "start_timestamp"},
     updated={
-        # A beginning may lack the arguments.
+        # A beginning may lack the arguments, and what its message carried besides.
         "args": "coalesce(EXCLUDED.args, old.args)",
         "kwargs": "coalesce(EXCLUDED.kwargs, old.kwargs)",
         "arguments_intact": "CASE WHEN EXCLUDED.args IS NULL THEN old.arguments_intact "
         "ELSE EXCLUDED.arguments_intact END",
+        "sent_options": "coalesce(EXCLUDED.sent_options, old.sent_options)",
     },
 )
 """Insert the rows of attempts of which only the beginning is known, or update queued ones.

@@ -6,8 +6,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from amqp.exceptions import NotFound
+from kombu import Exchange
 
 from tests import processes, projects
 from tests.projects import Project, Service, query
@@ -98,3 +101,53 @@ def test_a_task_is_run_again_from_the_queue_that_the_project_has_declared(
                 assert again.returncode == 0, again.stderr
                 assert eventually(lambda queue=queue: have_run(queue, 2))  # type: ignore[misc]
             assert "No worker knows this task" in run_again("project.gone").stderr
+
+
+def test_a_task_is_run_again_by_its_exchange_with_its_headers_whatever_the_routing_key_is(
+    tmp_path: Path, broker: str
+) -> None:
+    columns = "queue, sent_options FROM systemtasks_taskrun WHERE state = 'success' ORDER BY id"
+    with projects.database() as database:
+        project = Project(tmp_path, database, broker)
+        project.run("migrate", "--verbosity", "0")
+        ours = Service(tmp_path, database, broker, WEB_ONLY="true")
+        ours.run("migrate", "--verbosity", "0")
+        feed: dict[str, Any] = {"exchange": "feeds", "routing_key": "feed.tsv", "declare": []}
+        carried = {**feed, "headers": {"tenant": "acme"}, "priority": 3, "time_limit": 60}
+        kept = {name: value for name, value in carried.items() if name != "declare"}
+
+        def runs(times: int) -> list[tuple[Any, ...]]:
+            assert eventually(lambda: len(query(database, f"SELECT {columns}")) >= times)
+            return query(database, f"SELECT {columns}")
+
+        with project.worker("--queues", "feeds"):
+            project.app.send_task(TASK, args=["Ada"], **carried)
+            assert runs(1) == [("feeds", kept)]
+            again = ours.call("shell", "--no-imports", "--command", RUN_AGAIN.format(name=TASK))
+            assert again.returncode == 0, again.stderr
+            assert runs(2) == [("feeds", kept)] * 2
+
+            # As RabbitMQ's delayed delivery has it.
+            key = f"{'0.' * 27}1.feed.tsv"
+            assert eventually(lambda: has_exchange(project, "celery_delayed_27"))
+            sending: dict[str, Any] = {
+                "exchange": "celery_delayed_27",
+                "routing_key": key,
+                "declare": [],
+            }
+            project.app.send_task(TASK, args=["Ada"], **sending)
+            *_, (queue, options) = runs(3)
+            assert (queue, options["routing_key"]) == ("feeds", key)
+            again = ours.call("shell", "--no-imports", "--command", RUN_AGAIN.format(name=TASK))
+            assert again.returncode == 0, again.stderr
+            *_, (queue, options) = runs(4)
+            assert (queue, options.get("exchange")) == ("feeds", None)
+
+
+def has_exchange(project: Project, name: str) -> bool:
+    with project.app.connection_for_write() as connection:
+        try:
+            Exchange(name, channel=connection.channel(), passive=True).declare()
+        except NotFound:
+            return False
+    return True

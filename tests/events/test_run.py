@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,7 +17,7 @@ import pytest
 import redis
 from django.conf import settings
 from django.test import Client
-from kombu import Connection
+from kombu import Connection, Exchange, Queue
 from kombu.connection import ConnectionPool
 from kombu.pools import ProducerPool
 from kombu.transport.redis import Channel as RedisChannel
@@ -30,6 +30,7 @@ from tests.waiting import eventually
 URL = "/api/v3/events/system_tasks"
 pytestmark = pytest.mark.django_db
 QUEUE = "tests-rerun"
+FEEDS = "tests-rerun-feeds"
 KNOWN = ["app.sync", "tests.clean_up"]
 
 
@@ -46,7 +47,8 @@ def silent_app(db: None) -> Iterator[celery.Celery]:
     app.conf.control_exchange = "tests"
     app.set_current()
     with Connection(settings.CELERY_BROKER_URL) as connection:
-        connection.SimpleQueue(QUEUE).clear()
+        for name in (QUEUE, FEEDS):
+            connection.SimpleQueue(name).clear()
     yield app
     before.set_current()
 
@@ -94,16 +96,23 @@ def _answering(app: Any, name: str, answer: Any) -> Iterator[None]:
 
 def sent() -> list[tuple[str, Any, Any]]:
     """Return the name, the arguments and the keyword arguments of each message in the queue."""
+    return [(message.headers["task"], *message.decode()[:2]) for message in messages()]
+
+
+def messages(name: str = QUEUE) -> list[Any]:
+    """Return the messages in the queue."""
     found = []
     with Connection(settings.CELERY_BROKER_URL) as connection:
-        queue = connection.SimpleQueue(QUEUE)
+        queue = connection.SimpleQueue(name)
         with suppress(queue.Empty):
             while message := queue.get(block=False):
                 message.ack()
-                args, kwargs, _ = message.payload
-                found.append((message.headers["task"], args, kwargs))
+                found.append(message)
         queue.close()
     return found
+
+
+RUNS_URL = "/api/v3/events/task_runs"
 
 
 def run(client: Client, task: SystemTask, **options: Any) -> Any:
@@ -139,6 +148,124 @@ def test_of_runs_that_never_began_the_last_sent_is_taken(runner: Client) -> None
         factories.task_run(task, args=[text], queue=QUEUE, start_timestamp=None, state="revoked")
     assert run(runner, task).status_code == 204
     assert sent() == [("app.sync", ["last"], {})]
+
+
+@pytest.mark.usefixtures("app")
+def test_what_the_message_carried_is_sent_again(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    carried = {
+        "headers": {"tenant": "acme", "locale": "de", "trace": {"id": 1}},
+        "priority": 6,
+        "expires": 300.0,
+        "time_limit": 60,
+        "soft_time_limit": 30.5,
+        "content_type": "application/x-yaml",
+    }
+    factories.task_run(task, args=[1], queue=QUEUE, sent_options=carried)
+    began = datetime.now(UTC)
+    assert run(runner, task).status_code == 204
+    (message,) = messages()
+    headers = message.headers
+    assert {name: headers[name] for name in ("tenant", "locale", "trace")} == carried["headers"]
+    assert message.properties["priority"] == 6
+    assert headers["timelimit"] == [60, 30.5]
+    lifetime = datetime.fromisoformat(headers["expires"]) - began
+    assert timedelta(seconds=299) < lifetime < timedelta(seconds=310)
+    assert message.content_type == "application/x-yaml"
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("carried", "told"),
+    [
+        (None, "its headers, priority, expiry, time limits and serializer"),
+        ({"missing": ["the header 'tenant'"]}, "Missing: the header 'tenant'."),
+        ({"content_type": "application/x-own"}, "No serializer is known here"),
+        ({"exchange": "elsewhere", "routing_key": "a.b"}, "The exchange elsewhere"),
+    ],
+)
+def test_a_message_that_is_not_on_record_as_it_was_is_400(
+    runner: Client, carried: dict[str, Any] | None, told: str
+) -> None:
+    task = factories.system_task("app.sync")
+    queue = "" if carried and "exchange" in carried else QUEUE
+    factories.task_run(task, queue=queue, sent_options=carried)
+    answer = run(runner, task)
+    assert answer.status_code == 400
+    assert told in answer.json()["non_field_errors"][0]
+    assert sent() == []
+
+
+def test_the_exchange_and_the_routing_key_are_those_of_the_message(
+    runner: Client, app: celery.Celery
+) -> None:
+    exchange = Exchange("tests-rerun", type="topic")
+    app.conf.task_queues = [Queue("celery"), Queue(FEEDS, exchange, routing_key="feed.#")]
+    with Connection(settings.CELERY_BROKER_URL) as connection:
+        app.amqp.queues[FEEDS](connection.default_channel).declare()
+    task = factories.system_task("app.sync")
+    carried = {"exchange": "tests-rerun", "routing_key": "feed.tsv.daily"}
+    factories.task_run(task, queue=FEEDS, sent_options=carried)
+    assert run(runner, task).status_code == 204
+    (message,) = messages(FEEDS)
+    assert message.delivery_info["routing_key"] == "feed.tsv.daily"
+    assert message.delivery_info["exchange"] == "tests-rerun"
+
+
+@pytest.mark.usefixtures("app")
+def test_a_delay_that_is_over_is_not_sent_again(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    key = "0." * 27 + f"1.{QUEUE}"
+    carried = {"exchange": "celery_delayed_delivery", "routing_key": key}
+    factories.task_run(task, queue=QUEUE, sent_options=carried)
+    assert run(runner, task).status_code == 204
+    assert len(sent()) == 1
+
+
+@pytest.mark.usefixtures("app")
+def test_any_run_is_sent_again_with_its_own_arguments(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    first = factories.task_run(
+        task, args=["first"], queue=QUEUE, start_timestamp=factories.START - timedelta(days=1)
+    )
+    factories.task_run(task, args=["last"], queue=QUEUE)
+    answer = runner.post(f"{RUNS_URL}/{first.pk}/run/")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert sent() == [("app.sync", ["first"], {})]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_run_whose_arguments_are_not_intact_is_400(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    first = factories.task_run(task, args=["***"], queue=QUEUE, arguments_intact=False)
+    factories.task_run(task, args=["last"], queue=QUEUE)
+    answer = runner.post(f"{RUNS_URL}/{first.pk}/run/")
+    assert answer.status_code == 400
+    assert answer.json()["non_field_errors"][0].startswith("The arguments of this run are not")
+    assert sent() == []
+
+
+def test_an_unknown_run_is_404_and_viewing_is_no_permission_to_run_it(
+    runner: Client, reader: Client
+) -> None:
+    run_id = factories.task_run(factories.system_task("app.sync")).pk
+    assert runner.post(f"{RUNS_URL}/{run_id + 1}/run/").status_code == 404
+    assert reader.post(f"{RUNS_URL}/{run_id}/run/").status_code == 403
+
+
+def test_a_task_of_another_app_is_sent_by_that_app(
+    runner: Client, silent_app: celery.Celery
+) -> None:
+    other = celery.Celery("other", broker=settings.CELERY_BROKER_URL, set_as_current=False)
+    other.conf.control_exchange = "tests-other"
+    other.conf.task_routes = {"other.pay": {"queue": QUEUE}}
+    other.task(name="other.pay", shared=False)(nothing)
+    other.finalize()
+    silent_app.conf.update(broker_url="redis://127.0.0.1:1")  # where nobody listens
+    task = factories.system_task("other.pay")
+    factories.task_run(task, queue="")
+    assert run(runner, task).status_code == 204
+    assert sent() == [("other.pay", [], {})]
 
 
 @pytest.mark.usefixtures("app")

@@ -65,7 +65,7 @@ def test_each_component_is_the_wire_formats(served: dict[str, Any], name: str) -
     assert list(ours.get("properties", {})) == list(theirs.get("properties", {}))
 
 
-RUNS = {f"/events/task_runs/{end}" for end in ("", "{id}/", "summary/")}
+RUNS = {f"/events/task_runs/{end}" for end in ("", "{id}/", "{id}/run/", "summary/")}
 OURS = {"TaskRun", "TaskRunStateEnum", "PaginatedTaskRunList", "RunPagination"}
 OURS |= {"TaskSummary", "PaginatedTaskSummaryList"}
 

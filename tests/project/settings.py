@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from kombu import Queue
+from kombu import Exchange, Queue
 from psycopg.conninfo import conninfo_to_dict
 
 
@@ -47,6 +47,7 @@ if os.environ["BROKER_URL"].startswith("amqp:"):
         Queue("celery"),
         Queue("quorum", queue_arguments={"x-queue-type": "quorum"}),
         Queue("priority", queue_arguments={"x-max-priority": 5}),
+        Queue("feeds", Exchange("feeds", type="topic"), routing_key="feed.#"),
     ]
 SYSTEMTASKS: dict[str, Any] = {"JOURNAL_DIR": os.environ["JOURNAL_DIR"], "LEASE_SECONDS": 600}
 if _record := os.environ.get("RECORD_DATABASE_URL"):

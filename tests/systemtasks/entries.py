@@ -79,9 +79,20 @@ def entry_of(of: RunRecord) -> Entry:
         "provisional": of.provisional,
         "from_main_process": of.from_main_process,
     }
+    if of.sent_options != "{}":
+        line["request"]["options"] = _options(of)
     if of.start_timestamp:
         line["start"] = of.start_timestamp.timestamp()
     return make_entry(line)
+
+
+def _options(of: RunRecord) -> dict[str, Any]:
+    options = orjson.loads(of.sent_options or "{}")
+    if "headers" in options:
+        options["headers"] = orjson.dumps(options["headers"]).decode()
+    if "expires" in options and of.sent_timestamp:
+        options["expires"] = of.sent_timestamp + timedelta(seconds=options["expires"])
+    return dict(options)
 
 
 def _message(event: dict[str, Any]) -> tuple[object, ...]:

@@ -12,9 +12,10 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import orjson
-from celery import current_app
 from celery.app.task import Context
 
+from systemtasks.capture.celery import queues
+from systemtasks.capture.celery.apps import app_of
 from systemtasks.capture.celery.options import AnyTask, default_info, info_of, task_info
 from systemtasks.conf import conf, sender_context
 from systemtasks.runs import recorder
@@ -23,6 +24,7 @@ from systemtasks.runs.journal_line import CONTEXT_LIMIT, SENT_HEADER, Entry
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
+from systemtasks.runs.sent_options import CONTENT_TYPE, QUEUE
 from systemtasks.runs.values import Cleaner, describe
 from systemtasks.storage import leases
 
@@ -32,9 +34,21 @@ if TYPE_CHECKING:
 _requests: "WeakValueDictionary[tuple[str, int], Request]" = WeakValueDictionary()
 
 
-def remember(request: "Request") -> None:
-    """Keep hold of a request for as long as the worker does."""
-    _requests[_key(request.id, request.request_dict.get("retries"))] = request
+def remember(request: "Request", consumer: Any) -> None:  # noqa: ANN401 - Celery's Consumer
+    """Keep hold of a request for as long as the worker does.
+
+    Add to it what is not among Celery's own: the queue from which `consumer` took the message, and
+    the type of the message's body.
+    """
+    values = request.request_dict
+    _requests[_key(request.id, values.get("retries"))] = request
+    # A request may have them from the message: a retry has the headers of the attempt before.
+    values.pop(QUEUE, None)
+    values.pop(CONTENT_TYPE, None)
+    values.update(_queue(consumer, request.message))
+    kind = request.message.content_type
+    if kind != "application/json":
+        values[CONTENT_TYPE] = kind
 
 
 def _key(celery_id: object, retries: object) -> tuple[str, int]:
@@ -58,9 +72,15 @@ def context_header() -> str | None:
     return text.decode()
 
 
-def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str) -> Entry | None:
-    """Return the entry of a message that has been sent, or None if its task records none."""
-    info = info_of(current_app, name)
+def queued(
+    name: str, headers: Mapping[str, Any], body: object, delivery: Mapping[str, Any]
+) -> Entry | None:
+    """Return the entry of a message that has been sent, or None if its task records none.
+
+    `delivery` has its exchange, its routing key and its priority.
+    """
+    app = app_of(name)
+    info = info_of(app, name)
     if not info.recorded or not info.save_on_success or info.polls:
         return None
     if type(body) is tuple:  # Celery's message protocol 2
@@ -68,13 +88,15 @@ def queued(name: str, headers: Mapping[str, Any], body: object, routing_key: str
     else:
         values = {**body, **headers} if is_of(body, dict) else dict(headers)
         args, kwargs = values.get("args"), values.get("kwargs")
-    values["delivery_info"] = {"routing_key": routing_key}
+    values["delivery_info"] = delivery
+    if delivery["exchange"]:
+        values[QUEUE] = queues.sent_to(app, delivery["exchange"], delivery["routing_key"])
     return recorder.queued(info, values, clean_arguments(info, args, kwargs, find_task))
 
 
 def find_task(name: str) -> TaskInfo:
     """Return the properties of the task of a signature."""
-    return info_of(current_app, name)
+    return info_of(app_of(name), name)
 
 
 def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: object) -> Run:
@@ -170,13 +192,24 @@ def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
     return run
 
 
-def unregistered_attempt(celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401 - kombu's
+def unregistered_attempt(consumer: Any, celery_id: str, name: str, message: Any) -> Run:  # noqa: ANN401
     """Return the attempt of a task that this worker does not know."""
-    values = {**(message.headers or {}), "id": celery_id, "delivery_info": message.delivery_info}
+    values = {
+        **(message.headers or {}),
+        "id": celery_id,
+        "delivery_info": message.delivery_info,
+        **_queue(consumer, message),
+    }
     return attempt(default_info(describe(name, NAME_LIMIT)), values, None, None)
 
 
-def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
+def _queue(consumer: Any, message: Any) -> dict[str, str]:  # noqa: ANN401 - Celery's and kombu's
+    if not (message.delivery_info or {}).get("exchange"):
+        return {}  # the routing key is the queue's name
+    return {QUEUE: queues.consumed(consumer, message)}
+
+
+def undecodable_attempt(consumer: Any, message: Any) -> Run:  # noqa: ANN401 - kombu's
     """Return the attempt of a message whose body cannot be decoded."""
     headers = message.headers if is_of(message.headers, dict) else {}
     celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
@@ -185,6 +218,7 @@ def undecodable_attempt(message: Any) -> Run:  # noqa: ANN401 - kombu's
         **known,
         "id": describe(celery_id, NAME_LIMIT),
         "delivery_info": message.delivery_info,
+        **_queue(consumer, message),
     }
     name = headers.get("task")
     info = default_info(name if type(name) is str else "")

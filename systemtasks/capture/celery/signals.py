@@ -5,6 +5,7 @@ on. docs/celery-signals.md lists when each signal is sent, and in which process.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ from systemtasks.runs import recorder
 from systemtasks.runs.journal_line import CONTEXT_HEADER, SENT_HEADER
 from systemtasks.runs.kinds import is_of, knows_its_offset, number
 from systemtasks.runs.recorder import Run
+from systemtasks.runs.sent_options import CONTENT_TYPE, QUEUE
 from systemtasks.states import STATE_BY_CELERY_NAME, State
 from systemtasks.storage import leases
 from systemtasks.storage.writer import writer
@@ -70,8 +72,22 @@ def connect() -> None:
 # In the process that sends a task.
 
 
-def stamp(headers: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+class _Sending(threading.local):
+    """The message that this thread is sending: only the first of two signals has its properties."""
+
+    headers: dict[str, Any] | None = None
+    priority: object = None
+
+
+_sending = _Sending()
+
+
+def stamp(headers: dict[str, Any], properties: Any = None, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
     headers[SENT_HEADER] = time.time()
+    for name in (QUEUE, CONTENT_TYPE):  # of the attempt before, if this is a retry
+        headers.pop(name, None)
+    _sending.headers = headers
+    _sending.priority = properties.get("priority") if is_of(properties, dict) else None
     if (context := received.context_header()) is not None:
         headers[CONTEXT_HEADER] = context
 
@@ -80,11 +96,19 @@ def note_sent(
     sender: str,
     headers: dict[str, Any] | None,
     body: Any,  # noqa: ANN401
+    exchange: Any = None,  # noqa: ANN401 - its name, or kombu's Exchange
     routing_key: str | None = None,
     **_: Any,  # noqa: ANN401
 ) -> None:
+    is_same, priority = headers is _sending.headers, _sending.priority
+    _sending.headers = _sending.priority = None
     if conf().RECORD_SENDING:
-        entry = received.queued(sender, headers or {}, body, routing_key or "")
+        delivery = {
+            "exchange": getattr(exchange, "name", exchange) or "",
+            "routing_key": routing_key or "",
+            "priority": priority if is_same else None,
+        }
+        entry = received.queued(sender, headers or {}, body, delivery)
         if entry is not None:
             writer.submit(entry)
 
@@ -194,8 +218,8 @@ def _finish(run: Run, state: str | None) -> None:
 # In the worker's main process.
 
 
-def note_received(request: Any, **_: Any) -> None:  # noqa: ANN401
-    received.remember(request)
+def note_received(sender: Any, request: Any, **_: Any) -> None:  # noqa: ANN401
+    received.remember(request, sender)
 
 
 def note_revoked(
@@ -211,13 +235,14 @@ def note_revoked(
         _end(run, State.REVOKED)
 
 
-def note_unknown(id: str, name: str, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
-    _end(received.unregistered_attempt(id, name, message), State.FAILURE, NotRegistered(name))
+def note_unknown(sender: Any, id: str, name: str, message: Any, **_: Any) -> None:  # noqa: A002, ANN401
+    run = received.unregistered_attempt(sender, id, name, message)
+    _end(run, State.FAILURE, NotRegistered(name))
 
 
-def note_rejected(message: Any, exc: BaseException | None, **_: Any) -> None:  # noqa: ANN401
+def note_rejected(sender: Any, message: Any, exc: BaseException | None, **_: Any) -> None:  # noqa: ANN401
     error = exc or ValueError("This is not a message of Celery's")
-    _end(received.undecodable_attempt(message), State.REJECTED, error)
+    _end(received.undecodable_attempt(sender, message), State.REJECTED, error)
 
 
 def take_lease(**_: Any) -> None:  # noqa: ANN401
@@ -286,7 +311,7 @@ def _note_undecodable(consumer: Any) -> None:  # noqa: ANN401
     report: Callable[..., None] = consumer.on_decode_error
 
     def note(message: Any, exc: BaseException) -> None:  # noqa: ANN401
-        never_raising(note_rejected)(message=message, exc=exc)
+        never_raising(note_rejected)(sender=consumer, message=message, exc=exc)
         report(message, exc)
 
     consumer.on_decode_error = note

@@ -21,6 +21,7 @@ from systemtasks.runs.journal_line import (
     decode,
 )
 from systemtasks.runs.records import NAME_LIMIT, RunRecord
+from systemtasks.runs.sent_options import CONTENT_TYPE, QUEUE
 from systemtasks.states import State
 from tests.systemtasks.entries import NOON, entry, entry_of, record
 from tests.systemtasks.runs.test_recorder import INFO, begin
@@ -40,6 +41,11 @@ FIELDS = (
     SENT_HEADER,
     CONTEXT_HEADER,
     BEAT_HEADER,
+    "expires",
+    "timelimit",
+    "tenant",
+    CONTENT_TYPE,
+    QUEUE,
 )
 
 
@@ -55,6 +61,10 @@ FULL = record(
     parent_id="parent",
     root_id="root",
     context='{"user":7}',
+    sent_options=(
+        '{"headers":{"tenant":"acme"},"exchange":"feeds","routing_key":"feed.tsv","priority":3,'
+        '"time_limit":60,"expires":90.0}'
+    ),
     eta_timestamp=NOON - timedelta(seconds=1),
     wait=1.0,
     exception="ShopError: closed",
@@ -65,7 +75,7 @@ FULL = record(
     save_run=False,
 )
 EMPTY = record(messages="[]", sent_timestamp=None, wait=None, expires=None, args=None, kwargs=None)
-LINE_OF_VERSION_4 = """{
+LINE_OF_VERSION_5 = """{
     "task": {
         "name": "shop.charge",
         "description": "Charge.",
@@ -82,7 +92,15 @@ LINE_OF_VERSION_4 = """{
         "parent_id": "parent",
         "root_id": "root",
         "sent": 1795521598.0,
-        "context": "{\\"user\\":7}"
+        "context": "{\\"user\\":7}",
+        "options": {
+            "headers": "{\\"tenant\\":\\"acme\\"}",
+            "exchange": "feeds",
+            "routing_key": "feed.tsv",
+            "priority": 3,
+            "time_limit": 60,
+            "expires": "2026-11-24T12:01:28+00:00"
+        }
     },
     "state": "success",
     "status": "successful",
@@ -116,9 +134,9 @@ def test_every_field_of_a_record_is_encoded() -> None:
 
 def test_line_on_disk_is_decoded_by_a_process_of_the_same_version() -> None:
     """If the fields change, so must VERSION, and with it this line."""
-    assert VERSION == 4
-    assert decode(LINE_OF_VERSION_4.encode()) == FULL
-    assert orjson.loads(entry_of(FULL).line) == orjson.loads(LINE_OF_VERSION_4)
+    assert VERSION == 5
+    assert decode(LINE_OF_VERSION_5.encode()) == FULL
+    assert orjson.loads(entry_of(FULL).line) == orjson.loads(LINE_OF_VERSION_5)
 
 
 def test_provisional_end_can_be_made_final_until_it_is_read() -> None:

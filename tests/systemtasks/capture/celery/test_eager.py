@@ -25,6 +25,7 @@ from tests.systemtasks.conftest import MakeTask
 from tests.systemtasks.runs.test_recorder import INFO
 
 logger = logging.getLogger("shop")
+SENT = {"exchange": "", "routing_key": "celery"}
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +93,7 @@ def test_queryset_that_is_an_argument_asks_the_database_for_nothing(
     with django_assert_num_queries(0):
         given = (unusable,), {"tasks": unusable}
         running = received.attempt(INFO, {"id": "id-1"}, *given).in_progress()
-        queued = received.queued("tests.succeed", {"id": "id-2"}, (*given, {}), "celery")
+        queued = received.queued("tests.succeed", {"id": "id-2"}, (*given, {}), SENT)
 
     assert queued
     for record in (running.record(), queued.record()):

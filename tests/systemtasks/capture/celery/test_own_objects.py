@@ -51,7 +51,8 @@ def attempt(info: TaskInfo = INFO, args: Any = (), kwargs: Any = None, **request
 
 def send(args: Any, kwargs: Any, **headers: Any) -> Step:
     sent = {"id": "id-2", **headers}
-    return lambda: received.queued("shop.charge", sent, (args, kwargs, {}), "celery")
+    where = {"exchange": "", "routing_key": "celery"}
+    return lambda: received.queued("shop.charge", sent, (args, kwargs, {}), where)
 
 
 def fail(error: Any) -> Step:

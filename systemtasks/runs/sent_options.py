@@ -1,0 +1,215 @@
+"""What a message carried besides its arguments: the options with which it is sent again.
+
+The thread that sends or runs a task takes them from Celery's message or request. The thread of the
+writer makes the JSON of their column. A value that is not on record as it was, because it was
+masked or is too large, is named under `missing` there.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from systemtasks.runs.arguments import plain_keywords
+from systemtasks.runs.kinds import is_of, number
+from systemtasks.runs.secret_texts import OwnSecrets, mask_text
+from systemtasks.runs.values import Cleaner, clean_text, moment
+
+PREFIX = "systemtasks_"
+"""The prefix of this app's own headers, which are made anew for each message."""
+QUEUE = "systemtasks_queue"
+"""The key, in a request, of the queue from which the worker took the message.
+
+This and the next one are no headers. Celery copies unknown keys of a request to the message of a
+retry, and there they are removed.
+"""
+CONTENT_TYPE = "systemtasks_content_type"
+"""The key, in a request, of the type of the message's body, if it is not JSON."""
+
+HEADERS_LIMIT = 4096
+"""The maximum size of a message's own headers, in bytes of JSON."""
+NAME_LIMIT = 255  # characters of a header's name that are kept
+TEXT_LIMIT = 4096  # characters
+
+CELERY_KEYS = frozenset(
+    (
+        *("_children", "_protected", "args", "argsrepr", "callbacks", "called_directly", "chain"),
+        *("chord", "compression", "correlation_id", "delivery_info", "errbacks", "eta", "expires"),
+        *("group", "group_index", "headers", "hostname", "id", "ignore_result", "is_eager"),
+        *("kwargs", "kwargsrepr", "lang", "logfile", "loglevel", "origin", "parent_id"),
+        *("properties", "replaced_task_nesting", "reply_to", "retries", "root_id", "shadow"),
+        *("soft_time_limit", "stamped_headers", "stamps", "task", "taskset", "time_limit"),
+        *("timelimit", "utc", "celery_beat_task"),
+    )
+)
+"""The keys of Celery's messages and requests, of which some are remade for each message."""
+BROKER_KEYS = frozenset(
+    (
+        *("x-death", "x-delivery-count", "x-acquired-count", "redelivered"),
+        *("x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
+        *("x-last-death-exchange", "x-last-death-queue", "x-last-death-reason"),
+    )
+)
+"""The headers that RabbitMQ adds to a message."""
+_NOT_OWN = CELERY_KEYS | BROKER_KEYS
+_NONE: dict[str, Any] = {}
+
+
+def fields_of(request: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """Return the options in Celery's message or request. Most messages have few of them.
+
+    `where` is its `delivery_info`. A value may be of any type.
+    """
+    fields = {}
+    get = request.get
+    if is_of(where, dict):
+        if exchange := dict.get(where, "exchange"):
+            fields["exchange"] = exchange
+            fields["routing_key"] = dict.get(where, "routing_key")
+        if (priority := dict.get(where, "priority")) is not None:
+            fields["priority"] = priority
+    if (expires := get("expires")) is not None:
+        fields["expires"] = expires
+    if (limits := get("timelimit")) is not None:
+        _add_time_limits(fields, limits)
+    if (content_type := get(CONTENT_TYPE)) is not None:
+        fields["content_type"] = content_type
+    if headers := _headers(request):
+        fields["headers"], fields["missing"] = _headers_text(headers)
+    return _plain(fields) if fields else fields
+
+
+def _add_time_limits(fields: dict[str, Any], limits: object) -> None:
+    if (is_of(limits, list) or is_of(limits, tuple)) and len(limits) == 2:
+        both = zip(("time_limit", "soft_time_limit"), limits, strict=True)
+        fields.update({name: limit for name, limit in both if limit is not None})
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with short texts and numbers only."""
+    for name, value in fields.items():
+        kind = type(value)  # compared by identity, because its metaclass may have code of its own
+        is_short = kind is str and len(value) <= TEXT_LIMIT
+        if not is_short and kind is not int and kind is not float:
+            fields[name] = Cleaner(TEXT_LIMIT, masks=False).clean(value)
+    return fields
+
+
+def without_own_secrets(fields: dict[str, Any], own: OwnSecrets) -> dict[str, Any]:
+    """Return the fields without the headers that contain one of these secrets."""
+    if type(text := fields.get("headers")) is not str or not own.is_in(text):
+        return fields
+    missing = _names(fields)
+    headers = _without_secrets(_loaded(text), own, missing, masks=False)
+    text = orjson.dumps(headers).decode()
+    return {**fields, "headers": text, "missing": "\n".join(missing)}
+
+
+def _headers(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that are neither Celery's, nor the broker's, nor this app's."""
+    given = request.get("headers")
+    # Celery's request has them among its own attributes, and again as its `headers`. Sentry's SDK
+    # puts further ones there, and message protocol 1 has them there only.
+    names = request.keys() - _NOT_OWN
+    headers = {name: request[name] for name in names if _is_own(name)} if names else _NONE
+    if is_of(given, dict) and (more := dict.keys(given) - names - _NOT_OWN):
+        more_headers = {name: dict.get(given, name) for name in more if _is_own(name)}
+        return {**more_headers, **headers}
+    return headers
+
+
+def _is_own(name: object) -> bool:
+    return type(name) is str and not name.startswith(PREFIX)
+
+
+def _headers_text(headers: dict[str, Any]) -> tuple[str, str]:
+    """Return the headers as JSON, and the names of those that are missing there, one a line."""
+    if (plain := plain_keywords(headers, HEADERS_LIMIT)) is not None:
+        return plain, ""
+    kept, missing, room = {}, [], HEADERS_LIMIT
+    for name, value in headers.items():
+        cleaner = Cleaner(TEXT_LIMIT)
+        cleaned = cleaner.clean({name: value})
+        size = len(orjson.dumps(cleaned))
+        if cleaner.intact and size <= room and cleaned.keys() == {name}:
+            kept.update(cleaned)
+            room -= size
+        else:
+            missing.append(clean_text(name, NAME_LIMIT))
+    return orjson.dumps(kept).decode(), "\n".join(missing)[:TEXT_LIMIT]
+
+
+def column(fields: object, sent: datetime | None, own: OwnSecrets | None, *, masks: bool) -> str:
+    """Return the JSON of the column for the fields of a line.
+
+    `own` are the secrets of the run's arguments. With `masks`, headers are searched for secrets.
+    """
+    if not isinstance(fields, dict) or not fields:
+        return "{}"
+    names = _names(fields)
+    headers = _without_secrets(_loaded(fields.get("headers")), own, names, masks=masks)
+    missing = [f"the header {name!r}" for name in names]
+    options: dict[str, Any] = {"headers": headers} if headers else {}
+    for name, read in _READERS.items():
+        if (value := fields.get(name)) is None:
+            continue
+        try:
+            options[name] = read(value)
+        except TypeError:
+            missing.append(f"the {name.replace('_', ' ')}")
+    if (expires := fields.get("expires")) is not None:
+        end = moment(expires)
+        if end is None or sent is None or end <= sent:
+            missing.append("the time until it expires")
+        else:
+            options["expires"] = (end - sent).total_seconds()
+    if missing:
+        options["missing"] = missing
+    return orjson.dumps(options).decode()
+
+
+def _short_text(value: object) -> str:
+    if type(value) is not str or len(value) > NAME_LIMIT:
+        raise TypeError("not a short text")
+    return clean_text(value, NAME_LIMIT)
+
+
+_READERS: dict[str, Callable[[object], object]] = {
+    "exchange": _short_text,
+    "routing_key": _short_text,
+    "content_type": _short_text,
+    "priority": number,
+    "time_limit": number,
+    "soft_time_limit": number,
+}
+"""Functions that return a field as it is kept. They raise TypeError for a value of no use."""
+
+
+def _names(fields: Mapping[str, Any]) -> list[str]:
+    """Return the names of the headers that are missing."""
+    names = fields.get("missing")
+    return [name for name in names.split("\n") if name] if type(names) is str else []
+
+
+def _loaded(text: object) -> dict[str, Any]:
+    if type(text) is not str or "\\u0000" in text:
+        return {}
+    loaded = orjson.loads(text)
+    return loaded if type(loaded) is dict else {}
+
+
+def _without_secrets(
+    headers: dict[str, Any], own: OwnSecrets | None, missing: list[str], *, masks: bool
+) -> dict[str, Any]:
+    """Return the headers without those that contain a secret, whose names go to `missing`."""
+    if not headers or not (masks or own):
+        return headers
+    kept = {}
+    for name, value in headers.items():
+        text = orjson.dumps(value).decode()
+        if (masks and mask_text(text) != text) or (own is not None and own.is_in(text)):
+            missing.append(name)
+        else:
+            kept[name] = value
+    return kept
