@@ -106,7 +106,10 @@ def test_polling_of_chords_is_recorded_only_when_it_ends(records: list[RunRecord
     task = app.tasks["celery.chord_unlock"]
     headers = {"id": "unlock", "retries": 7}
     assert task_info(task).polls
-    assert received.queued(task.name, headers, ((), {}, {}), "celery") is None
+    assert (
+        received.queued(task.name, headers, ((), {}, {}), {"exchange": "", "routing_key": "celery"})
+        is None
+    )
 
     for state in ("RETRY", "RETRY", "SUCCESS"):
         task.request_stack.push(Context(id="unlock", retries=7, called_directly=False))
