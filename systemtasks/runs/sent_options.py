@@ -18,6 +18,8 @@ from systemtasks.runs.values import Cleaner, clean_text, moment
 
 PREFIX = "systemtasks_"
 """The prefix of this app's own headers, which are made anew for each message."""
+SENT = "systemtasks_sent"
+"""The header with the time of sending, which every message has that this app has seen sent."""
 QUEUE = "systemtasks_queue"
 """The key, in a request, of the queue from which the worker took the message.
 
@@ -81,9 +83,12 @@ def fields_of(request: Mapping[str, Any], where: object) -> dict[str, Any]:
 
 
 def _add_time_limits(fields: dict[str, Any], limits: object) -> None:
-    if (is_of(limits, list) or is_of(limits, tuple)) and len(limits) == 2:
-        both = zip(("time_limit", "soft_time_limit"), limits, strict=True)
-        fields.update({name: limit for name, limit in both if limit is not None})
+    if (type(limits) is list or type(limits) is tuple) and len(limits) == 2:
+        hard, soft = limits
+        if hard is not None:
+            fields["time_limit"] = hard
+        if soft is not None:
+            fields["soft_time_limit"] = soft
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +114,9 @@ def without_own_secrets(fields: dict[str, Any], own: OwnSecrets) -> dict[str, An
 def _headers(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headers that are neither Celery's, nor the broker's, nor this app's."""
     given = request.get("headers")
+    # In Celery's own request, `headers` are all that it does not know: those that were sent, too.
+    if type(given) is dict and SENT in given and all(map(_is_of_app, given)):
+        return _NONE
     # Celery's request has them among its own attributes, and again as its `headers`. Sentry's SDK
     # puts further ones there, and message protocol 1 has them there only.
     names = request.keys() - _NOT_OWN
@@ -117,6 +125,10 @@ def _headers(request: Mapping[str, Any]) -> dict[str, Any]:
         more_headers = {name: dict.get(given, name) for name in more if _is_own(name)}
         return {**more_headers, **headers}
     return headers
+
+
+def _is_of_app(name: object) -> bool:
+    return type(name) is str and name.startswith(PREFIX)
 
 
 def _is_own(name: object) -> bool:
