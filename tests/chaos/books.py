@@ -109,7 +109,8 @@ def _is_gone(run: dict[str, Any]) -> bool:
         r"The worker celery@.* is gone: its last sign of life was at .*Z", run["exception"]
     )
     ended = run["state"] == "failure" and run["status"] == "error" and run["finish_timestamp"]
-    known = run["name"] == "chaos.begin" and run["kwargs"] and len(run["args"]) == 1
+    # A queued run has no arguments on record: its sender does not know the task.
+    known = run["name"] == "chaos.begin" and run["kwargs"] and len(run["args"] or ()) == 1
     last = run["messages"][-1]["event"] if run["messages"] else ""
     return bool(worker_is_gone and ended and known and last == run["exception"])
 

@@ -50,6 +50,7 @@ def test_it_makes_both_places_once_and_all_is_applied(tmp_path: Path, database: 
     made = place(everything(database))
     assert made.pop("public") == {
         "django_migrations",
+        "systemtasks_scheduleentry",
         "systemtasks_systemtask",
         "systemtasks_taskrun",
     }

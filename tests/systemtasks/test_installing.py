@@ -19,7 +19,11 @@ NO_BROKER = "redis://127.0.0.1:1"
 EXTENSION = "SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'"
 INDEX = "SELECT indexdef FROM pg_indexes WHERE indexname = 'systemtask_search'"
 TABLES = "SELECT tablename FROM pg_tables WHERE starts_with(tablename, 'systemtasks') ORDER BY 1"
-BOTH = [("systemtasks_systemtask",), ("systemtasks_taskrun",)]
+ALL_TABLES = [
+    ("systemtasks_scheduleentry",),
+    ("systemtasks_systemtask",),
+    ("systemtasks_taskrun",),
+]
 RUN = """
 from celery import shared_task
 from systemtasks.models import TaskRun
@@ -56,7 +60,7 @@ def test_uninstalled_app_leaves_the_extension(
     assert query(database, EXTENSION) == [(1,)]
     assert query(database, TABLES) == []
     project.run("migrate")
-    assert query(database, TABLES) == BOTH
+    assert query(database, TABLES) == ALL_TABLES
 
 
 def test_extension_may_be_in_a_schema_that_nobody_searches(project: Project, database: str) -> None:
@@ -66,7 +70,7 @@ def test_extension_may_be_in_a_schema_that_nobody_searches(project: Project, dat
     project.run("migrate")
     [(definition,)] = query(database, INDEX)
     assert '"its own".gin_trgm_ops' in definition
-    assert query(database, TABLES) == BOTH
+    assert query(database, TABLES) == ALL_TABLES
 
     for back in ("0003", "0001", "zero"):
         project.run("migrate", "systemtasks", back)
@@ -118,7 +122,7 @@ def test_database_without_a_router_is_refused_and_with_ours_holds_all(
         project.run("migrate", **variables)
         project.run("migrate", "--database", "record", **variables)
         assert query(database, TABLES) == []
-        assert query(record, TABLES) == BOTH
+        assert query(record, TABLES) == ALL_TABLES
         assert project.run("shell", "-v0", "-c", RUN, **variables) == "1"
         project.run("migrate", "systemtasks", "zero", "--database", "record", **variables)
         assert query(record, TABLES) == []
