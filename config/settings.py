@@ -78,9 +78,9 @@ MIDDLEWARE = [
     "config.limits.LimitRequests",
 ]
 
-# What a page may load, in Django's own terms. django-csp reads the same from its own setting. The
-# scripts of django-unfold evaluate the attributes of its templates (Alpine), and its colours are in
-# a style element.
+# The sources that a page may load, in Django's own terms. django-csp reads the same from its own
+# setting. The scripts of django-unfold evaluate the attributes of its templates (Alpine), and its
+# colours are in a style element.
 SECURE_CSP = {
     "default-src": ["'none'"],
     "base-uri": ["'none'"],

@@ -48,8 +48,8 @@ class TrigramSearch(TrigramExtension):
 
     It may be in a schema that connections do not search. Until the transaction of the migration
     ends, they do. It is not dropped when the migration is undone: others may use it, and may have
-    installed it. An operation that needs it comes after this
-    one, and one that needs it to be undone comes before.
+    installed it. An operation that needs it comes after this one. An operation that needs it to be
+    undone comes before.
     """
 
     def database_forwards(

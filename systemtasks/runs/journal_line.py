@@ -79,7 +79,7 @@ class RequestFields(TypedDict, total=False):
     sent: Any
     context: Any
     options: Any
-    """What `sent_options.fields_of` returned, if anything."""
+    """The result of `sent_options.fields_of`, if it is not None."""
 
 
 class Line(TypedDict):

@@ -38,7 +38,7 @@ Message = tuple[float, int, str, str, Mapping[str, Any]]
 attributes."""
 
 KEYS_SIZE = 72
-"""How many more bytes a LogEvent takes in its row than in the line."""
+"""The number of bytes that a LogEvent takes more in its row than in the line."""
 
 
 def log_events(messages: Iterable[Message]) -> str:

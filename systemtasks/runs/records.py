@@ -114,7 +114,7 @@ class RunRecord:
     root_id: str = ""
     context: str = "{}"
     sent_options: str | None = "{}"
-    """What its message carried besides the arguments (see `sent_options`), or None if unknown."""
+    """The options that its message carried (see `sent_options`), or None if they are unknown."""
     sent_timestamp: datetime | None = None
     eta_timestamp: datetime | None = None
     start_timestamp: datetime | None = None

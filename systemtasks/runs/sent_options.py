@@ -1,4 +1,4 @@
-"""What a message carried besides its arguments: the options with which it is sent again.
+"""Read the options of a message, so that it can be sent again as it was.
 
 The thread that sends or runs a task takes them from Celery's message or request. The thread of the
 writer makes the JSON of their column. A value that is not on record as it was, because it was
@@ -13,6 +13,7 @@ import orjson
 
 from systemtasks.runs.arguments import plain_keywords
 from systemtasks.runs.kinds import is_of, number
+from systemtasks.runs.records import NAME_LIMIT
 from systemtasks.runs.secret_texts import OwnSecrets, mask_text
 from systemtasks.runs.values import Cleaner, clean_text, moment
 
@@ -31,26 +32,68 @@ CONTENT_TYPE = "systemtasks_content_type"
 
 HEADERS_LIMIT = 4096
 """The maximum size of a message's own headers, in bytes of JSON."""
-NAME_LIMIT = 255  # characters of a header's name that are kept
 TEXT_LIMIT = 4096  # characters
 
 CELERY_KEYS = frozenset(
     (
-        *("_children", "_protected", "args", "argsrepr", "callbacks", "called_directly", "chain"),
-        *("chord", "compression", "correlation_id", "delivery_info", "errbacks", "eta", "expires"),
-        *("group", "group_index", "headers", "hostname", "id", "ignore_result", "is_eager"),
-        *("kwargs", "kwargsrepr", "lang", "logfile", "loglevel", "origin", "parent_id"),
-        *("properties", "replaced_task_nesting", "reply_to", "retries", "root_id", "shadow"),
-        *("soft_time_limit", "stamped_headers", "stamps", "task", "taskset", "time_limit"),
-        *("timelimit", "utc", "celery_beat_task"),
+        "_children",
+        "_protected",
+        "args",
+        "argsrepr",
+        "callbacks",
+        "called_directly",
+        "chain",
+        "chord",
+        "compression",
+        "correlation_id",
+        "delivery_info",
+        "errbacks",
+        "eta",
+        "expires",
+        "group",
+        "group_index",
+        "headers",
+        "hostname",
+        "id",
+        "ignore_result",
+        "is_eager",
+        "kwargs",
+        "kwargsrepr",
+        "lang",
+        "logfile",
+        "loglevel",
+        "origin",
+        "parent_id",
+        "properties",
+        "replaced_task_nesting",
+        "reply_to",
+        "retries",
+        "root_id",
+        "shadow",
+        "soft_time_limit",
+        "stamped_headers",
+        "stamps",
+        "task",
+        "taskset",
+        "time_limit",
+        "timelimit",
+        "utc",
+        "celery_beat_task",
     )
 )
 """The keys of Celery's messages and requests, of which some are remade for each message."""
 BROKER_KEYS = frozenset(
     (
-        *("x-death", "x-delivery-count", "x-acquired-count", "redelivered"),
-        *("x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
-        *("x-last-death-exchange", "x-last-death-queue", "x-last-death-reason"),
+        "x-death",
+        "x-delivery-count",
+        "x-acquired-count",
+        "redelivered",
+        "x-first-death-exchange",
+        "x-first-death-queue",
+        "x-first-death-reason",
+        "x-last-death-exchange",
+        "x-last-death-queue",
+        "x-last-death-reason",
     )
 )
 """The headers that RabbitMQ adds to a message."""

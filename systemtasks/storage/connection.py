@@ -26,7 +26,7 @@ def process_name() -> str:
 
 
 def name_connection(connection: Any) -> None:  # noqa: ANN401 - Django's, of any database
-    """Have this wrapper name its next connections after the process, if nobody else names them.
+    """Name this wrapper's next connections after the process, unless the project names them.
 
     The connections of a pool have no names: they serve one thread after the other.
     """

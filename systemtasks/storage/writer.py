@@ -321,7 +321,7 @@ class Writer:
                 if time.monotonic() >= next_report:
                     next_report = time.monotonic() + REPORT_INTERVAL
                     self._report_waiting(len(records), began, error)
-                # What flushes has another attempt made at once, but only one.
+                # A flush asks for one more attempt, made at once.
                 (time.sleep if hurried else self._hurry.wait)(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:

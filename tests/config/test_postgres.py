@@ -213,7 +213,7 @@ def test_behind_a_pooler_the_role_says_where_to_look(migrated: str, tmp_path: Pa
             assert schemas(pooled) == [OWN, "public"]
 
 
-# What Postgres shows of a connection
+# The name of a connection in Postgres
 
 
 def limited(database: str, alias: str = "default") -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery
 
 _DELAY = re.compile(r"(?:[01]\.){28}")
-"""What RabbitMQ's delayed delivery puts before a routing key: a countdown in bits."""
+"""The prefix of a routing key with RabbitMQ's delayed delivery: a countdown in bits."""
 _DELAYED = re.compile(r"(?:.*_)?celery_delayed_(?:delivery|[0-9]+)")
 """The exchanges of RabbitMQ's delayed delivery."""
 

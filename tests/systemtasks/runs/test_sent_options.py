@@ -1,4 +1,4 @@
-"""What a message carried besides its arguments is kept, or named as missing."""
+"""The options of a message are kept, or named as missing."""
 
 import json
 from datetime import timedelta

@@ -661,7 +661,7 @@ def test_ignored_run_is_not_taken_for_a_task_that_never_ran() -> None:
     assert SystemTask.objects.get().status == "unknown"
 
 
-# What a task reports about itself.
+# Reports of a task about itself.
 
 
 def test_uid_that_a_task_sets_moves_its_run_and_leaves_nothing_behind() -> None:
