@@ -93,7 +93,7 @@ def test_task_of_another_app_than_the_current_one_is_recorded_by_its_own_options
     app: celery.Celery,
 ) -> None:
     @app.task(
-        name="other.pay",
+        name="queues.pay",
         shared=False,
         systemtasks_masked=["card"],
         systemtasks_uid=lambda card, amount: f"of {amount}",
@@ -101,9 +101,9 @@ def test_task_of_another_app_than_the_current_one_is_recorded_by_its_own_options
     def pay(card: str, amount: int) -> None:
         pass
 
-    assert app_of("other.pay") is app
+    assert app_of("queues.pay") is app
     assert app_of("nobody.knows") is celery.current_app._get_current_object()  # type: ignore[attr-defined]
-    entry = queued("other.pay", ("4111 1111", 7))
+    entry = queued("queues.pay", ("4111 1111", 7))
     assert b"4111" not in entry.line
     record = entry.record()
     assert (record.args, record.uid) == ('["********",7]', "of 7")
