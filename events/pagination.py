@@ -2,8 +2,10 @@
 
 import json
 import re
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.core.signing import BadSignature, Signer
 from django.db import connections
@@ -141,7 +143,7 @@ class KeysetPagination(Pagination):
         self.order = str(queryset.query.order_by[0])
         filters: Any = getattr(view, "filterset_class", None)
         self.filters = filters.base_filters if filters else ()
-        self.after: tuple[Any, int] | None = None
+        self.after: tuple[Any, str] | None = None
         return super().paginate_queryset(queryset, request, view)
 
     def page_number(self, request: Request) -> int:
@@ -182,8 +184,9 @@ class KeysetPagination(Pagination):
         if self.has_next:
             last = self.rows[-1]
             value = getattr(last, self.order.removeprefix("-"))
-            text = value.isoformat() if hasattr(value, "isoformat") else value
-            after = _encoded([self.number + 1, self.query, text, last.pk])
+            if isinstance(value, datetime | UUID):
+                value = str(value)
+            after = _encoded([self.number + 1, self.query, value, str(last.pk)])
         return {**super().position(), "after": after}
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
@@ -225,7 +228,7 @@ def _count_all(rows: Rows) -> int:
     return int(counted)
 
 
-def _parts(rows: Rows, order: str, value: object, key: int) -> list[Rows]:
+def _parts(rows: Rows, order: str, value: object, key: str) -> list[Rows]:
     """Return querysets that together hold the rows after one, in this order.
 
     `value` and `key` are that row's ordering column and id. Each queryset is one range of an index
@@ -255,7 +258,7 @@ def _encoded(cursor: list[Any]) -> str:
     return _signer().sign_object(cursor)
 
 
-def _decoded(cursor: str, query: str) -> tuple[int, Any, int]:
+def _decoded(cursor: str, query: str) -> tuple[int, Any, str]:
     """Return the page's number, and the ordering value and the id of the row before it.
 
     Their types need no check: the signature shows that this service made the cursor. Raises

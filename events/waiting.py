@@ -17,7 +17,7 @@ from systemtasks.models import TaskRun
 logger = logging.getLogger(__name__)
 
 CHANNEL = "systemtasks_taskrun"
-"""The channel that the trigger of migration 0003 notifies when a run ends."""
+"""The channel that the trigger on the table of runs notifies when one begins or ends."""
 
 LONGEST_WAIT = 60
 """Seconds that one request may wait."""
@@ -104,7 +104,7 @@ listener = NotificationListener()
 """The one of this process."""
 
 
-def wait_for_end(run_id: int, seconds: float) -> None:
+def wait_for_end(run_id: str, seconds: float) -> None:
     """Return when the run has ended or does not exist, and after so many seconds at the latest.
 
     Return at once where MOST_WAITING threads wait already.

@@ -79,8 +79,11 @@ def whole(number: int) -> Iterator[Step]:
     task = app.tasks[tasks.noop.name]
     messages = [_taken(_sent(task, str(uuid4()), index)) for index in range(number)]
     for message in messages:
-        request: dict[str, Any] = {**message.headers, "hostname": HOST, "delivery_info": WHERE}
-        signals.before_task_publish.send(task.name, headers=request)
+        signals.before_task_publish.send(task.name, headers=message.headers)
+        # As in the worker's main process, which hands its dictionary on.
+        taken = Request(message, app=app, task=task, hostname=HOST)
+        signals.task_received.send(None, request=taken)
+        request = dict(taken.request_dict)
         content = message.body, message.content_type, message.content_encoding
         yield WHOLE, partial(fast_trace_task, task.name, request["id"], request, *content)
 

@@ -12,9 +12,12 @@ from uuid import UUID
 from weakref import ref
 
 from systemtasks.conf import conf
+from systemtasks.ids import new_id
 from systemtasks.runs.arguments import Arguments
 from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.journal_line import (
+    EXECUTION,
+    UUID_LENGTH,
     Entry,
     Line,
     RequestFields,
@@ -42,9 +45,11 @@ _ended: ContextVar["Run | None"] = ContextVar("systemtasks_ended_run", default=N
 
 
 class Run:
-    """An attempt in flight, which collects messages until it is finished."""
+    """A run in flight, which collects messages until it is finished."""
 
     # Defaults are in the class, because a task waits while its run is created.
+    replaced_by: str | None = None
+    """The id of the run that this one had `self.replace` send."""
     from_main_process = False
     """True in the worker's main process, for a run that a child process had started."""
     outer: "Run | None" = None
@@ -68,11 +73,16 @@ class Run:
         """Start the run now. `request` has the fields of Celery's request."""
         self.task = task
         self.request = request_fields(request)
+        execution = request.get(EXECUTION)
+        self.execution: str = execution if type(execution) is str else new_id()
+        """The id of this execution of its message, which no other one shares."""
         self._own = own = arguments.own
         if own is not None:
             _mask_context(self.request, own)
         self.celery_id: Any = request.get("id")
         """The id that `.delay()` returned, of whatever type Celery has it."""
+        self.nesting = request.get("replaced_task_nesting") or 0
+        """How many tasks have replaced one another before this one."""
         self.arguments = arguments
         self.uid = arguments.uid
         self.lease = lease
@@ -80,6 +90,21 @@ class Run:
         self.start = time.time()
         self.clock = time.monotonic()
         """The start by the monotonic clock, in seconds."""
+
+    @property
+    def id(self) -> str:
+        """Return the id of its row, unless another execution of its message has that already."""
+        run = self.request.get("run")
+        return run if type(run) is str and len(run) == UUID_LENGTH else self.execution
+
+    def has_celery_id(self, celery_id: object) -> bool:
+        """Return True if this is the id that `.delay()` returned."""
+        if celery_id is self.celery_id:
+            return True
+        # Celery accepts an id of any type.
+        kind = type(celery_id)
+        is_comparable = kind is type(self.celery_id) and (kind is str or kind is UUID)
+        return is_comparable and celery_id == self.celery_id
 
     def belongs_to_child(self, started: float | None) -> None:
         """Mark this run as one that a child process had, recorded by the worker's main process.
@@ -234,6 +259,7 @@ class Run:
             "duration": duration,
             "exception": self.exception,
             "messages": self.messages.for_journal(),
+            "execution": self.execution,
         }
         # A field that is left out takes no memory while the line waits for the database.
         if provisional:
@@ -242,6 +268,8 @@ class Run:
             line["from_main_process"] = True
         if provisional or self.from_main_process or duration is None:
             line["lease"] = self.lease
+        if self.replaced_by is not None:
+            line["replaced_by"] = self.replaced_by
         return line
 
     def _text_of(self, error: BaseException, printed: object) -> ExceptionText:
@@ -340,12 +368,7 @@ def end(celery_id: str) -> Run | None:
 
 
 def _if_it_is(celery_id: object, run: Run | None) -> Run | None:
-    if run is None or celery_id is run.celery_id:
-        return run
-    # Celery accepts an id of any type.
-    kind = type(celery_id)
-    is_comparable = kind is type(run.celery_id) and (kind is str or kind is UUID)
-    return run if is_comparable and celery_id == run.celery_id else None
+    return run if run is None or run.has_celery_id(celery_id) else None
 
 
 @lru_cache

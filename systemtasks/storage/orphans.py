@@ -1,13 +1,16 @@
 """End orphaned runs: those whose worker gave no sign of life for the length of a lease.
 
 An orphaned run ends as an error. If the worker returns, the run is in progress again.
+
+A worker also ends those of its own runs that it has nothing more to do with, although no process
+has recorded an end: a child was killed, and Celery has put its message back into the queue.
 """
 
 import logging
 import time
 
 from systemtasks.conf import conf
-from systemtasks.storage import rows
+from systemtasks.storage import leases, rows
 
 logger = logging.getLogger(__name__)
 
@@ -29,5 +32,9 @@ class Reaper:
         if now - self._renewed > lasts / 2:
             self._regular_since = now
         self._renewed = now
-        if now - self._regular_since >= lasts and (ended := rows.end_orphaned_runs(lasts)):
+        if now - self._regular_since < lasts:
+            return
+        if ended := rows.end_orphaned_runs(lasts):
             logger.warning("%d task runs have ended with their workers", ended)
+        if (own := leases.to_renew()) and (over := leases.over_for(lasts)):
+            rows.end_lost_runs(own, over)

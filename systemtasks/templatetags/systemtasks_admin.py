@@ -10,7 +10,7 @@ from django import template
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
 
-from systemtasks.admin_parts.cells import ago, badge
+from systemtasks.admin_parts.cells import ago, badge, which_one
 from systemtasks.admin_parts.filters import StatusFilter, TimeFilter
 from systemtasks.admin_parts.rows import RowList
 from systemtasks.admin_parts.text import duration_text, first_line, pretty, utc_text
@@ -21,7 +21,7 @@ register = template.Library()
 PILLS = ("", Status.ERROR, Status.WARNING, Status.SUCCESSFUL, Status.UNKNOWN)
 SHOWN_FILTERS = ("started", "system_task")
 
-for function in (ago, badge, duration_text, first_line, pretty, utc_text):
+for function in (ago, badge, duration_text, first_line, pretty, utc_text, which_one):
     register.filter(function.__name__, function)
 
 

@@ -21,8 +21,15 @@ from systemtasks.capture.celery import received, schedule
 from systemtasks.capture.celery.options import AnyTask, task_info
 from systemtasks.capture.guard import counting, never_raising
 from systemtasks.conf import conf
+from systemtasks.ids import new_id
 from systemtasks.runs import recorder
-from systemtasks.runs.journal_line import CONTEXT_HEADER, SENT_HEADER
+from systemtasks.runs.journal_line import (
+    CONTEXT_HEADER,
+    EXECUTION,
+    REPLACES_HEADER,
+    RUN_HEADER,
+    SENT_HEADER,
+)
 from systemtasks.runs.kinds import is_of, knows_its_offset, number
 from systemtasks.runs.recorder import Run
 from systemtasks.states import STATE_BY_CELERY_NAME, State
@@ -68,8 +75,14 @@ def connect() -> None:
 # In the process that sends a task.
 
 
-def stamp(headers: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+def stamp(headers: dict[str, Any], body: Any = None, **_: Any) -> None:  # noqa: ANN401 - a signal's
     headers[SENT_HEADER] = time.time()
+    headers[RUN_HEADER] = new_id()
+    # Celery has copied them from the message of which this one is a retry.
+    headers.pop(EXECUTION, None)
+    headers.pop(REPLACES_HEADER, None)
+    if (run := recorder.current_run()) is not None:
+        received.link(headers, body, run)
     if (context := received.context_header()) is not None:
         headers[CONTEXT_HEADER] = context
 
@@ -97,6 +110,8 @@ def begin(task: AnyTask, args: Any, kwargs: Any, **_: Any) -> None:  # noqa: ANN
         run = received.attempt(info, request, args, kwargs)
         recorder.start(run, nested=bool(request.get("is_eager")))
         writer.watch(run)
+        if run.request.get("redelivered"):
+            run.log(logging.INFO, info.name, received.redelivery(run, task.app), {})
         if not logs.are_captured():
             capture_logs()
 
@@ -124,9 +139,7 @@ def note_failure(
         run.fail(_original(exception), printed)
     elif is_of(exception, Reject) or is_of(exception, Ignore):
         return  # its end is recorded already
-    elif run := recorder.ended(task_id) or received.take_attempt_of_child(
-        task_id, sender.request.retries
-    ):
+    elif run := recorder.ended(task_id) or received.take_attempt_of_child(task_id, sender.request):
         # Celery failed after the end of the task, or the child process that ran it is gone.
         _end(run, State.FAILURE, exception, printed)
 
@@ -141,7 +154,7 @@ def note_retry(
     printed = getattr(einfo, "traceback", None)
     if run := recorder.running(request.id):
         run.retry(cause, _seconds_until(when), printed)
-    elif run := received.take_attempt_of_child(request.id, request.retries):
+    elif run := received.take_attempt_of_child(request.id, request):
         if reason is None:  # a cold shutdown, after which the task is not sent again
             _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
         else:

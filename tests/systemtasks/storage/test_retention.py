@@ -133,7 +133,7 @@ def test_task_stays_if_a_run_comes_before_it_can_be_locked(monkeypatch: pytest.M
 
 
 PROTECTED = """
-    CREATE TABLE bookmark (run bigint REFERENCES systemtasks_taskrun DEFERRABLE INITIALLY DEFERRED);
+    CREATE TABLE bookmark (run uuid REFERENCES systemtasks_taskrun DEFERRABLE INITIALLY DEFERRED);
     INSERT INTO bookmark SELECT id FROM systemtasks_taskrun WHERE celery_id = 'protected';
     CREATE TABLE favourite (task uuid REFERENCES systemtasks_systemtask);
     INSERT INTO favourite SELECT uuid FROM systemtasks_systemtask WHERE name = 'favourite'
@@ -185,7 +185,7 @@ def test_deletion_waits_for_a_projects_own_row_no_longer_than_a_moment() -> None
     run(celery_id="old")
     with connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TABLE bookmark (run bigint REFERENCES systemtasks_taskrun ON DELETE SET NULL)"
+            "CREATE TABLE bookmark (run uuid REFERENCES systemtasks_taskrun ON DELETE SET NULL)"
         )
         cursor.execute("INSERT INTO bookmark SELECT id FROM systemtasks_taskrun")
     try:
