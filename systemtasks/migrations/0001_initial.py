@@ -4,7 +4,7 @@ from django.contrib.postgres.operations import TrigramExtension
 from django.db import migrations, models
 
 import systemtasks.ids
-from systemtasks.postgres import RunPostgresSQL
+from systemtasks.postgres import CreatePartitionedModel, RunPostgresSQL
 
 # What people search for: no keys of the JSON, no log levels, no names of loggers. The cost is
 # what it takes to unpack long messages, which the planner would not know: with it, a search that
@@ -165,7 +165,7 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        migrations.CreateModel(
+        CreatePartitionedModel(
             name="TaskRun",
             fields=[
                 (

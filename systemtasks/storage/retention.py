@@ -1,5 +1,6 @@
 """Delete expired rows in small batches, between the writer's own batches.
 
+Runs that are kept for the usual time go with the partition of their day: see `partitions.py`.
 Each worker and beat can do so, but only one process at a time does.
 """
 
@@ -11,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from systemtasks.conf import conf
@@ -19,6 +20,7 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask
 from systemtasks.states import State
+from systemtasks.storage.partitions import Partitions, is_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class Retention:
     def __init__(self) -> None:
         self._kept: list[KnownTask] | None = None
         self._protected: Protected = defaultdict(set)
+        self._partitions = Partitions()
         self._next_look = 0.0
         self._deleted = 0
 
@@ -53,7 +56,9 @@ class Retention:
             return False
         self._next_look = now + INTERVAL
         try:
-            deleted = delete_expired(self._kept, self._protected)
+            self._partitions.keep()
+            left_alone = is_of(self._partitions.left_alone)
+            deleted = delete_expired(self._kept, self._protected, left_alone)
         except (OperationalError, InterfaceError):
             raise
         except Exception:  # of a receiver of the project, for example
@@ -69,21 +74,35 @@ class Retention:
         return False
 
 
-def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
+def delete_expired(
+    kept: Iterable[KnownTask], protected: Protected, left_alone: Q | None = None
+) -> int:
     """Delete up to BATCH_LIMIT expired runs, then as many expired tasks. Return their number.
 
-    Runs in progress and tasks that still have runs are not deleted. The `kept` tasks no longer
-    expire. A row that turns out to be protected is added to `protected`, and is skipped from then
-    on.
+    Of the rows that `expired` finds. The `kept` tasks no longer expire. A row that turns out to be
+    protected is added to `protected`, and is skipped from then on.
+    """
+    uuids = [system_task_uuid(task.name, task.uid) for task in kept]
+    _keep(SystemTask.objects.using(conf().DATABASE).filter(pk__in=uuids))
+    return sum(_delete(rows, protected[rows.model]) for rows in expired(kept, left_alone))
+
+
+def expired(
+    kept: Iterable[KnownTask], left_alone: Q | None = None
+) -> "tuple[QuerySet[TaskRun], QuerySet[SystemTask]]":
+    """Return the runs, and the tasks, that have expired and are deleted one by one.
+
+    Runs in progress, runs that meet the condition `left_alone`, the `kept` tasks, and tasks that
+    still have runs are not among them.
     """
     alias = conf().DATABASE
     tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
     uuids = [system_task_uuid(task.name, task.uid) for task in kept]
-    _keep(tasks.filter(pk__in=uuids))
     unused = tasks.exclude(pk__in=uuids).filter(~Exists(runs.filter(system_task=OuterRef("pk"))))
-    return sum(
-        _delete(rows, protected[rows.model]) for rows in (runs.exclude(state=State.RUNNING), unused)
-    )
+    ended = runs.exclude(state=State.RUNNING)
+    if left_alone:
+        ended = ended.exclude(left_alone)
+    return ended.filter(expires__lte=Now()), unused.filter(expires__lte=Now())
 
 
 def _keep(tasks: "QuerySet[SystemTask]") -> None:
@@ -100,7 +119,7 @@ def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
     with transaction.atomic(using=rows.db):
         if not _has_turn(rows.db):
             return 0
-        keys = _locked(rows.filter(expires__lte=Now()).exclude(pk__in=protected))
+        keys = _locked(rows.exclude(pk__in=protected))
         return _delete_or_split(rows, keys, protected) if keys else 0
 
 

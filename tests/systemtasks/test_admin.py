@@ -395,7 +395,7 @@ def test_both_searches_use_their_index() -> None:
     request = RequestFactory().get("/")
     for model, term, index in (
         (SystemTask, "payroll", "systemtask_search"),
-        (TaskRun, "9f3ae529", "taskrun_celery"),
+        (TaskRun, "9f3ae529", "default_celery_id_attempt_idx"),  # the partition's own
     ):
         rows, _ = admin.site.get_model_admin(model).get_search_results(
             request, model.objects.all(), term

@@ -16,7 +16,7 @@ from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask
 from systemtasks.states import State
 from systemtasks.storage import retention, rows
-from systemtasks.storage.retention import BATCH_LIMIT, Protected, Retention, delete_expired
+from systemtasks.storage.retention import BATCH_LIMIT, Retention, delete_expired
 from tests.factories import system_task, task_run
 from tests.systemtasks.conftest import another_connection
 from tests.systemtasks.entries import record
@@ -244,7 +244,7 @@ class House:
     def monotonic(self) -> float:
         return self.now
 
-    def delete_expired(self, kept: list[KnownTask], _: Protected) -> int:
+    def delete_expired(self, kept: list[KnownTask], *_: object) -> int:
         assert kept == [KnownTask("yearly")]
         self.asked.append(self.now)
         deleted = min(self.expired, BATCH_LIMIT)
