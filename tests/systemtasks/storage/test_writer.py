@@ -529,8 +529,8 @@ def test_run_that_had_begun_in_a_killed_process_is_ended_by_the_next_one(
         try:
             own = Beginnings()
             for celery_id in ("id-1", "id-2", "ended"):
-                message = str(queued(celery_id).id)
-                own.add(run := begin(id=celery_id, **{RUN_HEADER: message}))
+                header: dict[str, Any] = {RUN_HEADER: str(queued(celery_id).id)}
+                own.add(run := begin(id=celery_id, **header))
             Journal().append(run.finish(State.SUCCESS).line)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
