@@ -19,7 +19,6 @@ def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes:
     message = uuid_of(f"{celery_id} {changes.get('attempt', 1)}")
     values: dict[str, Any] = {
         "id": message,
-        "execution": uuid_of(f"{message} first") if start else None,
         "name": "shop.charge",
         "uid": "",
         "description": "Charge.",
@@ -41,7 +40,9 @@ def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes:
         "messages": '[{"event": "Grüße"}]',
         "expires": finish + timedelta(days=30),
     }
-    return RunRecord(**{**values, **changes})
+    values |= changes
+    first = uuid_of(f"{message} first") if values["start_timestamp"] else None
+    return RunRecord(**{"execution": first, **values})
 
 
 def uuid_of(text: str) -> UUID:

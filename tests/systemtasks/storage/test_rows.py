@@ -47,7 +47,6 @@ def queued(celery_id: str = "id-1", **changes: Any) -> RunRecord:
         "status": Status.UNKNOWN,
         "worker": "",
         "messages": "[]",
-        "execution": None,
         "start_timestamp": None,
         "finish_timestamp": None,
         "wait": None,
