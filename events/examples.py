@@ -26,18 +26,23 @@ TASK = {
     "expiring": True,
 }
 RUN = {
-    "id": 4711,
+    "id": "018fd3b9-e41c-7a4e-9f64-2b3c1d0a5e6f",
     "system_task": UUID,
     "name": "app.clean_sessions",
     "uid": "",
     "celery_id": "0b9c5d0e-5cf5-4d64-8d6f-0e2e0a0c8b1e",
     "attempt": 1,
+    "number": 1,
+    "redelivered": False,
+    "replaces": None,
+    "replaced_by": None,
     "state": "success",
     "status": "successful",
     "queue": "celery",
     "worker": "celery@worker",
     "sender": "celerybeat@beat",
     "parent_id": "",
+    "parent_run": None,
     "root_id": "0b9c5d0e-5cf5-4d64-8d6f-0e2e0a0c8b1e",
     "sent_timestamp": "2024-06-01T11:59:59.900000Z",
     "eta_timestamp": None,
@@ -134,7 +139,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "events_task_runs_retrieve": {
         "200": RUN,
-        "400": {"id": ["Must be a whole number."], "code": "invalid"},
+        "400": {"id": ["Must be a valid UUID."], "code": "invalid"},
         "404": NOT_FOUND,
     },
     "events_task_runs_summary_list": {

@@ -22,6 +22,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
 
 from systemtasks.models import SystemTask, SystemTaskQuerySet, TaskRun
+from systemtasks.runs.journal_line import id_text
 from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
 
@@ -121,16 +122,20 @@ def search_terms(text: str) -> list[str]:
     return terms
 
 
-RUN_ORDERINGS = (
-    "-start_timestamp",
-    "start_timestamp",
-    "-finish_timestamp",
-    "finish_timestamp",
-    "-duration",
-    "duration",
-    "-id",
-    "id",
-)
+RUN_ORDERINGS = {
+    "-start_timestamp": "-sort_timestamp",
+    "start_timestamp": "sort_timestamp",
+    "-finish_timestamp": "-finish_timestamp",
+    "finish_timestamp": "finish_timestamp",
+    "-duration": "-duration",
+    "duration": "duration",
+    "-id": "-id",
+    "id": "id",
+}
+"""The orders of runs, and the columns that they go by.
+
+What starts is ordered by one clock, the database's, and shown by that of its host.
+"""
 
 
 def utc_time(text: str) -> datetime:
@@ -192,6 +197,14 @@ class UTCFilter(IsoDateTimeFilter):
     field_class = UTCField
 
 
+class CeleryIdFilter(CharFilter):
+    """Matches a Celery id as it is stored, in which a very long one is cut."""
+
+    def filter(self, qs: QuerySet[TaskRun], value: str) -> QuerySet[TaskRun]:
+        ids: QuerySet[TaskRun] = super().filter(qs, value and id_text(value))  # type: ignore[no-untyped-call]
+        return ids
+
+
 class TaskRunFilter(GivenFilterSet):
     """The filters of the runs."""
 
@@ -200,22 +213,27 @@ class TaskRunFilter(GivenFilterSet):
     )
     name = CharFilter(**EXACTLY, field_name="system_task__name", label="The task's name")
     uid = CharFilter(**EXACTLY, field_name="system_task__uid", label="The task's uid")
-    celery_id = CharFilter(
-        **EXACTLY, label="What `.delay()` returned; each attempt is a run of its own"
+    celery_id = CeleryIdFilter(  # type: ignore[no-untyped-call]
+        **EXACTLY,
+        label="What `.delay()` returned; each attempt, and each execution, is a run of its own",
     )
-    parent_id = CharFilter(**EXACTLY, label="Celery id of the run that sent it")
-    root_id = CharFilter(**EXACTLY, label="Celery id of the run from which it descends")
+    parent_id = CeleryIdFilter(  # type: ignore[no-untyped-call]
+        **EXACTLY, label="Celery id of the run that sent it"
+    )
+    root_id = CeleryIdFilter(  # type: ignore[no-untyped-call]
+        **EXACTLY, label="Celery id of the run from which it descends"
+    )
     state = StatedChoiceFilter(**ONE_OF, choices=State.choices)  # type: ignore[no-untyped-call]
     status = StatedChoiceFilter(**ONE_OF, choices=Status.choices)  # type: ignore[no-untyped-call]
     worker = CharFilter(**EXACTLY)
     queue = CharFilter(**EXACTLY)
     started_from = UTCFilter(  # type: ignore[no-untyped-call]
-        field_name="start_timestamp",
+        field_name="sort_timestamp",
         lookup_expr="gte",
         label="Runs that started at this time or later; ISO 8601",
     )
     started_until = UTCFilter(  # type: ignore[no-untyped-call]
-        field_name="start_timestamp",
+        field_name="sort_timestamp",
         lookup_expr="lt",
         label="Runs that started before this time; ISO 8601",
     )
@@ -235,4 +253,4 @@ class TaskRunFilter(GivenFilterSet):
     ) -> QuerySet[TaskRun]:
         """Return the rows ordered by `value`, and by id in the same direction."""
         key = "-id" if value.startswith("-") else "id"
-        return queryset.order_by(*dict.fromkeys((value, key)))
+        return queryset.order_by(*dict.fromkeys((RUN_ORDERINGS[value], key)))

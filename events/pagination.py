@@ -2,8 +2,10 @@
 
 import json
 import re
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.core.signing import BadSignature, Signer
 from django.db import connections
@@ -141,7 +143,7 @@ class KeysetPagination(Pagination):
         self.order = str(queryset.query.order_by[0])
         filters: Any = getattr(view, "filterset_class", None)
         self.filters = filters.base_filters if filters else ()
-        self.after: tuple[Any, int] | None = None
+        self.after: tuple[Any, str] | None = None
         return super().paginate_queryset(queryset, request, view)
 
     def page_number(self, request: Request) -> int:
@@ -182,8 +184,9 @@ class KeysetPagination(Pagination):
         if self.has_next:
             last = self.rows[-1]
             value = getattr(last, self.order.removeprefix("-"))
-            text = value.isoformat() if hasattr(value, "isoformat") else value
-            after = _encoded([self.number + 1, self.query, text, last.pk])
+            if isinstance(value, datetime | UUID):
+                value = str(value)
+            after = _encoded([self.number + 1, self.query, value, str(last.pk)])
         return {**super().position(), "after": after}
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
@@ -216,16 +219,21 @@ def _count_all(rows: Rows) -> int:
     connection: Any = connections[rows.db]
     table = connection.ops.quote_name(rows.model._meta.db_table)
     with connection.cursor() as cursor:
+        # The estimate of a table with partitions is the sum of theirs, and may be lacking itself.
         cursor.execute(
-            "SELECT CASE WHEN reltuples > %s THEN reltuples::bigint "  # noqa: S608 - our own table
-            f"ELSE (SELECT count(*) FROM {table}) END FROM pg_class WHERE oid = %s::regclass",
-            [COUNT_LIMIT, table],
+            "SELECT CASE WHEN estimate > %s THEN estimate::bigint "  # noqa: S608 - our own table
+            f"ELSE (SELECT count(*) FROM {table}) END FROM "
+            "(SELECT sum(reltuples) AS estimate FROM pg_class "
+            "WHERE reltuples > 0 AND relkind = 'r' AND oid IN "
+            "(SELECT inhrelid FROM pg_inherits WHERE inhparent = %s::regclass "
+            "UNION SELECT %s::regclass)) AS known",
+            [COUNT_LIMIT, table, table],
         )
         [(counted,)] = cursor.fetchall()
     return int(counted)
 
 
-def _parts(rows: Rows, order: str, value: object, key: int) -> list[Rows]:
+def _parts(rows: Rows, order: str, value: object, key: str) -> list[Rows]:
     """Return querysets that together hold the rows after one, in this order.
 
     `value` and `key` are the row's ordering column and id. Each queryset is one range of an index
@@ -255,7 +263,7 @@ def _encoded(cursor: list[Any]) -> str:
     return _signer().sign_object(cursor)
 
 
-def _decoded(cursor: str, query: str) -> tuple[int, Any, int]:
+def _decoded(cursor: str, query: str) -> tuple[int, Any, str]:
     """Return the page's number, and the ordering value and the id of the row before it.
 
     Their types need no check: the signature shows that this service made the cursor. Raise

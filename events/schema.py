@@ -99,7 +99,7 @@ UUID = OpenApiParameter(
     description="A UUID string identifying this System Task.",
 )
 RUN_ID = OpenApiParameter(
-    "id", OpenApiTypes.INT64, OpenApiParameter.PATH, description="The number of this run."
+    "id", OpenApiTypes.UUID, OpenApiParameter.PATH, description="The UUID of this run."
 )
 WAIT = OpenApiParameter(
     "wait",

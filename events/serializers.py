@@ -12,9 +12,11 @@ from systemtasks.models import SystemTask
 from systemtasks.states import State, Status
 
 TASK_COLUMNS = tuple(
-    field.name for field in SystemTask._meta.concrete_fields if field.name != "messages"
+    field.name
+    for field in SystemTask._meta.concrete_fields
+    if field.name not in ("messages", "execution", "sort_timestamp")
 )
-"""The columns of a task that are not JSON."""
+"""The columns of a task in a response that are not JSON."""
 
 
 class LogLevel(models.TextChoices):
@@ -90,23 +92,38 @@ class SystemTaskSerializer(RowSerializer):
 
 
 class TaskRunSerializer(RowSerializer):
-    """One attempt of one run of a task."""
+    """One execution of a task, or a message that waits for its first one."""
 
     json_columns = ("messages", "args", "kwargs", "context")
     attributes: ClassVar = {"system_task": "system_task_id", "name": "task_name", "uid": "task_uid"}
 
-    id = serializers.IntegerField(read_only=True)
+    id = serializers.UUIDField(read_only=True)
     system_task = serializers.UUIDField(help_text="The task's uuid")
     name = serializers.CharField()
     uid = serializers.CharField()
     celery_id = serializers.CharField(help_text="What .delay() returned")
     attempt = serializers.IntegerField(help_text="1 for the first try, 2 for the first retry")
+    number = serializers.IntegerField(
+        help_text="1 for the first execution of its message, 2 if that was executed again"
+    )
+    redelivered = serializers.BooleanField(
+        help_text="Whether the broker had delivered the message before"
+    )
+    replaces = serializers.UUIDField(
+        allow_null=True, help_text="The run that had `self.replace` send this one"
+    )
+    replaced_by = serializers.UUIDField(
+        allow_null=True, help_text="The run that this one had `self.replace` send"
+    )
     state = serializers.ChoiceField(choices=State.choices)
     status = serializers.ChoiceField(choices=Status.choices)
     queue = serializers.CharField()
     worker = serializers.CharField()
     sender = serializers.CharField(help_text="The process that sent it")
     parent_id = serializers.CharField(help_text="Celery id of the run that sent it")
+    parent_run = serializers.UUIDField(
+        allow_null=True, help_text="The run that sent it; null where none has, or it is unknown"
+    )
     root_id = serializers.CharField(help_text="Celery id of the run from which it descends")
     sent_timestamp = serializers.DateTimeField(allow_null=True)
     eta_timestamp = serializers.DateTimeField(
@@ -140,8 +157,8 @@ class TaskSummarySerializer(serializers.Serializer[dict[str, Any]]):
     system_task = serializers.UUIDField(help_text="The task's uuid")
     name = serializers.CharField()
     uid = serializers.CharField()
-    runs = serializers.IntegerField(help_text="Attempts that ended")
-    failures = serializers.IntegerField(help_text="Attempts whose status is `error`")
+    runs = serializers.IntegerField(help_text="Runs that ended")
+    failures = serializers.IntegerField(help_text="Runs whose status is `error`")
     duration_p50 = serializers.FloatField(allow_null=True, help_text="Seconds; the median")
     duration_p95 = serializers.FloatField(allow_null=True, help_text="Seconds")
     duration_max = serializers.FloatField(allow_null=True, help_text="Seconds")

@@ -87,9 +87,9 @@ def summaries(request: Request) -> "QuerySet[Any, Any]":
     start = span.get("started_from", now - DEFAULT_SPAN)
     if min(span.get("started_until", now), now) - start > LONGEST_SPAN:
         raise serializers.ValidationError({"started_from": [TOO_LONG]})
-    ended: QuerySet[Any, Any] = TaskRun.objects.finished().filter(start_timestamp__gte=start)
+    ended: QuerySet[Any, Any] = TaskRun.objects.finished().filter(sort_timestamp__gte=start)
     if "started_until" in span:
-        ended = ended.filter(start_timestamp__lt=span["started_until"])
+        ended = ended.filter(sort_timestamp__lt=span["started_until"])
     if "name" in span:
         ended = ended.filter(system_task__name=span["name"])
     tasks = {"name": F("system_task__name"), "uid": F("system_task__uid")}

@@ -44,7 +44,6 @@ from .waiting import LONGEST_WAIT, wait_for_end
 T = TypeVar("T")
 
 TASKS = with_json_texts(SystemTask.objects.all(), *SystemTaskSerializer.json_columns)
-ROW_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 @prepared
@@ -144,7 +143,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
 
 
 class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
-    """Each attempt of each run, those that are queued or running included"""  # noqa: D400, D415
+    """Each execution of each task, those that are queued or running included"""  # noqa: D400, D415
 
     pagination_class = KeysetPagination
     queryset = with_json_texts(
@@ -160,13 +159,13 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
         Raise ValidationError for a malformed id or `wait`, and Http404 for an unknown id.
         """
         run_id, wait = self.kwargs["pk"], self.request.query_params.get("wait")
-        if not ROW_ID.fullmatch(run_id):
-            raise ValidationError({"id": ["Must be a whole number."]})
+        if not UUID_TEXT.fullmatch(run_id):
+            raise ValidationError({"id": ["Must be a valid UUID."]})
         if wait is not None:
             if not re.fullmatch("[0-9]{1,2}", wait, re.ASCII) or int(wait) > LONGEST_WAIT:
                 raise ValidationError({"wait": [f"Must be from 0 to {LONGEST_WAIT} seconds."]})
             if self.request.method == "GET":  # a HEAD does not wait: it wants no content
-                wait_for_end(int(run_id), int(wait))
+                wait_for_end(run_id, int(wait))
                 self.check_access_again()
         run: TaskRun | None = self.get_queryset().filter(pk=run_id).order_by().first()
         if run is None:

@@ -17,7 +17,7 @@ from systemtasks.own_logger import own_logger
 logger = own_logger(__name__)
 
 CHANNEL = "systemtasks_taskrun"
-"""The channel that the trigger of migration 0003 notifies when a run ends."""
+"""The channel that the trigger on the table of runs notifies when one begins or ends."""
 
 LONGEST_WAIT = 60
 """Maximum seconds that one request may wait."""
@@ -104,7 +104,7 @@ listener = NotificationListener()
 """This process's listener."""
 
 
-def wait_for_end(run_id: int, seconds: float) -> None:
+def wait_for_end(run_id: str, seconds: float) -> None:
     """Wait for up to `seconds` until the run has ended or does not exist.
 
     Return at once if MOST_WAITING threads wait already.

@@ -16,10 +16,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
 
 from systemtasks.admin_parts.base import ReadOnlyAdmin
-from systemtasks.admin_parts.cells import ago, badge, started, two_lines
+from systemtasks.admin_parts.cells import ago, badge, started, two_lines, which_one
 from systemtasks.admin_parts.counting import VALUE_LIMIT
 from systemtasks.admin_parts.filters import (
     QueueFilter,
+    RunTimeFilter,
     StateFilter,
     StatusFilter,
     TaskFilter,
@@ -58,6 +59,7 @@ RUN_COLUMNS = (
     "system_task",
     "celery_id",
     "attempt",
+    "number",
     "state",
     "status",
     "queue",
@@ -127,11 +129,11 @@ class SystemTaskAdmin(ReadOnlyAdmin):
 
 
 class TaskRunAdmin(ReadOnlyAdmin):
-    """Lists each attempt of each run."""
+    """Lists each execution of each task."""
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
     list_display_links = ("run",)
-    list_filter = (StatusFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter, TimeFilter)
+    list_filter = (StatusFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter, RunTimeFilter)
     search_fields = ("celery_id", "system_task__name")
     search_help_text = pgettext_lazy("systemtasks", "Celery id or task")
     change_form_template = "systemtasks/task_run.html"
@@ -157,10 +159,26 @@ class TaskRunAdmin(ReadOnlyAdmin):
         ), False
 
     def page_context(self, request: HttpRequest, row: TaskRun) -> dict[str, Any]:
-        attempts = TaskRun.objects.filter(celery_id=row.celery_id).order_by("attempt")
+        # Newest first, since an id may be used again and again, and the table has a limit.
+        executions = _table(
+            TaskRun.objects.filter(celery_id=row.celery_id).newest_first(), VALUE_LIMIT
+        )
+        related = TaskRun.objects.in_bulk(
+            [id_ for id_ in (row.parent_run, row.replaces, row.replaced_by, row.message) if id_]
+        )
         return {
             "log": log_lines(row.messages),
-            "attempts": _table(attempts, VALUE_LIMIT),
+            "executions": executions,
+            "links": [
+                (title, id_, id_ in related)
+                for title, id_ in (
+                    (pgettext("systemtasks", "Sent in the run"), row.parent_run),
+                    (pgettext("systemtasks", "Replaces the run"), row.replaces),
+                    (pgettext("systemtasks", "Replaced by the run"), row.replaced_by),
+                    (pgettext("systemtasks", "First execution"), row.message),
+                )
+                if id_
+            ],
             "may_view_task": request.user.has_perm("systemtasks.view_systemtask"),
         }
 
@@ -171,14 +189,15 @@ class TaskRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description=pgettext_lazy("systemtasks", "run"))
     def run(self, row: TaskRun) -> SafeString:
-        again = pgettext("systemtasks", "attempt %d") % row.attempt if row.attempt > 1 else ""
-        return format_html('<code title="{}">{}</code> {}', row.celery_id, row.celery_id[:8], again)
+        return format_html(
+            '<code title="{}">{}</code> {}', row.celery_id, row.celery_id[:8], which_one(row)
+        )
 
     @admin.display(description=pgettext_lazy("systemtasks", "task"))
     def task(self, row: TaskRun) -> SafeString:
         return two_lines(row.system_task.full_name, first_line(row.failure))  # type: ignore[attr-defined]
 
-    @admin.display(description=pgettext_lazy("systemtasks", "started"), ordering="start_timestamp")
+    @admin.display(description=pgettext_lazy("systemtasks", "started"), ordering="sort_timestamp")
     def started(self, row: TaskRun) -> str:
         return started(row)
 

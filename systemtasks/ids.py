@@ -1,10 +1,16 @@
-"""Compute the ids of SystemTasks. Needs neither Django nor a database."""
+"""Make and compute ids. Needs neither Django nor a database."""
 
+import os
+import time
 from functools import lru_cache
+from random import Random
 from uuid import UUID, uuid5
 
 NAMESPACE = UUID("0fa4e439-1c75-4ae2-84df-7ac76d4e3817")
 """The namespace of every SystemTask's uuid. It never changes, because clients store the uuids."""
+
+_random = Random()  # noqa: S311 - ids are no secrets
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def full_name(name: str, uid: str) -> str:
@@ -14,5 +20,27 @@ def full_name(name: str, uid: str) -> str:
 
 @lru_cache(maxsize=10_000)  # the writer asks three times a run
 def system_task_uuid(name: str, uid: str = "") -> UUID:
-    """Return the uuid of a SystemTask, which is the same in every environment."""
-    return uuid5(NAMESPACE, full_name(name, uid))
+    """Return the uuid of a SystemTask, which is the same in every environment.
+
+    A name is a namespace of its own for its uids. So a task named `ldap:cleanup` has another uuid
+    than the task `ldap` with the uid `cleanup`, although the full names are equal.
+    """
+    task = uuid5(NAMESPACE, name)
+    return uuid5(task, uid) if uid else task
+
+
+def new_id() -> str:
+    """Return a new UUIDv7 as text: the time, to a quarter of a microsecond, and 62 random bits.
+
+    The random numbers are of their own, and differ in each process: a task may seed Python's.
+    """
+    # Not by a library: the fastest would save 2 microseconds of a message, and is Rust to install.
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    value = (milliseconds << 16 | 7 << 12 | (rest << 12) // 1_000_000) << 64
+    text = f"{value | 2 << 62 | _random.getrandbits(62):032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def new_uuid() -> UUID:
+    """Return a new UUIDv7."""
+    return UUID(new_id())

@@ -1,4 +1,4 @@
-"""The two tables: SystemTask has the outcome of a task's last run, TaskRun has every attempt."""
+"""The two tables: SystemTask has the outcome of a task's last run, TaskRun has every run."""
 
 from collections.abc import Iterable
 from typing import Any, Self
@@ -10,7 +10,7 @@ from django.db.models.functions import Upper
 from django.utils.translation import pgettext_lazy
 
 from systemtasks.fields import UTCDateTimeField
-from systemtasks.ids import full_name
+from systemtasks.ids import full_name, new_uuid
 from systemtasks.states import UNFINISHED, State, Status
 
 
@@ -18,7 +18,7 @@ def search_document() -> Func:
     """Return an expression for the text of a SystemTask that is searched, in upper case.
 
     It contains the events of the messages and the values of their attributes. The trigram index
-    below is on this expression, so a query must use exactly the same one; see migration 0004.
+    below is on this expression, so a query must use exactly the same one; see the migration.
     """
     columns = (*SYSTEM_TASK_SEARCH, "messages")
     function = "systemtasks_search_document"
@@ -28,8 +28,13 @@ def search_document() -> Func:
 SYSTEM_TASK_SEARCH = ("name", "uid", "description")
 
 
-NEWEST_RUN_FIRST = ("-start_timestamp", "-id")
-"""The order of runs. Runs that have not started come first."""
+NEWEST_RUN_FIRST = ("-sort_timestamp", "-id")
+"""The order of runs. Runs that have not started come first.
+
+Which run of a task is the last one is decided by one clock, the database's. The hosts' own clocks
+may differ by more than the runs do; and in an id there is the time of whoever sent the message. A
+sequence would put a run last whose row is written last, such as one of an old journal.
+"""
 
 
 class SystemTaskQuerySet(models.QuerySet["SystemTask"]):
@@ -60,7 +65,7 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
         return self.filter(start_timestamp__isnull=False)
 
     def newest_first(self) -> Self:
-        """Return the runs, those that have not started first, then by the latest start."""
+        """Return the runs, those that have not started first, then the one that started last."""
         return self.order_by(*NEWEST_RUN_FIRST)
 
 
@@ -94,6 +99,14 @@ class SystemTask(models.Model):
     )
     expires = UTCDateTimeField(
         null=True, blank=True, help_text="When the row may be deleted; never, where empty"
+    )
+    execution = models.UUIDField(
+        null=True, editable=False, help_text="The `execution` of the last run"
+    )
+    sort_timestamp = UTCDateTimeField(
+        null=True,
+        editable=False,
+        help_text="Start of the last run by the database's clock; empty if none has ended",
     )
 
     objects = SystemTaskQuerySet.as_manager()
@@ -143,9 +156,9 @@ class SystemTask(models.Model):
 
 
 class TaskRun(models.Model):
-    """One attempt of one run of a task."""
+    """One execution of a task, or a message that waits for its first one."""
 
-    id = models.BigAutoField(primary_key=True)
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     system_task = models.ForeignKey(
         SystemTask, on_delete=models.CASCADE, related_name="runs", db_index=False
     )
@@ -154,6 +167,36 @@ class TaskRun(models.Model):
         "Celery id", max_length=255, db_collation="C", help_text="What .delay() returned"
     )
     attempt = models.PositiveIntegerField(help_text="1 for the first try, 2 for the first retry")
+    execution = models.UUIDField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The one execution of its message that has this row; empty while it is queued",
+    )
+    message = models.UUIDField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="The id of the first execution of its message, if this is a further one",
+    )
+    number = models.PositiveIntegerField(
+        default=1, db_default=1, help_text="1 for the first execution of its message"
+    )
+    executions = models.PositiveIntegerField(
+        default=1, db_default=1, editable=False, help_text="How many executions the message has had"
+    )
+    redelivered = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether the broker had delivered the message before",
+    )
+    replaces = models.UUIDField(
+        null=True, blank=True, help_text="The run that had `self.replace` send this one"
+    )
+    replaced_by = models.UUIDField(
+        null=True, blank=True, help_text="The run that this one had `self.replace` send"
+    )
+    parent_run = models.UUIDField(null=True, blank=True, help_text="The run that sent this one")
     state = models.CharField(max_length=10, choices=State)
     status = models.CharField(max_length=10, choices=Status, default=Status.UNKNOWN)
     queue = models.CharField(max_length=255, blank=True, default="")
@@ -164,6 +207,9 @@ class TaskRun(models.Model):
     )
     start_timestamp = UTCDateTimeField("started", null=True, blank=True)
     finish_timestamp = UTCDateTimeField("finished", null=True, blank=True)
+    sort_timestamp = UTCDateTimeField(
+        null=True, blank=True, editable=False, help_text="Its start by the database's clock"
+    )
     wait = models.FloatField(
         null=True, blank=True, help_text="Seconds between when it was due and its start"
     )
@@ -176,21 +222,19 @@ class TaskRun(models.Model):
     )
     exception = models.TextField(blank=True, default="", help_text="Type and message")
     messages: "models.JSONField[Any, list[dict[str, Any]]]" = models.JSONField(
-        default=list, blank=True, help_text="What this attempt logged, oldest first"
+        default=list, blank=True, help_text="What this run logged, oldest first"
     )
     expires = UTCDateTimeField(
         null=True, blank=True, help_text="When the row may be deleted; never, where empty"
     )
-    # With defaults in the database, so that workers of the release before may go on writing.
     sender = models.CharField(
-        max_length=255, blank=True, default="", db_default="", help_text="The process that sent it"
+        max_length=255, blank=True, default="", help_text="The process that sent it"
     )
     parent_id = models.CharField(
         "parent",
         max_length=255,
         blank=True,
         default="",
-        db_default="",
         help_text="Celery id of the run that sent it",
     )
     root_id = models.CharField(
@@ -198,12 +242,10 @@ class TaskRun(models.Model):
         max_length=255,
         blank=True,
         default="",
-        db_default="",
         help_text="Celery id of the run from which it descends",
     )
     context: "models.JSONField[Any, dict[str, Any]]" = models.JSONField(
         default=dict,
-        db_default=Value({}, models.JSONField()),
         blank=True,
         help_text="What SENDER_CONTEXT said when it was sent",
     )
@@ -231,8 +273,8 @@ class TaskRun(models.Model):
         required_db_vendor = "postgresql"
         ordering = NEWEST_RUN_FIRST
         constraints = (
-            models.UniqueConstraint(fields=("celery_id", "attempt"), name="taskrun_celery_attempt"),
             models.CheckConstraint(condition=Q(attempt__gte=1), name="taskrun_attempt"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="taskrun_number"),
             models.CheckConstraint(
                 condition=_one_of("state", State.values), name="taskrun_state_known"
             ),
@@ -257,11 +299,15 @@ class TaskRun(models.Model):
             ),
         )
         indexes = (
+            models.Index(fields=("celery_id", "attempt"), name="taskrun_celery"),
+            models.Index(
+                fields=("message",), name="taskrun_message", condition=Q(message__isnull=False)
+            ),
             models.Index(fields=("system_task", *NEWEST_RUN_FIRST), name="taskrun_task"),
             models.Index(fields=NEWEST_RUN_FIRST, name="taskrun_start"),
-            models.Index(fields=("status", "-start_timestamp"), name="taskrun_status"),
-            models.Index(fields=("queue", "-start_timestamp"), name="taskrun_queue"),
-            models.Index(fields=("worker", "-start_timestamp"), name="taskrun_worker"),
+            models.Index(fields=("status", "-sort_timestamp"), name="taskrun_status"),
+            models.Index(fields=("queue", "-sort_timestamp"), name="taskrun_queue"),
+            models.Index(fields=("worker", "-sort_timestamp"), name="taskrun_worker"),
             models.Index(
                 fields=("expires",), name="taskrun_expires", condition=Q(expires__isnull=False)
             ),
@@ -272,7 +318,7 @@ class TaskRun(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.celery_id} (attempt {self.attempt})"
+        return f"{self.celery_id} (attempt {self.attempt}, execution {self.number})"
 
     @property
     def is_finished(self) -> bool:

@@ -39,6 +39,7 @@ def system_task(name: str = "tests.clean_up", uid: str = "", **fields: Any) -> S
         "status": Status.SUCCESSFUL,
         "messages": [log_event()],
         "expires": START + timedelta(days=30),
+        "sort_timestamp": fields.get("start_timestamp", START),
     }
     return SystemTask.objects.create(name=name, uid=uid, **{**defaults, **fields})
 
@@ -52,6 +53,7 @@ def task_run(task: SystemTask, **fields: Any) -> TaskRun:
         "status": Status.SUCCESSFUL,
         "queue": "celery",
         "start_timestamp": task.start_timestamp,
+        "sort_timestamp": fields.get("start_timestamp", task.start_timestamp),
         "finish_timestamp": task.finish_timestamp,
         "args": [],
         "kwargs": {},

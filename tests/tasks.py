@@ -145,10 +145,11 @@ def call() -> None:
 
 
 @shared_task(name="tests.lose_child", bind=True, acks_late=True, reject_on_worker_lost=True)
-def lose_child(self: Any, marker: str) -> None:
-    """Kill the process the first time."""
+def lose_child(self: Any, marker: str, seconds: float = 0) -> None:
+    """Kill the process the first time, after so many seconds."""
     if not Path(marker).exists():
         Path(marker).touch()
+        time.sleep(seconds)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -148,6 +148,20 @@ def test_run_of_a_worker_that_was_only_away_is_put_right(worker: Worker, tmp_pat
     assert SystemTask.objects.get(name="tests.sleep").status == "successful"
 
 
+def test_child_that_was_lost_and_whose_message_was_put_back_ends_too(
+    worker: Worker, tmp_path: Path
+) -> None:
+    """Celery sends no signal for the first one, and the worker lives on."""
+    celery_id = str(app.send_task("tests.lose_child", args=[str(tmp_path / "marker"), 2]).id)
+    first = one(celery_id, number=1, state="failure")
+    second = one(celery_id, number=2, state="success")
+
+    assert "that ran it is gone" in first.exception
+    assert (first.lease, first.executions) == (None, 2)
+    assert second.redelivered
+    assert second.system_task.status == "successful"
+
+
 def test_task_reports_on_itself(worker: Worker) -> None:
     run = one(str(app.send_task("tests.report", args=["ldap"]).id), state="success")
 

@@ -83,7 +83,8 @@ def worker(
 def ends(celery_id: str) -> list[End]:
     """Return the ends of its attempts, in order. Leave out those that have not ended."""
     ended = TaskRun.objects.filter(celery_id=celery_id, finish_timestamp__isnull=False)
-    return [End(run.state, run.status, run.exception) for run in ended.order_by("attempt")]
+    runs = ended.order_by("attempt", "sort_timestamp")
+    return [End(run.state, run.status, run.exception) for run in runs]
 
 
 def fit(found: list[End], expected: list[End]) -> bool:
@@ -176,19 +177,51 @@ def test_run_within_a_run_keeps_its_messages_to_itself(worker: Worker) -> None:
     assert [message["event"] for message in outer.messages] == ["Before", "After"]
 
 
-def test_task_that_is_put_back_runs_again_as_the_same_attempt(
-    worker: Worker, tmp_path: Path
-) -> None:
+def test_each_execution_of_a_message_is_a_run(worker: Worker, tmp_path: Path) -> None:
     celery_id = app.send_task("tests.requeue", args=[str(tmp_path / "marker")]).id
+    assert ended(celery_id, End("rejected", "warning"), SUCCESS), ends(celery_id)
 
-    assert ended(celery_id, SUCCESS), ends(celery_id)
+    first, second = TaskRun.objects.filter(celery_id=celery_id).order_by("number")
+    assert [(run.attempt, run.number, run.redelivered) for run in (first, second)] == [
+        (1, 1, False),
+        (1, 2, True),
+    ]
+    assert (first.executions, second.message, second.id) == (2, first.id, second.execution)
+    assert first.execution not in (None, first.id, second.execution)
+    assert second.messages[0]["event"].startswith("The broker has delivered this message before")
 
 
-def test_task_that_another_replaces_has_that_ones_end(worker: Worker) -> None:
+def test_task_that_another_replaces_keeps_its_run(worker: Worker) -> None:
     celery_id = app.send_task("tests.replace").id
-    assert ended(celery_id, SUCCESS), ends(celery_id)
+    assert ended(celery_id, End("ignored", "unknown"), SUCCESS), ends(celery_id)
 
-    assert TaskRun.objects.get(celery_id=celery_id).system_task.name == "tests.succeed"
+    old, new = TaskRun.objects.filter(celery_id=celery_id).order_by("id")
+    assert [run.system_task.name for run in (old, new)] == ["tests.replace", "tests.succeed"]
+    assert (old.replaced_by, new.replaces) == (new.id, old.id)
+    assert (old.parent_run, new.parent_run) == (None, None)
+
+
+def test_one_celery_id_for_many_messages_is_a_run_for_each(worker: Worker) -> None:
+    celery_id = str(uuid4())
+    for number in range(3):
+        app.send_task("tests.succeed", args=[number], task_id=celery_id)
+    assert ended(celery_id, SUCCESS, SUCCESS, SUCCESS)
+
+    runs = TaskRun.objects.filter(celery_id=celery_id)
+    assert sorted(run.args[0] for run in runs if run.args) == [0, 1, 2]
+    assert {run.number for run in runs} == {1}
+
+
+def test_message_without_our_headers_is_a_run_with_an_id_of_its_own(worker: Worker) -> None:
+    celery_id = str(uuid4())
+    message = app.amqp.as_task_v2(celery_id, "tests.succeed", (7,), {})
+    with app.connection_for_write() as broker:
+        broker.Producer().publish(
+            message.body, routing_key="systemtasks", headers=message.headers, serializer="json"
+        )
+    run = outcome(worker, celery_id)
+
+    assert (run.state, run.args, run.id) == ("success", [7], run.execution)
 
 
 def test_attempts_are_rows_with_queue_worker_and_wait(worker: Worker) -> None:
@@ -356,12 +389,3 @@ def test_soft_time_limit_is_recorded_as_error(worker: Worker) -> None:
 
     assert (run.state, run.status) == ("failure", "error")
     assert "SoftTimeLimitExceeded" in run.exception
-
-
-@IN_PREFORK
-def test_task_whose_child_was_lost_and_that_runs_again_has_that_end(
-    worker: Worker, tmp_path: Path
-) -> None:
-    celery_id = app.send_task("tests.lose_child", args=[str(tmp_path / "marker")]).id
-
-    assert outcome(worker, celery_id).state == "success"

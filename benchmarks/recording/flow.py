@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -40,8 +40,9 @@ def success(number: int) -> Iterator[Step]:
     """Return the steps of a task that logs one line and succeeds."""
     celery_id = str(uuid4())
     noop = app.tasks[tasks.noop.name]  # as a worker has it; the module's own is a proxy
-    yield from _published(noop, celery_id, number)
-    yield from _begun(noop, celery_id, number)
+    message = _sent(noop, celery_id, number)
+    yield from _published(noop, message)
+    yield from _begun(noop, celery_id, number, message.headers)
     yield LINE, lambda: noop.run(number)
     yield "task_success", lambda: signals.task_success.send(noop, result=None, runtime=0.0)
     yield from _ended(noop, celery_id, number, "SUCCESS")
@@ -79,14 +80,16 @@ def whole(number: int) -> Iterator[Step]:
     task = app.tasks[tasks.noop.name]
     messages = [_taken(_sent(task, str(uuid4()), index)) for index in range(number)]
     for message in messages:
-        request: dict[str, Any] = {**message.headers, "hostname": HOST, "delivery_info": WHERE}
-        signals.before_task_publish.send(task.name, headers=request)
+        signals.before_task_publish.send(task.name, headers=message.headers)
+        # As in the worker's main process, which hands its dictionary on.
+        taken = Request(message, app=app, task=task, hostname=HOST)
+        signals.task_received.send(None, request=taken)
+        request = dict(taken.request_dict)
         content = message.body, message.content_type, message.content_encoding
         yield WHOLE, partial(fast_trace_task, task.name, request["id"], request, *content)
 
 
-def _published(task: AnyTask, celery_id: str, number: int) -> Iterator[Step]:
-    message = _sent(task, celery_id, number)
+def _published(task: AnyTask, message: Any) -> Iterator[Step]:  # noqa: ANN401 - Celery's own
     common = {"body": message.body, "headers": message.headers, **WHERE}
     yield (
         "before_task_publish",
@@ -97,6 +100,7 @@ def _published(task: AnyTask, celery_id: str, number: int) -> Iterator[Step]:
     yield "after_task_publish", lambda: signals.after_task_publish.send(task.name, **common)
     request = Request(_taken(message), app=app, task=task, hostname=HOST)
     yield "task_received", lambda: signals.task_received.send(None, request=request)
+    message.headers.update(request.request_dict)  # with which the worker starts the task
 
 
 def _sent(task: AnyTask, celery_id: str, number: int) -> Any:  # noqa: ANN401 - Celery's own
@@ -113,9 +117,12 @@ def _taken(message: Any) -> Message:  # noqa: ANN401
     )  # fmt: skip
 
 
-def _begun(task: AnyTask, celery_id: str, number: int) -> Iterator[Step]:
+def _begun(
+    task: AnyTask, celery_id: str, number: int, headers: Mapping[str, Any] | None = None
+) -> Iterator[Step]:
     task.request_stack.push(
         Context(
+            dict(headers or {}),
             id=celery_id,
             args=(number,),
             kwargs={},

@@ -8,19 +8,24 @@ from systemtasks.models import SystemTask, TaskRun
 
 TASKS = """
 INSERT INTO systemtasks_systemtask (uuid, name, uid, description, start_timestamp,
-    finish_timestamp, duration, status, messages, expires)
+    finish_timestamp, duration, status, messages, expires, sort_timestamp)
 SELECT gen_random_uuid(), 'app.tasks.sync', n::text, 'Fetch what has changed.',
-    now() - n * '1 s'::interval, now(), 1.25, 'successful', %s, now() + '30 days'::interval
+    now() - n * '1 s'::interval, now(), 1.25, 'successful', %s, now() + '30 days'::interval,
+    now() - n * '1 s'::interval
 FROM generate_series(%s, %s) n
 """
 RUNS = """
-INSERT INTO systemtasks_taskrun (system_task_id, celery_id, attempt, state, status, queue, worker,
-    start_timestamp, finish_timestamp, duration, args, kwargs, arguments_intact, exception,
-    messages, expires)
-SELECT %s, gen_random_uuid()::text, 1, 'success', 'successful', 'celery', 'celery@worker',
-    now() - n * '1 s'::interval, now(), 1.25, '[]', '{}', true, '', %s,
+INSERT INTO systemtasks_taskrun (id, execution, system_task_id, celery_id, attempt, redelivered,
+    state, status, queue, worker, sender, parent_id, root_id, context, start_timestamp,
+    finish_timestamp, sort_timestamp, duration, args, kwargs, arguments_intact, exception, messages,
+    expires)
+SELECT overlay(gen_random_uuid()::text PLACING
+        regexp_replace(lpad(to_hex((extract(epoch FROM started) * 1000)::bigint), 12, '0'),
+            '(.{8})', '\\1-') || '-7' FROM 1 FOR 15)::uuid,
+    gen_random_uuid(), %s, gen_random_uuid()::text, 1, false, 'success', 'successful', 'celery',
+    'celery@worker', '', '', '', '{}', started, now(), started, 1.25, '[]', '{}', true, '', %s,
     now() + '30 days'::interval
-FROM generate_series(1, %s) n
+FROM generate_series(1, %s) n, LATERAL (SELECT now() - n * '1 s'::interval AS started) AS run
 """
 MESSAGES = [
     {

@@ -51,3 +51,10 @@ def two_lines(first: str, second: str) -> SafeString:
     return format_html(
         '<span class="st-first">{}</span><span class="st-second">{}</span>', first, second
     )
+
+
+def which_one(run: TaskRun) -> str:
+    """Return which attempt and execution this is, or "" for the first ones of both."""
+    texts = [pgettext("systemtasks", "attempt %d") % run.attempt] if run.attempt > 1 else []
+    texts += [pgettext("systemtasks", "execution %d") % run.number] if run.number > 1 else []
+    return ", ".join(texts)

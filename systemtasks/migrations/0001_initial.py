@@ -1,10 +1,40 @@
 import django.contrib.postgres.indexes
 import django.db.models.deletion
-import django.db.models.functions.comparison
-import django.db.models.functions.text
 from django.db import migrations, models
 
-from systemtasks.postgres import TrigramSearch
+import systemtasks.ids
+from systemtasks.postgres import CreatePartitionedModel, RunPostgresSQL, TrigramSearch
+
+# What people search for: no keys of the JSON, no log levels, no names of loggers. The cost is
+# what it takes to unpack long messages, which the planner would not know: with it, a search that
+# finds few rows uses the index.
+CREATE_SEARCH_DOCUMENT = """
+CREATE FUNCTION systemtasks_search_document(name text, uid text, description text, messages jsonb)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 AS $$
+    SELECT upper(name || E'\\n' || uid || E'\\n' || description || E'\\n' || coalesce((
+        SELECT string_agg(found #>> '{}', E'\\n') FROM jsonb_path_query(
+            messages, '$[*].attributes.**?(@.type() == "string" || @.type() == "number")'
+        ) AS found
+    ), '') || E'\\n' || coalesce((
+        SELECT string_agg(found #>> '{}', E'\\n')
+        FROM jsonb_path_query(messages, '$[*].event') AS found
+    ), ''))
+$$
+"""
+DROP_SEARCH_DOCUMENT = "DROP FUNCTION systemtasks_search_document(text, text, text, jsonb)"
+
+# Once a statement and without a payload: a batch of any size costs one notification, and whoever
+# waits looks for itself. `UPDATE OF state` leaves out the renewal of leases.
+NOTIFY = """
+CREATE FUNCTION systemtasks_notify() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN NOTIFY systemtasks_taskrun; RETURN NULL; END$$;
+CREATE TRIGGER systemtasks_notify AFTER INSERT OR UPDATE OF state ON systemtasks_taskrun
+FOR EACH STATEMENT EXECUTE FUNCTION systemtasks_notify();
+"""
+QUIET = """
+DROP TRIGGER systemtasks_notify ON systemtasks_taskrun;
+DROP FUNCTION systemtasks_notify();
+"""
 
 
 class Migration(migrations.Migration):
@@ -15,6 +45,7 @@ class Migration(migrations.Migration):
     operations = [
         # Trusted since Postgres 13: the database's owner may create it.
         TrigramSearch(),
+        RunPostgresSQL(CREATE_SEARCH_DOCUMENT, DROP_SEARCH_DOCUMENT),
         migrations.CreateModel(
             name="SystemTask",
             fields=[
@@ -66,13 +97,27 @@ class Migration(migrations.Migration):
                         null=True,
                     ),
                 ),
+                (
+                    "execution",
+                    models.UUIDField(
+                        editable=False, help_text="The `execution` of the last run", null=True
+                    ),
+                ),
+                (
+                    "sort_timestamp",
+                    models.DateTimeField(
+                        editable=False,
+                        help_text="Start of the last run by the database's clock; empty if none has ended",
+                        null=True,
+                    ),
+                ),
             ],
             options={
                 "verbose_name": "System Task",
                 "verbose_name_plural": "System Tasks",
-                "required_db_vendor": "postgresql",
                 "ordering": ("-start_timestamp", "uuid"),
                 "permissions": (("run_systemtask", "Can run System Task"),),
+                "required_db_vendor": "postgresql",
                 "indexes": [
                     models.Index(fields=["start_timestamp", "uuid"], name="systemtask_start"),
                     models.Index(
@@ -85,19 +130,13 @@ class Migration(migrations.Migration):
                     ),
                     django.contrib.postgres.indexes.GinIndex(
                         django.contrib.postgres.indexes.OpClass(
-                            django.db.models.functions.text.Upper(
-                                django.db.models.functions.text.Concat(
-                                    models.F("name"),
-                                    models.Value("\n"),
-                                    models.F("uid"),
-                                    models.Value("\n"),
-                                    models.F("description"),
-                                    models.Value("\n"),
-                                    django.db.models.functions.comparison.Cast(
-                                        "messages", models.TextField()
-                                    ),
-                                    output_field=models.TextField(),
-                                )
+                            models.Func(
+                                models.F("name"),
+                                models.F("uid"),
+                                models.F("description"),
+                                models.F("messages"),
+                                function="systemtasks_search_document",
+                                output_field=models.TextField(),
                             ),
                             name="gin_trgm_ops",
                         ),
@@ -126,10 +165,18 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        migrations.CreateModel(
+        CreatePartitionedModel(
             name="TaskRun",
             fields=[
-                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=systemtasks.ids.new_uuid,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
                 (
                     "celery_id",
                     models.CharField(
@@ -146,6 +193,69 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "execution",
+                    models.UUIDField(
+                        blank=True,
+                        editable=False,
+                        help_text="The one execution of its message that has this row; empty while it is queued",
+                        null=True,
+                    ),
+                ),
+                (
+                    "message",
+                    models.UUIDField(
+                        blank=True,
+                        editable=False,
+                        help_text="The id of the first execution of its message, if this is a further one",
+                        null=True,
+                    ),
+                ),
+                (
+                    "number",
+                    models.PositiveIntegerField(
+                        db_default=1,
+                        default=1,
+                        help_text="1 for the first execution of its message",
+                    ),
+                ),
+                (
+                    "executions",
+                    models.PositiveIntegerField(
+                        db_default=1,
+                        default=1,
+                        editable=False,
+                        help_text="How many executions the message has had",
+                    ),
+                ),
+                (
+                    "redelivered",
+                    models.BooleanField(
+                        db_default=False,
+                        default=False,
+                        help_text="Whether the broker had delivered the message before",
+                    ),
+                ),
+                (
+                    "replaces",
+                    models.UUIDField(
+                        blank=True,
+                        help_text="The run that had `self.replace` send this one",
+                        null=True,
+                    ),
+                ),
+                (
+                    "replaced_by",
+                    models.UUIDField(
+                        blank=True,
+                        help_text="The run that this one had `self.replace` send",
+                        null=True,
+                    ),
+                ),
+                (
+                    "parent_run",
+                    models.UUIDField(blank=True, help_text="The run that sent this one", null=True),
+                ),
+                (
                     "state",
                     models.CharField(
                         choices=[
@@ -156,6 +266,7 @@ class Migration(migrations.Migration):
                             ("retry", "Retry"),
                             ("revoked", "Revoked"),
                             ("rejected", "Rejected"),
+                            ("lost", "Lost"),
                             ("ignored", "Ignored"),
                         ],
                         max_length=10,
@@ -181,12 +292,30 @@ class Migration(migrations.Migration):
                     models.DateTimeField(blank=True, null=True, verbose_name="sent"),
                 ),
                 (
+                    "eta_timestamp",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="When it was to start at the earliest",
+                        null=True,
+                        verbose_name="due",
+                    ),
+                ),
+                (
                     "start_timestamp",
                     models.DateTimeField(blank=True, null=True, verbose_name="started"),
                 ),
                 (
                     "finish_timestamp",
                     models.DateTimeField(blank=True, null=True, verbose_name="finished"),
+                ),
+                (
+                    "sort_timestamp",
+                    models.DateTimeField(
+                        blank=True,
+                        editable=False,
+                        help_text="Its start by the database's clock",
+                        null=True,
+                    ),
                 ),
                 (
                     "wait",
@@ -216,7 +345,7 @@ class Migration(migrations.Migration):
                 (
                     "messages",
                     models.JSONField(
-                        blank=True, default=list, help_text="What this attempt logged, oldest first"
+                        blank=True, default=list, help_text="What this run logged, oldest first"
                     ),
                 ),
                 (
@@ -225,6 +354,67 @@ class Migration(migrations.Migration):
                         blank=True,
                         help_text="When the row may be deleted; never, where empty",
                         null=True,
+                    ),
+                ),
+                (
+                    "sender",
+                    models.CharField(
+                        blank=True, default="", help_text="The process that sent it", max_length=255
+                    ),
+                ),
+                (
+                    "parent_id",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Celery id of the run that sent it",
+                        max_length=255,
+                        verbose_name="parent",
+                    ),
+                ),
+                (
+                    "root_id",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Celery id of the run from which it descends",
+                        max_length=255,
+                        verbose_name="root",
+                    ),
+                ),
+                (
+                    "context",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text="What SENDER_CONTEXT said when it was sent",
+                    ),
+                ),
+                (
+                    "sent_options",
+                    models.JSONField(
+                        blank=True,
+                        editable=False,
+                        help_text="What its message carried besides the arguments; empty if it is unknown",
+                        null=True,
+                    ),
+                ),
+                (
+                    "lease",
+                    models.UUIDField(
+                        blank=True,
+                        editable=False,
+                        help_text="The worker process that answers for this run until its end is known",
+                        null=True,
+                    ),
+                ),
+                (
+                    "seen_timestamp",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="Of the worker, while it runs",
+                        null=True,
+                        verbose_name="last sign of life",
                     ),
                 ),
                 (
@@ -240,28 +430,49 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "task run",
                 "verbose_name_plural": "task runs",
+                "ordering": ("-sort_timestamp", "-id"),
                 "required_db_vendor": "postgresql",
-                "ordering": ("-start_timestamp", "-id"),
                 "indexes": [
+                    models.Index(fields=["celery_id", "attempt"], name="taskrun_celery"),
                     models.Index(
-                        fields=["system_task", "-start_timestamp", "-id"], name="taskrun_task"
+                        condition=models.Q(("message__isnull", False)),
+                        fields=["message"],
+                        name="taskrun_message",
                     ),
-                    models.Index(fields=["-start_timestamp", "-id"], name="taskrun_start"),
-                    models.Index(fields=["status", "-start_timestamp"], name="taskrun_status"),
-                    models.Index(fields=["queue", "-start_timestamp"], name="taskrun_queue"),
-                    models.Index(fields=["worker", "-start_timestamp"], name="taskrun_worker"),
+                    models.Index(
+                        fields=["system_task", "-sort_timestamp", "-id"], name="taskrun_task"
+                    ),
+                    models.Index(fields=["-sort_timestamp", "-id"], name="taskrun_start"),
+                    models.Index(fields=["status", "-sort_timestamp"], name="taskrun_status"),
+                    models.Index(fields=["queue", "-sort_timestamp"], name="taskrun_queue"),
+                    models.Index(fields=["worker", "-sort_timestamp"], name="taskrun_worker"),
                     models.Index(
                         condition=models.Q(("expires__isnull", False)),
                         fields=["expires"],
                         name="taskrun_expires",
                     ),
+                    models.Index(
+                        condition=models.Q(("parent_id", ""), _negated=True),
+                        fields=["parent_id"],
+                        name="taskrun_parent",
+                    ),
+                    models.Index(
+                        condition=models.Q(("root_id", ""), _negated=True),
+                        fields=["root_id"],
+                        name="taskrun_root",
+                    ),
+                    models.Index(
+                        condition=models.Q(("lease__isnull", False)),
+                        fields=["lease"],
+                        name="taskrun_lease",
+                    ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("celery_id", "attempt"), name="taskrun_celery_attempt"
-                    ),
                     models.CheckConstraint(
                         condition=models.Q(("attempt__gte", 1)), name="taskrun_attempt"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("number__gte", 1)), name="taskrun_number"
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
@@ -275,6 +486,7 @@ class Migration(migrations.Migration):
                                     "retry",
                                     "revoked",
                                     "rejected",
+                                    "lost",
                                     "ignored",
                                 ],
                             )
@@ -323,4 +535,58 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="ScheduleEntry",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "app",
+                    models.CharField(
+                        blank=True, help_text="The name of its Celery app", max_length=255
+                    ),
+                ),
+                (
+                    "entry",
+                    models.CharField(help_text="The entry's name in the schedule", max_length=255),
+                ),
+                ("task", models.CharField(help_text="The Celery task's name", max_length=255)),
+                ("uid", models.CharField(blank=True, default="", max_length=255)),
+                (
+                    "words",
+                    models.CharField(
+                        blank=True, default="", max_length=255, verbose_name="schedule"
+                    ),
+                ),
+                (
+                    "next_due",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="When beat sends it next; never, where empty",
+                        null=True,
+                    ),
+                ),
+                ("last_sent", models.DateTimeField(blank=True, null=True)),
+                ("enabled", models.BooleanField(default=True)),
+                ("args", models.JSONField(blank=True, null=True)),
+                ("kwargs", models.JSONField(blank=True, null=True)),
+                (
+                    "arguments_intact",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Whether args and kwargs are the very ones: nothing masked, cut or described",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "schedule entry",
+                "verbose_name_plural": "schedule",
+                "ordering": ("task", "uid", "entry"),
+                "required_db_vendor": "postgresql",
+                "indexes": [models.Index(fields=["task", "uid"], name="scheduleentry_task")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("app", "entry"), name="scheduleentry_app_entry")
+                ],
+            },
+        ),
+        RunPostgresSQL(NOTIFY, QUIET),
     ]

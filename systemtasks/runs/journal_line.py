@@ -1,6 +1,6 @@
 """The line of the journal: its version, fields, encoder and decoder, and the message's headers.
 
-A line reports on one attempt: it was sent, it is in progress, or it has ended. The thread that
+A line reports on one run: it was sent, it is in progress, or it has ended. The thread that
 sends or runs a task encodes only what is necessary, as Celery provides it. The thread
 of the writer decodes the lines later, in batches, while no task waits for it.
 
@@ -8,15 +8,18 @@ The fields from Celery's message may have any value: they are as the sender wrot
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
+from hashlib import sha256
 from typing import Any, NotRequired, TypedDict, TypeGuard, cast
+from uuid import UUID, uuid5
 
 import orjson
 
 from systemtasks.conf import conf
+from systemtasks.ids import NAMESPACE, new_uuid
 from systemtasks.runs import sent_options
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.messages import dumped, log_events
@@ -26,13 +29,25 @@ from systemtasks.runs.sent_options import QUEUE
 from systemtasks.runs.values import Cleaner, TextMasker, clean_column, moment
 from systemtasks.states import State, Status
 
-VERSION = 5
+VERSION = 6
 """The version of the format. Change it with any of the fields below."""
 
 SENT_HEADER = "systemtasks_sent"
 """The message header with the time at which a task was sent, in seconds since 1970, UTC."""
 CONTEXT_HEADER = "systemtasks_context"
 """The message header with the dictionary that SENDER_CONTEXT returned, as JSON."""
+RUN_HEADER = "systemtasks_run"
+"""The message header with the id of the run: a new one for every message, also for a retry."""
+PARENT_HEADER = "systemtasks_parent"
+"""The message header with the id of the run that sent the message."""
+REPLACES_HEADER = "systemtasks_replaces"
+"""The message header with the id of the run that called `self.replace`."""
+EXECUTION = "systemtasks_execution"
+"""The key, in a request, of the id that a worker's main process gives to each delivery.
+
+It is no header: Celery copies unknown keys of a request to the message of a retry, and there it is
+removed.
+"""
 BEAT_HEADER = "celery_beat_task"
 """Celery's own message header, set on messages that beat sends."""
 
@@ -49,6 +64,8 @@ BEAT = "celerybeat@"
 """The prefix of the sender of a run that beat sent."""
 
 _LETTER = re.compile(r"[^\W\d_]")
+UUID_LENGTH = 36
+"""The length of a UUID's text, in characters."""
 
 JUNK_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError)
 """The errors that `decode` raises if the line is not valid."""
@@ -78,6 +95,10 @@ class RequestFields(TypedDict, total=False):
     of_beat: Any
     sent: Any
     context: Any
+    run: Any
+    parent_run: Any
+    replaces: Any
+    redelivered: Any
     options: Any
     """The result of `sent_options.fields_of`, if it is not None."""
 
@@ -105,6 +126,8 @@ class Line(TypedDict):
     exception: NotRequired[str]
     messages: NotRequired[Any]
     """A list of `Message`; the encoder is given the result of `Messages.for_journal`."""
+    execution: NotRequired[str | None]
+    replaced_by: NotRequired[str | None]
     lease: NotRequired[str | None]
     provisional: NotRequired[bool]
     from_main_process: NotRequired[bool]
@@ -114,7 +137,7 @@ class Line(TypedDict):
 
 @dataclass(slots=True)
 class Entry:
-    """A line of the journal, and the state of the attempt that it describes."""
+    """A line of the journal, and the state of the run that it describes."""
 
     line: bytes
     state: State
@@ -194,6 +217,7 @@ def request_fields(request: Mapping[str, Any]) -> RequestFields:
         "sender": get("origin"),
         "root_id": get("root_id"),
         "sent": own(SENT_HEADER),
+        "run": own(RUN_HEADER),
     }
     # Most runs have none of these.
     if (parent_id := get("parent_id")) is not None:
@@ -204,6 +228,9 @@ def request_fields(request: Mapping[str, Any]) -> RequestFields:
         fields["of_beat"] = of_beat
     if (context := own(CONTEXT_HEADER)) is not None:
         fields["context"] = context
+    _add_links(fields, own)
+    if is_of(where, dict) and dict.get(where, "redelivered") is True:
+        fields["redelivered"] = 1  # a number, of which each type below is known
     for value in fields.values():
         kind = type(value)  # compared by identity, because its metaclass may have code of its own
         if kind is not str and kind is not float and kind is not int and value is not None:
@@ -212,6 +239,14 @@ def request_fields(request: Mapping[str, Any]) -> RequestFields:
     if options := sent_options.fields_of(request, where):
         fields["options"] = options
     return fields
+
+
+def _add_links(fields: RequestFields, get: Callable[[str], Any]) -> None:
+    """Add the runs that a message's headers name, if it has any."""
+    if (parent_run := get(PARENT_HEADER)) is not None:
+        fields["parent_run"] = parent_run
+    if (replaces := get(REPLACES_HEADER)) is not None:
+        fields["replaces"] = replaces
 
 
 def _queue(where: object) -> object:
@@ -272,21 +307,25 @@ def decode(text: bytes) -> RunRecord:
     # The duration is measured by the monotonic clock, so a change of the system's clock cannot end
     # a run before its start.
     finish = start + timedelta(seconds=duration) if start and duration is not None else None
-    celery_id, queue, worker, sender, parent_id, root_id = _columns(
-        request.get("celery_id") or "",
-        request.get("queue") or "",
-        request.get("worker") or "",
-        _sender(request),
-        request.get("parent_id") or "",
-        request.get("root_id") or "",
+    execution = _execution(line.get("execution"))
+    celery_id = id_text(request.get("celery_id") or "")
+    parent_id, root_id = (id_text(request.get(name) or "") for name in ("parent_id", "root_id"))
+    queue, worker, sender = _columns(
+        request.get("queue") or "", request.get("worker") or "", _sender(request)
     )
     return RunRecord(
         name=task["name"],
         description=task["description"],
         uid=line["uid"],
         first_uid=line["first_uid"],
+        id=uuid_or_none(request.get("run")) or execution or new_uuid(),
+        execution=execution,
         celery_id=celery_id,
         attempt=_attempt(request.get("retries")),
+        redelivered=request.get("redelivered") == 1,
+        replaces=uuid_or_none(request.get("replaces")),
+        replaced_by=uuid_or_none(line.get("replaced_by")),
+        parent_run=uuid_or_none(request.get("parent_run")),
         state=state,
         status=Status(line["status"]),
         queue=queue,
@@ -365,6 +404,39 @@ def _mask_json(text: str | None, found: list[str], own: OwnSecrets | None = None
     except ValueError:  # a context that another sender wrote is left out
         return text
     return orjson.dumps(TextMasker(found, own).clean(value)).decode()
+
+
+def id_text(celery_id: object) -> str:
+    """Return a Celery id as a text for its column.
+
+    One that is too long is cut, and ends in a digest of the whole: two of them remain two.
+    """
+    text = celery_id if type(celery_id) is str else str(celery_id)
+    text = clean_column(text, len(text))
+    if len(text) <= NAME_LIMIT:
+        return text
+    digest = sha256(text.encode()).hexdigest()
+    return f"{text[: NAME_LIMIT - len(digest) - 1]}-{digest}"
+
+
+def _execution(text: object) -> UUID | None:
+    """Return the id of an execution, or None for a message that was only sent.
+
+    One of another program is no UUID, and becomes one that is the same for each line.
+    """
+    if text is None:
+        return None
+    return uuid_or_none(text) or uuid5(NAMESPACE, str(text))
+
+
+def uuid_or_none(text: object) -> UUID | None:
+    """Return the UUID of which this is the text, or None if it is another value."""
+    if type(text) is not str or len(text) != UUID_LENGTH:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _sender(request: RequestFields) -> object:

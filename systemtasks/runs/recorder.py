@@ -12,9 +12,12 @@ from uuid import UUID
 from weakref import ref
 
 from systemtasks.conf import conf
+from systemtasks.ids import new_id
 from systemtasks.runs.arguments import Arguments
 from systemtasks.runs.exceptions import ExceptionText
 from systemtasks.runs.journal_line import (
+    EXECUTION,
+    UUID_LENGTH,
     Entry,
     Line,
     RequestFields,
@@ -43,9 +46,11 @@ _ended: ContextVar["Run | None"] = ContextVar("systemtasks_ended_run", default=N
 
 
 class Run:
-    """An attempt in flight, which collects messages until it is finished."""
+    """A run in flight, which collects messages until it is finished."""
 
     # Defaults are in the class, because a task waits while its run is created.
+    replaced_by: str | None = None
+    """The id of the run that this one had `self.replace` send."""
     from_main_process = False
     """True in the worker's main process, for a run that a child process had started."""
     outer: "Run | None" = None
@@ -79,11 +84,16 @@ class Run:
         """Start the run now. `request` has the fields of Celery's request."""
         self.task = task
         self.request = request_fields(request)
+        execution = request.get(EXECUTION)
+        self.execution: str = execution if type(execution) is str else new_id()
+        """The id of this execution of its message, which no other one shares."""
         self._own = own = arguments.own
         if own is not None:
             _mask_request(self.request, own)
         self.celery_id: Any = request.get("id")
         """The id that `.delay()` returned. It may have any type."""
+        self.nesting = request.get("replaced_task_nesting") or 0
+        """How many tasks have replaced one another before this one."""
         self.arguments = arguments
         self.uid = arguments.uid
         self.lease = lease
@@ -91,6 +101,16 @@ class Run:
         self.start = time.time()
         self.clock = time.monotonic()
         """The start by the monotonic clock, in seconds."""
+
+    @property
+    def id(self) -> str:
+        """Return the id of its row, unless another execution of its message has that already."""
+        run = self.request.get("run")
+        return run if type(run) is str and len(run) == UUID_LENGTH else self.execution
+
+    def has_celery_id(self, celery_id: object) -> bool:
+        """Return True if this is the id that `.delay()` returned."""
+        return celery_id is self.celery_id or _are_equal(celery_id, self.celery_id)
 
     def belongs_to_child(self, started: float | None) -> None:
         """Mark this run, recorded by the worker's main process, as a child process's run.
@@ -288,6 +308,7 @@ class Run:
             "duration": duration,
             "exception": self.exception,
             "messages": self.messages.for_journal(),
+            "execution": self.execution,
         }
         # A field that is left out takes no memory while the line waits for the database.
         if provisional:
@@ -296,6 +317,8 @@ class Run:
             line["from_main_process"] = True
         if provisional or self.from_main_process or duration is None:
             line["lease"] = self.lease
+        if self.replaced_by is not None:
+            line["replaced_by"] = self.replaced_by
         return line
 
     def _text_of(self, error: BaseException, printed: object) -> ExceptionText:
@@ -394,11 +417,9 @@ def end(celery_id: str) -> Run | None:
 
 
 def _if_it_is(celery_id: object, run: Run | None) -> Run | None:
-    if run is None or celery_id is run.celery_id:
+    if run is None or run.has_celery_id(celery_id) or _are_equal(celery_id, run.signal_id):
         return run
-    return (
-        run if any(_are_equal(celery_id, one) for one in (run.celery_id, run.signal_id)) else None
-    )
+    return None
 
 
 def _are_equal(one: object, other: object) -> bool:

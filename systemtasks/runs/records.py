@@ -1,10 +1,12 @@
-"""A task and an attempt, with the values of their rows."""
+"""A task and a run, with the values of their rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from uuid import UUID
 
+from systemtasks.ids import new_uuid
 from systemtasks.runs.secret_names import spelled
 from systemtasks.states import State, Status
 
@@ -96,15 +98,33 @@ class TaskInfo:
 
 @dataclass(slots=True)
 class RunRecord:
-    """An attempt with the values of its row: queued, running or finished. JSON is encoded."""
+    """A run with the values of its row: queued, running or finished. JSON is encoded."""
 
     name: str
+    id: UUID = field(default_factory=new_uuid)
+    """The id that the sender stamped into the message, or else `execution`.
+
+    It is the id of the row, unless another execution of the same message has that already.
+    """
+    execution: UUID | None = None
+    """The id of one execution of a message, or None if it has only been sent.
+
+    Unlike `id`, no two executions share it.
+    """
     description: str = ""
     uid: str = ""
     first_uid: str = ""
     """The uid when it was sent or started. The task may change it while it runs."""
     celery_id: str = ""
     attempt: int = 1
+    redelivered: bool = False
+    """True if the broker says that it has delivered the message before."""
+    replaces: UUID | None = None
+    """The id of the run that had `self.replace` send this one."""
+    replaced_by: UUID | None = None
+    """The id of the run that this one had `self.replace` send."""
+    parent_run: UUID | None = None
+    """The id of the run that sent this one."""
     state: State = State.QUEUED
     status: Status = Status.UNKNOWN
     queue: str = ""
@@ -145,6 +165,8 @@ class RunRecord:
     """True for the beginning of a run that no other record ends."""
     save_run: bool = True
     """True if it becomes a TaskRun."""
+    age: float | None = None
+    """Seconds since its start, by the clock of the host that writes it, when it is written."""
 
 
 @dataclass(frozen=True, slots=True)

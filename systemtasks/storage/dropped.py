@@ -3,9 +3,9 @@
 import logging
 import time
 from datetime import UTC, datetime
-from uuid import uuid4
 
 from systemtasks.conf import conf
+from systemtasks.ids import new_uuid
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.records import RunRecord
 from systemtasks.states import State
@@ -19,10 +19,13 @@ def record_of_dropped(number: int) -> RunRecord:
     now, keep = time.time(), conf().expires_after
     moment = datetime.fromtimestamp(now, UTC)
     event = f"{number} task runs are not recorded: too many waited for the database"
+    execution = new_uuid()
     return RunRecord(
         name=NAME,
+        id=execution,
+        execution=execution,
         description="Writes the record of task runs.",
-        celery_id=f"dropped-{uuid4()}",
+        celery_id=f"dropped-{execution}",
         state=State.FAILURE,
         status=State.FAILURE.outcome.status,
         start_timestamp=moment,

@@ -7,6 +7,7 @@ lease is no longer renewed.
 
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -27,6 +28,8 @@ class Lease:
 
 
 _lease: Lease | None = None
+_over: deque[tuple[float, str]] = deque(maxlen=100_000)
+"""When a worker had nothing more to do with an execution, by the monotonic clock; oldest first."""
 
 
 def take(*, worker: bool = False) -> Lease:
@@ -55,6 +58,20 @@ def is_own(lease: str | None) -> bool:
 def to_renew() -> str | None:
     """Return the id of the lease that this process must renew, or None in a worker's child."""
     return _lease.id if _lease is not None and _lease.process == os.getpid() else None
+
+
+def note_over(execution: str) -> None:
+    """Note that this process has nothing more to do with an execution. Any thread may call this."""
+    _over.append((time.monotonic(), execution))
+
+
+def over_for(seconds: float) -> list[str]:
+    """Return the executions that have been over for so many seconds, and forget them."""
+    latest = time.monotonic() - seconds
+    executions = []
+    while _over and _over[0][0] <= latest:
+        executions.append(_over.popleft()[1])
+    return executions
 
 
 class Renewal:

@@ -3,13 +3,16 @@
 An orphaned run, whose worker gave no sign of life for the length of a lease, ends as an error. A
 lost run, which was sent and has never started, ends as a warning. If the worker returns, or the run
 starts after all, it is in progress again.
+
+A worker also ends those of its own runs that it has nothing more to do with, although no process
+has recorded an end: a child was killed, and Celery has put its message back into the queue.
 """
 
 import time
 
 from systemtasks.conf import conf
 from systemtasks.own_logger import own_logger
-from systemtasks.storage import rows
+from systemtasks.storage import leases, rows
 from systemtasks.storage.sql import LOST_LIMIT
 
 logger = own_logger(__name__)
@@ -36,9 +39,15 @@ class Reaper:
         if now - self._renewed > lasts / 2:
             self._regular_since = now
         self._renewed = now
-        if now - self._regular_since >= lasts and (ended := rows.end_orphaned_runs(lasts)):
-            logger.warning("%d task runs have ended with their workers", ended)
+        if now - self._regular_since >= lasts:
+            self._end_orphaned_runs(lasts)
         self._end_lost_runs(now)
+
+    def _end_orphaned_runs(self, lasts: float) -> None:
+        if ended := rows.end_orphaned_runs(lasts):
+            logger.warning("%d task runs have ended with their workers", ended)
+        if (own := leases.to_renew()) and (over := leases.over_for(lasts)):
+            rows.end_abandoned_runs(own, over)
 
     def _end_lost_runs(self, now: float) -> None:
         days = conf().LOST_AFTER_DAYS

@@ -1,5 +1,6 @@
 """Delete expired rows in small batches, between the writer's own batches.
 
+Runs that are kept for the usual time go with the partition of their day: see `partitions.py`.
 Each worker and beat can do so, but only one process at a time does.
 """
 
@@ -8,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from systemtasks.conf import conf
@@ -18,7 +20,7 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
-from systemtasks.states import UNFINISHED, State
+from systemtasks.storage.partitions import Partitions, is_of, kept_states
 
 logger = own_logger(__name__)
 
@@ -36,6 +38,7 @@ class Retention:
     def __init__(self) -> None:
         self._kept: list[KnownTask] | None = None
         self._protected: Protected = defaultdict(set)
+        self._partitions = Partitions()
         self._next_look = 0.0
         self._deleted = 0
 
@@ -53,7 +56,9 @@ class Retention:
             return False
         self._next_look = now + INTERVAL
         try:
-            deleted = delete_expired(self._kept, self._protected)
+            self._partitions.keep()
+            left_alone = is_of(self._partitions.left_alone)
+            deleted = delete_expired(self._kept, self._protected, left_alone)
         except (OperationalError, InterfaceError):
             raise
         except Exception:  # of a receiver of the project, for example
@@ -69,24 +74,43 @@ class Retention:
         return False
 
 
-def delete_expired(kept: Iterable[KnownTask], protected: Protected) -> int:
+def delete_expired(
+    kept: Iterable[KnownTask], protected: Protected, left_alone: Q | None = None
+) -> int:
     """Delete up to BATCH_LIMIT expired runs, then as many expired tasks. Return their number.
 
-    Unfinished runs and tasks that still have runs are not deleted. The `kept` tasks and those on
-    beat's schedule no longer expire. A row that turns out to be protected is added to `protected`,
-    and is skipped from then on.
+    Of the rows that `expired` finds. The `kept` tasks and those on beat's schedule no longer
+    expire. A row that turns out to be protected is added to `protected`, and is skipped from then
+    on.
+    """
+    _keep(SystemTask.objects.using(conf().DATABASE).filter(pk__in=_kept_uuids(kept)))
+    return sum(_delete(rows, protected[rows.model]) for rows in expired(kept, left_alone))
+
+
+def _kept_uuids(kept: Iterable[KnownTask]) -> list[UUID]:
+    """Return the uuids of these tasks, and of those on beat's schedule."""
+    scheduled = ScheduleEntry.objects.using(conf().DATABASE).values_list("task", "uid")
+    names = {*((task.name, task.uid) for task in kept), *scheduled}
+    return [system_task_uuid(name, uid) for name, uid in names]
+
+
+def expired(
+    kept: Iterable[KnownTask], left_alone: Q | None = None
+) -> "tuple[QuerySet[TaskRun], QuerySet[SystemTask]]":
+    """Return the runs, and the tasks, that have expired and are deleted one by one.
+
+    Runs in a state of `kept_states`, runs that meet the condition `left_alone`, the tasks that do
+    not expire, and tasks that still have runs are not among them.
     """
     alias = conf().DATABASE
     tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
-    scheduled = ScheduleEntry.objects.using(alias).values_list("task", "uid")
-    names = {*((task.name, task.uid) for task in kept), *scheduled}
-    uuids = [system_task_uuid(name, uid) for name, uid in names]
-    _keep(tasks.filter(pk__in=uuids))
-    # A run that was sent waits until it is known to be lost, so that it is not gone unseen.
-    kept_states = UNFINISHED if conf().LOST_AFTER_DAYS else (State.RUNNING,)
-    unused = tasks.exclude(pk__in=uuids).filter(~Exists(runs.filter(system_task=OuterRef("pk"))))
-    expirable = runs.exclude(state__in=kept_states), unused
-    return sum(_delete(rows, protected[rows.model]) for rows in expirable)
+    unused = tasks.exclude(pk__in=_kept_uuids(kept)).filter(
+        ~Exists(runs.filter(system_task=OuterRef("pk")))
+    )
+    ended = runs.exclude(state__in=kept_states())
+    if left_alone:
+        ended = ended.exclude(left_alone)
+    return ended.filter(expires__lte=Now()), unused.filter(expires__lte=Now())
 
 
 def _keep(tasks: "QuerySet[SystemTask]") -> None:
@@ -103,7 +127,7 @@ def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
     with transaction.atomic(using=rows.db):
         if not _has_turn(rows.db):
             return 0
-        keys = _locked(rows.filter(expires__lte=Now()).exclude(pk__in=protected))
+        keys = _locked(rows.exclude(pk__in=protected))
         return _delete_or_split(rows, keys, protected) if keys else 0
 
 

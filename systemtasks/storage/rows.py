@@ -1,11 +1,20 @@
 """Write batches of records as rows, by the statements of `sql.py`.
 
-An attempt's row goes from queued to running to ended, in whatever order different processes write
-it. Only the writer's thread calls these functions.
+A run's row goes from queued to running to ended, in whatever order different processes write it.
+Only the writer's thread calls these functions.
+
+The id in a message is that of the row of its first execution: the first one that is written. Which
+one that is, only the database knows. A broker's `redelivered` is a hint, since a message may be
+delivered to two workers, and may be taken for the first time when it is redelivered. So each record
+has the id of its message and that of its execution, and the row has both. Further executions get
+rows with their own ids.
 """
 
+import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
@@ -21,16 +30,16 @@ from systemtasks.runs.messages import not_run_yet
 from systemtasks.runs.records import KnownTask, RunRecord, ScheduleRecord
 from systemtasks.storage import sql
 from systemtasks.storage.precedence import (
-    facts_of_run,
     facts_of_task,
     run_replaces,
+    stage_of,
     task_replaces,
 )
 from systemtasks.storage.sql import Statement
 
 Facts = TypeVar("Facts")
-Key = tuple[str, int]
-"""The Celery id and the number of an attempt, which identify it."""
+Key = UUID
+"""The id of an execution, or of a message that has had none, as far as the record knows."""
 
 TRIES = 3
 """The number of attempts at a batch that conflicts with a row just inserted or deleted."""
@@ -114,13 +123,23 @@ def _end_runs(statement: Statement, seconds: float) -> int:
     return len(ended)
 
 
+def end_abandoned_runs(lease: str, executions: Iterable[str]) -> int:
+    """End those of these executions that still run under this lease. Return their number."""
+    given = [{"lease": lease, "execution": execution} for execution in executions]
+    with transaction.atomic(using=conf().DATABASE):
+        ended = [row[0] for row in _execute(sql.END_ABANDONED_RUNS, _json(given))]
+        _show_runs(ended)
+    return len(ended)
+
+
 def _write(records: Sequence[RunRecord]) -> None:
+    _set_ages(records)
     # Children's records are written first, so that the main process's ends find their rows.
     of_children = _standing_runs(
         record for record in records if not (record.from_main_process or record.is_beginning)
     )
     of_main_process = _standing_runs(record for record in records if record.from_main_process)
-    written = _upsert_runs(of_children)
+    written = _upsert_runs(of_children, sql.UPSERT_RUNS, sql.UPSERT_FURTHER_RUNS)
     changed = _add_messages(_refused(of_children, written))
     inserted, ended = _end_runs_of_children(of_main_process)
     beginnings = _standing_runs(record for record in records if record.is_beginning)
@@ -133,44 +152,74 @@ def _write(records: Sequence[RunRecord]) -> None:
     _delete_tasks_of_first_uids(ends)
 
 
+def _set_ages(records: Iterable[RunRecord]) -> None:
+    """Set how long ago the runs started, by the clock that has measured their starts."""
+    now = time.time()
+    for record in records:
+        if record.start_timestamp is not None:
+            record.age = max(now - record.start_timestamp.timestamp(), 0.0)
+
+
 # Runs.
 
 
-def _upsert_runs(records: Collection[RunRecord]) -> list[RunRecord]:
+def _upsert_runs(
+    records: Collection[RunRecord], statement: Statement, for_further_ones: Statement
+) -> list[RunRecord]:
     """Write the rows of these runs, and return the records that were written."""
     _execute_with(sql.DELETE_UNSAVED_RUNS, _unsaved(records))
-    saved = [record for record in records if record.save_run]
-    # Their SystemTasks may be inserted later in the transaction: the foreign key is deferred.
-    keys = set(_execute_with(sql.UPSERT_TASK_RUNS, saved))
-    return [record for record in saved if _key(record) in keys]
+    written: list[RunRecord] = []
+    for saved in _each_message_once(record for record in records if record.save_run):
+        # Their SystemTasks may be inserted later in the transaction: the foreign key is deferred.
+        keys = {key for (key,) in _execute_with(statement, saved)}
+        further = [r for r in saved if _key(r) not in keys and r.execution not in (None, r.id)]
+        keys.update(key for (key,) in _execute_with(for_further_ones, further))
+        written += [record for record in saved if _key(record) in keys]
+    return written
 
 
-def _add_messages(records: Collection[RunRecord]) -> list[int]:
+def _each_message_once(records: Iterable[RunRecord]) -> Iterable[list[RunRecord]]:
+    """Return the records in lists in which no two have the id of the same message.
+
+    Nearly always there is one list: a message is seldom executed twice in one batch.
+    """
+    by_message: dict[UUID, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        by_message[record.id].append(record)
+    return [
+        [record for record in same if record is not None]
+        for same in zip_longest(*by_message.values())
+    ]
+
+
+def _add_messages(records: Collection[RunRecord]) -> list[UUID]:
     """Add the messages of ends that were not written to the rows, and return the rows' ids."""
-    return [id_ for id_, _, _ in _execute_with(sql.ADD_MESSAGES_OF_CHILDREN, records)]
+    return [id_ for (id_,) in _execute_with(sql.ADD_MESSAGES_OF_CHILDREN, records)]
 
 
-def _end_runs_of_children(records: Collection[RunRecord]) -> tuple[list[RunRecord], list[int]]:
+def _end_runs_of_children(records: Collection[RunRecord]) -> tuple[list[RunRecord], list[UUID]]:
     """End runs by the records of the worker's main process.
 
     Return the records that became rows because the child had written none, and the ids of the
     children's rows that were ended.
     """
     ended = _execute_with(sql.END_RUNS_OF_CHILDREN, records)
-    keys = {(celery_id, attempt) for _, celery_id, attempt in ended}
+    keys = {execution for _, execution in ended}
     without_row = [record for record in records if _key(record) not in keys]
-    written = _upsert_runs(without_row)
+    written = _upsert_runs(
+        without_row, sql.UPSERT_RUNS_BY_MAIN_PROCESS, sql.UPSERT_FURTHER_RUNS_BY_MAIN_PROCESS
+    )
     # A child may have written its row between the two statements.
     ended += _execute_with(sql.END_RUNS_OF_CHILDREN, _refused(without_row, written))
-    return written, [id_ for id_, _, _ in ended]
+    return written, [id_ for id_, _ in ended]
 
 
-def _insert_beginnings(records: Collection[RunRecord]) -> list[int]:
+def _insert_beginnings(records: Collection[RunRecord]) -> list[UUID]:
     """Write the rows of runs whose process was killed, unless the rows say more already.
 
     End those that nobody else ends, and return the ids of their rows.
     """
-    _execute_with(sql.INSERT_BEGINNINGS, records)
+    _upsert_runs(records, sql.INSERT_BEGINNINGS, sql.INSERT_FURTHER_BEGINNINGS)
     _insert_tasks_of_unfinished(records)
     gone = [record for record in records if record.is_gone]
     return [id_ for (id_,) in _execute_with(sql.END_GONE_RUNS, gone)]
@@ -215,7 +264,7 @@ def _insert_tasks(
         _execute(statement, _json(rows.values()))
 
 
-def _show_runs(ids: list[int]) -> None:
+def _show_runs(ids: list[UUID]) -> None:
     """Copy the runs with these ids to their tasks, where none shows a later run."""
     if ids:
         _execute(sql.SHOW_RUNS, ids)
@@ -243,8 +292,13 @@ def _remember_rows_of(records: Iterable[RunRecord]) -> None:
 
 
 def _standing_runs(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return one record of each attempt: the one that no other replaces."""
-    return _standing(records, _key, facts_of_run, run_replaces)
+    """Return one record of each execution, the one that no other replaces.
+
+    A record that a message was sent is left out if there is one of an execution of it.
+    """
+    standing = _standing(records, _key, stage_of, run_replaces)
+    begun = {_message(record) for record in standing if record.execution}
+    return [r for r in standing if r.execution or _message(r) not in begun]
 
 
 def _standing(
@@ -268,8 +322,7 @@ def _ends_that_count(
 ) -> list[RunRecord]:
     """Return the ends that may be written to their tasks.
 
-    A final end counts even if a later run of the same id has replaced it in its row. An end that
-    another may replace counts only if it was written to its row (`standing`).
+    An end that another may replace counts only if it was written to its row (`standing`).
     """
     replaceable = [r for r in standing if r.finish_timestamp and _is_replaceable(r)]
     final = [r for r in records if r.finish_timestamp and not _is_replaceable(r)]
@@ -296,8 +349,13 @@ def _unsaved(records: Iterable[RunRecord]) -> list[RunRecord]:
     return [record for record in records if not record.save_run]
 
 
+def _message(record: RunRecord) -> tuple[UUID, str, int]:
+    """Return what two records of the same message share."""
+    return record.id, record.celery_id, record.attempt
+
+
 def _key(record: RunRecord) -> Key:
-    return record.celery_id, record.attempt
+    return record.execution or record.id
 
 
 def _uuid(record: RunRecord | KnownTask) -> UUID:
@@ -311,7 +369,6 @@ _VALUES: Mapping[str, Callable[[Any], object]] = {
     "system_task_id": _uuid,
     # A row keeps its lease until its final end, and none follows that of the main process.
     "lease": lambda record: None if record.from_main_process else record.lease,
-    "ended_lease": lambda record: record.lease,
 }
 """Functions for the columns that are no attribute of a record."""
 

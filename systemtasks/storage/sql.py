@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from systemtasks.runs.messages import level_name
 from systemtasks.states import ORPHANED, State, Status
 from systemtasks.storage.precedence import (
-    facts_of_run_row,
+    Expression,
+    Stage,
     facts_of_task_row,
     run_replaces,
+    stage_of_row,
     task_replaces,
 )
 
 TYPES = {
+    "age": "float8",
     "app": "text",
     "args": "jsonb",
     "arguments_intact": "bool",
@@ -30,12 +33,13 @@ TYPES = {
     "description": "text",
     "duration": "float8",
     "enabled": "bool",
-    "ended_lease": "uuid",
     "entry": "text",
     "eta_timestamp": "timestamptz",
     "exception": "text",
+    "execution": "uuid",
     "expires": "timestamptz",
     "finish_timestamp": "timestamptz",
+    "id": "uuid",
     "kwargs": "jsonb",
     "last_sent": "timestamptz",
     "lease": "uuid",
@@ -43,7 +47,11 @@ TYPES = {
     "name": "text",
     "next_due": "timestamptz",
     "parent_id": "text",
+    "parent_run": "uuid",
     "queue": "text",
+    "redelivered": "bool",
+    "replaced_by": "uuid",
+    "replaces": "uuid",
     "root_id": "text",
     "sender": "text",
     "sent_options": "jsonb",
@@ -79,116 +87,202 @@ def _literal(value: str) -> str:
     return f"'{value}'"
 
 
-def _upsert(
-    table: str,
-    columns: tuple[str, ...],
-    key: tuple[str, ...],
-    replaces: object,
-    *,
-    computed: Mapping[str, str] | None = None,
-    unchanged: tuple[str, ...] = (),
-    updated: Mapping[str, str] | None = None,
-    returning: tuple[str, ...] = (),
-) -> Statement:
-    """Return the statement that inserts rows, or updates old ones if `replaces` is true.
+START_BY_DATABASE = "now() - make_interval(secs => given.age)"
+"""The start of a run by the database's clock: the host has only to know how long ago it was."""
 
-    `computed` maps columns that are not in the parameter to their values. `unchanged` are the
-    columns that an update does not set. `updated` maps columns to the values that it sets, if they
-    are not the given ones.
 
-    Rows are locked in the order of their key, so that the batches of two workers never deadlock.
-    For the same reason an update sets no unique column, such as the key: that would lock a task's
-    row against the foreign keys of runs that others insert.
+def _updates(columns: Iterable[str], unchanged: tuple[str, ...]) -> str:
+    return ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name not in unchanged)
+
+
+# Statements that write runs. In each, rows are locked in the order of their keys, so that the
+# batches of two workers never deadlock.
+
+_RUN_COLUMNS = (
+    "system_task_id",
+    "execution",
+    "celery_id",
+    "attempt",
+    "redelivered",
+    "replaces",
+    "replaced_by",
+    "parent_run",
+    "state",
+    "status",
+    "queue",
+    "worker",
+    "sent_timestamp",
+    "eta_timestamp",
+    "start_timestamp",
+    "finish_timestamp",
+    "wait",
+    "duration",
+    "args",
+    "kwargs",
+    "arguments_intact",
+    "exception",
+    "messages",
+    "expires",
+    "sender",
+    "parent_id",
+    "root_id",
+    "context",
+    "sent_options",
+    "lease",
+)
+_GIVEN_RUN = ("id", "age", *_RUN_COLUMNS)
+_RUN_NAMES = (*_RUN_COLUMNS, "sort_timestamp", "seen_timestamp")
+_SAME_MESSAGE = "{0}.celery_id = {1}.celery_id AND {0}.attempt = {1}.attempt"
+_IS_OWN = "old.execution = EXCLUDED.execution"
+_IS_QUEUED = f"(old.execution IS NULL AND {_SAME_MESSAGE.format('old', 'EXCLUDED')})"
+
+# By the database's clock, like all times of leases.
+_SEEN_NOW = f"CASE WHEN given.state = {_literal(State.RUNNING)} THEN now() END"
+
+
+def _run_values(seen: str) -> str:
+    return ", ".join((*(f"given.{column}" for column in _RUN_COLUMNS), START_BY_DATABASE, seen))
+
+
+def _set_run(updated: Mapping[str, str] | None = None) -> str:
+    """Return the assignments of an update: the given values, or those in `updated`."""
+    values = {name: f"EXCLUDED.{name}" for name in _RUN_NAMES}
+    # The first time stands: the next one would be another by as much as the transaction waited. A
+    # lost run has another time there, since it had not started.
+    values["sort_timestamp"] = (
+        "CASE WHEN old.start_timestamp IS NULL THEN EXCLUDED.sort_timestamp "
+        "ELSE coalesce(old.sort_timestamp, EXCLUDED.sort_timestamp) END"
+    )
+    return ", ".join(f"{name} = {value}" for name, value in {**values, **(updated or {})}.items())
+
+
+def _upsert_runs(condition: str, *, seen: str = _SEEN_NOW, setting: str = _set_run()) -> Statement:
+    """Return the statement that writes runs under the ids in their messages.
+
+    A row that there is already is set if the condition holds.
     """
-    computed = computed or {}
-    names = (*columns, *computed)
-    values = {name: f"EXCLUDED.{name}" for name in names if name not in (*key, *unchanged)}
-    updates = [f"{name} = {value}" for name, value in {**values, **(updated or {})}.items()]
-    text = f"""
-        INSERT INTO {table} AS old ({", ".join(names)})
-        SELECT {", ".join((*columns, *computed.values()))}
-        FROM {_given(columns)}
-        ORDER BY {", ".join(key)}
-        ON CONFLICT ({", ".join(key)}) DO UPDATE SET {", ".join(updates)}
-        WHERE {replaces}
+    return Statement(
+        f"""
+        INSERT INTO systemtasks_taskrun AS old (id, {", ".join(_RUN_NAMES)})
+        SELECT given.id, {_run_values(seen)}
+        FROM {_given(_GIVEN_RUN)}
+        ORDER BY given.id
+        ON CONFLICT (id) DO UPDATE SET {setting} WHERE {condition}
+        RETURNING coalesce(execution, id)
+        """,
+        _GIVEN_RUN,
+    )
+
+
+def _upsert_further_runs(conflict: str, *, seen: str = _SEEN_NOW) -> Statement:
+    """Return the statement that writes the further executions of messages.
+
+    `conflict` is what it does about a row that there is already.
     """
-    if returning:
-        text += f"RETURNING {', '.join(returning)}"
-    return Statement(text, columns)
+    return Statement(
+        f"""
+        WITH given AS (SELECT * FROM {_given(_GIVEN_RUN)}),
+        further AS (
+            SELECT given.*, {_SAME_MESSAGE.format("first", "given")} AS is_same
+            FROM given JOIN systemtasks_taskrun AS first ON first.id = given.id
+            WHERE first.execution IS DISTINCT FROM given.execution
+        ),
+        counted AS (
+            UPDATE systemtasks_taskrun AS first SET executions = first.executions + 1
+            FROM further WHERE first.id = further.id AND further.is_same AND NOT EXISTS
+                (SELECT FROM systemtasks_taskrun AS own WHERE own.id = further.execution)
+            RETURNING first.id, first.executions
+        )
+        INSERT INTO systemtasks_taskrun AS old (id, message, number, {", ".join(_RUN_NAMES)})
+        SELECT given.execution, CASE WHEN given.is_same THEN given.id END,
+            coalesce(counted.executions, 1), {_run_values(seen)}
+        FROM further AS given LEFT JOIN counted ON counted.id = given.id
+        ORDER BY given.execution
+        ON CONFLICT (id) {conflict}
+        RETURNING execution
+        """,
+        _GIVEN_RUN,
+    )
 
 
-# Statements that write runs.
+def _replaces(new: Expression) -> str:
+    """Return the condition that a record at this stage replaces the row."""
+    return str(run_replaces(new, stage_of_row("old")))
 
-UPSERT_TASK_RUNS = _upsert(
-    "systemtasks_taskrun",
-    (
-        "system_task_id",
-        "celery_id",
-        "attempt",
-        "state",
-        "status",
-        "queue",
-        "worker",
-        "sent_timestamp",
-        "eta_timestamp",
-        "start_timestamp",
-        "finish_timestamp",
-        "wait",
-        "duration",
-        "args",
-        "kwargs",
-        "arguments_intact",
-        "exception",
-        "messages",
-        "expires",
-        "sender",
-        "parent_id",
-        "root_id",
-        "context",
-        "sent_options",
-        "lease",
+
+_BY_PROCESS = _replaces(stage_of_row("EXCLUDED"))
+_BY_MAIN_PROCESS = _replaces(Expression(f"{Stage.FROM_MAIN_PROCESS:d}"))
+
+UPSERT_RUNS = _upsert_runs(f"({_IS_OWN} OR {_IS_QUEUED}) AND {_BY_PROCESS}")
+"""Insert or update the rows of runs as their own processes report them: queued, running or ended.
+
+A row belongs to the first execution of its message that is written. Does nothing to the row of
+another execution, or if the given record does not replace the row, by the rule in `precedence.py`.
+Each message may be given once. Returns the executions, or the ids of queued runs, that are written.
+"""
+
+UPSERT_RUNS_BY_MAIN_PROCESS = _upsert_runs(f"({_IS_OWN} OR {_IS_QUEUED}) AND {_BY_MAIN_PROCESS}")
+"""Do the same for ends that the worker's main process reports.
+
+Does nothing to a final end either.
+"""
+
+UPSERT_FURTHER_RUNS = _upsert_further_runs(
+    f"DO UPDATE SET {_set_run()} WHERE {_IS_OWN} AND {_BY_PROCESS}"
+)
+"""Insert or update the rows of executions whose message's row belongs to another execution.
+
+Their ids are those of the executions. Each is numbered when it is inserted; the row of the first
+one counts them. If the row is of another message, whose id was copied, it is left alone. Does
+nothing to records of the execution that has the message's row, or that do not replace their own.
+Returns the executions that are written.
+"""
+
+UPSERT_FURTHER_RUNS_BY_MAIN_PROCESS = _upsert_further_runs(
+    f"DO UPDATE SET {_set_run()} WHERE {_IS_OWN} AND {_BY_MAIN_PROCESS}"
+)
+"""Do the same for ends that the worker's main process reports.
+
+Does nothing to a final end either.
+"""
+
+INSERT_BEGINNINGS = _upsert_runs(
+    _IS_QUEUED,
+    seen="given.start_timestamp",
+    setting=_set_run(
+        {
+            # A beginning may lack the arguments, and what its message carried besides.
+            "args": "coalesce(EXCLUDED.args, old.args)",
+            "kwargs": "coalesce(EXCLUDED.kwargs, old.kwargs)",
+            "arguments_intact": "CASE WHEN EXCLUDED.args IS NULL THEN old.arguments_intact "
+            "ELSE EXCLUDED.arguments_intact END",
+            "sent_options": "coalesce(EXCLUDED.sent_options, old.sent_options)",
+        }
     ),
-    ("celery_id", "attempt"),
-    run_replaces(facts_of_run_row("EXCLUDED"), facts_of_run_row("old")),
-    # By the database's clock, like all times of leases.
-    computed={"seen_timestamp": f"CASE WHEN state = {_literal(State.RUNNING)} THEN now() END"},
-    returning=("celery_id", "attempt"),
 )
-"""Insert or update the rows of attempts: queued, running or ended.
+"""Insert the rows of runs of which only the beginning is known, or update queued ones.
 
-Does nothing to a row that the given one does not replace, by the rule in `precedence.py`. Returns
-the keys of the written rows.
+Their beginning is their last sign of life. Does nothing to any other row: that of the same run says
+more. Returns the executions that are written.
 """
 
-INSERT_BEGINNINGS = _upsert(
-    "systemtasks_taskrun",
-    UPSERT_TASK_RUNS.columns,
-    ("celery_id", "attempt"),
-    f"{run_replaces(facts_of_run_row('EXCLUDED'), facts_of_run_row('old'))} "
-    "AND old.start_timestamp IS DISTINCT FROM EXCLUDED.start_timestamp",
-    computed={"seen_timestamp": "start_timestamp"},
-    updated={
-        # A beginning may lack the arguments, and what its message carried besides.
-        "args": "coalesce(EXCLUDED.args, old.args)",
-        "kwargs": "coalesce(EXCLUDED.kwargs, old.kwargs)",
-        "arguments_intact": "CASE WHEN EXCLUDED.args IS NULL THEN old.arguments_intact "
-        "ELSE EXCLUDED.arguments_intact END",
-        "sent_options": "coalesce(EXCLUDED.sent_options, old.sent_options)",
-    },
-)
-"""Insert the rows of attempts of which only the beginning is known, or update queued ones.
+INSERT_FURTHER_BEGINNINGS = _upsert_further_runs("DO NOTHING", seen="given.start_timestamp")
+"""Insert the rows of beginnings whose message's row belongs to another execution.
 
-Their beginning is their last sign of life. Does nothing to the row of the same run, which says
-more, nor to one that the given one does not replace, by the rule in `precedence.py`.
+Does nothing if there is a row. Returns the executions that are written.
 """
 
+_OWN_ROW = "run.id = ANY (ARRAY[given.id, given.execution]) AND run.execution = given.execution"
+
+_UNSAVED = ("id", "execution", "celery_id", "attempt")
 DELETE_UNSAVED_RUNS = Statement(
     f"""
-    DELETE FROM systemtasks_taskrun AS run USING {_given(("celery_id", "attempt"))}
-    WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
+    DELETE FROM systemtasks_taskrun AS run USING {_given(_UNSAVED)}
+    WHERE (({_OWN_ROW}) OR (run.id = given.id AND run.execution IS NULL
+        AND {_SAME_MESSAGE.format("run", "given")}))
     AND (run.finish_timestamp IS NULL OR run.seen_timestamp IS NOT NULL)
     """,
-    ("celery_id", "attempt"),
+    _UNSAVED,
 )
 """Delete the rows of successful runs that their task's options do not keep.
 
@@ -199,15 +293,14 @@ orphaned meanwhile. Does nothing if there is no row, or if another process has e
 _IS_ORPHANED = f"run.seen_timestamp IS NOT NULL AND run.state <> {_literal(State.RUNNING)}"
 
 _END_FROM_MAIN_PROCESS = (
-    "celery_id",
-    "attempt",
+    "id",
+    "execution",
     "state",
     "status",
     "finish_timestamp",
     "exception",
     "messages",
     "expires",
-    "ended_lease",
 )
 END_RUNS_OF_CHILDREN = Statement(
     f"""
@@ -219,9 +312,8 @@ END_RUNS_OF_CHILDREN = Statement(
             || given.messages,
         expires = given.expires, lease = NULL, seen_timestamp = NULL
     FROM {_given(_END_FROM_MAIN_PROCESS)}
-    WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
-    AND run.lease = given.ended_lease AND run.start_timestamp <= given.finish_timestamp
-    RETURNING run.id, run.celery_id, run.attempt
+    WHERE {_OWN_ROW} AND run.lease IS NOT NULL
+    RETURNING run.id, run.execution
     """,
     _END_FROM_MAIN_PROCESS,
 )
@@ -229,34 +321,38 @@ END_RUNS_OF_CHILDREN = Statement(
 
 Removes the message that END_ORPHANED_RUNS or END_GONE_RUNS has added.
 
-Does nothing if the child has written no row or a final end, and if the attempt has started again,
-in another worker or after the given end. Returns the ids and the keys of the ended rows.
+Does nothing if the child has written no row or a final end. Returns the ids and the executions of
+the ended rows.
 """
 
-_PROVISIONAL_MESSAGES = ("celery_id", "attempt", "start_timestamp", "messages")
+_PROVISIONAL_MESSAGES = ("id", "execution", "start_timestamp", "messages")
 ADD_MESSAGES_OF_CHILDREN = Statement(
     f"""
     UPDATE systemtasks_taskrun AS run
     SET messages = CASE WHEN run.messages @> given.messages THEN run.messages
         ELSE given.messages || run.messages END
     FROM {_given(_PROVISIONAL_MESSAGES)}
-    WHERE run.celery_id = given.celery_id AND run.attempt = given.attempt
-    AND run.lease IS NULL AND run.start_timestamp < given.start_timestamp
+    WHERE {_OWN_ROW} AND run.lease IS NULL AND run.start_timestamp < given.start_timestamp
     AND run.finish_timestamp >= given.start_timestamp
-    RETURNING run.id, run.celery_id, run.attempt
+    RETURNING run.id
     """,
     _PROVISIONAL_MESSAGES,
 )
 """Put the messages of provisional ends that were written late before the main process's own.
 
 A row that the main process has written starts slightly before its child's record does. Does nothing
-to other rows, or if the messages are there already. Returns the ids and the keys of the matching
-rows.
+to other rows, or if the messages are there already. Returns the ids of the matching rows.
 """
 
 
-def _end_orphaned_runs(condition: str, columns: tuple[str, ...] = ()) -> Statement:
-    """Return the statement that ends the running runs for which the condition holds."""
+def _end_running(
+    exception: str, condition: str, columns: tuple[str, ...] = (), *, keep_lease: bool = True
+) -> Statement:
+    """Return the statement that ends the running runs for which the condition holds, as failures.
+
+    `exception` is what it says of them, as SQL.
+    """
+    lease = "" if keep_lease else ", lease = NULL, seen_timestamp = NULL"
     return Statement(
         f"""
         UPDATE systemtasks_taskrun AS run
@@ -272,11 +368,9 @@ def _end_orphaned_runs(condition: str, columns: tuple[str, ...] = ()) -> Stateme
                 'logger', orphaned.name,
                 'event', orphaned.event,
                 'attributes', jsonb_build_object(
-                    'worker', run.worker, 'last_sign_of_life', orphaned.seen)))
+                    'worker', run.worker, 'last_sign_of_life', orphaned.seen))){lease}
         FROM (
-            SELECT run.id, task.name, last.seen, format(
-                'The worker %%s is gone: its last sign of life was at %%s',
-                coalesce(nullif(run.worker, ''), 'that ran it'), last.seen) AS event
+            SELECT run.id, task.name, last.seen, {exception} AS event
             FROM systemtasks_taskrun AS run
             JOIN systemtasks_systemtask AS task ON task.uuid = run.system_task_id,
             LATERAL (SELECT to_char(
@@ -292,8 +386,11 @@ def _end_orphaned_runs(condition: str, columns: tuple[str, ...] = ()) -> Stateme
     )
 
 
-END_ORPHANED_RUNS = _end_orphaned_runs(
-    "run.seen_timestamp < now() - make_interval(secs => %s)",
+_WORKER = "coalesce(nullif(run.worker, ''), 'that ran it'), last.seen"
+_WORKER_IS_GONE = f"format('The worker %%s is gone: its last sign of life was at %%s', {_WORKER})"
+
+END_ORPHANED_RUNS = _end_running(
+    _WORKER_IS_GONE, "run.seen_timestamp < now() - make_interval(secs => %s)"
 )
 """End the runs whose worker has given no sign of life for this many seconds.
 
@@ -301,15 +398,26 @@ Keeps the lease and the last sign of life, by which RENEW_LEASE finds such a run
 to a row that another process has locked. Returns the ids of the ended rows.
 """
 
-_BEGINNING = ("celery_id", "attempt", "lease", "start_timestamp")
-END_GONE_RUNS = _end_orphaned_runs(
-    f"""(run.celery_id, run.attempt, run.lease, run.start_timestamp)
-        IN (SELECT {", ".join(_BEGINNING)} FROM {_given(_BEGINNING)})""",
-    _BEGINNING,
-)
+_EXECUTION = ("id", "lease", "execution")
+_IS_GIVEN = f"""(run.lease, run.execution)
+    IN (SELECT given.lease, given.execution FROM {_given(_EXECUTION)})"""
+END_GONE_RUNS = _end_running(_WORKER_IS_GONE, _IS_GIVEN, _EXECUTION)
 """End the runs whose process is known to be gone, given their beginnings, like END_ORPHANED_RUNS.
 
-Does nothing if the attempt has ended, or has started again. Returns the ids of the ended rows.
+Does nothing to a run that has ended. Returns the ids of the ended rows.
+"""
+
+END_ABANDONED_RUNS = _end_running(
+    "format('The process of the worker %%s that ran it is gone: the worker''s last sign of life "
+    f"was at %%s', {_WORKER})",
+    _IS_GIVEN,
+    _EXECUTION,
+    keep_lease=False,
+)
+"""End the runs that a living worker has nothing more to do with, given their executions.
+
+Such an end is final. Does nothing to runs whose process has recorded an end, and to a row that
+another process has locked. Returns the ids of the ended rows.
 """
 
 LOST_LIMIT = 1000
@@ -319,7 +427,7 @@ END_LOST_RUNS = Statement(
     f"""
     UPDATE systemtasks_taskrun AS run
     SET state = {_literal(State.LOST)}, status = {_literal(State.LOST.outcome.status)},
-        exception = lost.event, finish_timestamp = now(),
+        exception = lost.event, finish_timestamp = now(), sort_timestamp = lost.due,
         expires = run.expires + (now() - lost.due),
         messages = run.messages || jsonb_build_array(jsonb_build_object(
             'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
@@ -346,8 +454,9 @@ END_LOST_RUNS = Statement(
 """End runs that were due this many seconds ago and have never started.
 
 Nobody else will: their queue was purged, their broker was flushed, or their worker does not record.
-A run that starts after all replaces this end. Does nothing to a row that another process has
-locked. Returns the ids of the ended rows.
+Such a run counts from when it was due, by the clock of its sender. A run that starts after all
+replaces this end. Does nothing to a row that another process has locked. Returns the ids of the
+ended rows.
 """
 
 RENEW_LEASE = Statement(
@@ -370,27 +479,37 @@ ends, which have the lease, too.
 
 # Statements that write tasks.
 
-UPSERT_SYSTEM_TASKS = _upsert(
-    "systemtasks_systemtask",
-    (
-        "uuid",
-        "name",
-        "uid",
-        "description",
-        "start_timestamp",
-        "finish_timestamp",
-        "duration",
-        "status",
-        "messages",
-        "expires",
-    ),
-    ("uuid",),
-    task_replaces(facts_of_task_row("EXCLUDED"), facts_of_task_row("old")),
-    unchanged=("name", "uid"),
+_TASK_COLUMNS = (
+    "uuid",
+    "name",
+    "uid",
+    "description",
+    "start_timestamp",
+    "finish_timestamp",
+    "duration",
+    "status",
+    "messages",
+    "expires",
+    "execution",
+)
+_SHOWS_IT = "old.execution = EXCLUDED.execution"
+UPSERT_SYSTEM_TASKS = Statement(
+    f"""
+    INSERT INTO systemtasks_systemtask AS old ({", ".join(_TASK_COLUMNS)}, sort_timestamp)
+    SELECT {", ".join(_TASK_COLUMNS)}, {START_BY_DATABASE}
+    FROM {_given(("age", *_TASK_COLUMNS))}
+    ORDER BY uuid
+    ON CONFLICT (uuid) DO UPDATE
+    SET {_updates(_TASK_COLUMNS, ("uuid", "name", "uid"))}, sort_timestamp =
+        CASE WHEN {_SHOWS_IT} THEN old.sort_timestamp ELSE EXCLUDED.sort_timestamp END
+    WHERE {task_replaces(facts_of_task_row("EXCLUDED"), facts_of_task_row("old"))}
+    """,
+    ("age", *_TASK_COLUMNS),
 )
 """Insert or update the tasks of runs that have ended, to show those runs.
 
-Does nothing to a task that shows a run which started later.
+Does nothing to a task that shows a run which started later. Sets no unique column: that would lock
+a task's row against the foreign keys of runs that others insert.
 """
 
 SHOW_RUNS = Statement(
@@ -398,14 +517,14 @@ SHOW_RUNS = Statement(
     UPDATE systemtasks_systemtask AS task
     SET start_timestamp = run.start_timestamp, finish_timestamp = run.finish_timestamp,
         duration = run.duration, status = run.status, messages = run.messages,
-        expires = run.expires
+        expires = run.expires, execution = run.execution, sort_timestamp = run.sort_timestamp
     FROM (
         SELECT DISTINCT ON (system_task_id) system_task_id, finish_timestamp, status, messages,
-            expires, coalesce(start_timestamp, sent_timestamp) AS start_timestamp,
+            expires, execution, sort_timestamp,
+            coalesce(start_timestamp, sent_timestamp) AS start_timestamp,
             coalesce(duration, 0) AS duration
         FROM systemtasks_taskrun
-        WHERE id = ANY(%s)
-        ORDER BY system_task_id, coalesce(start_timestamp, sent_timestamp) DESC
+        WHERE id = ANY(%s) ORDER BY system_task_id, sort_timestamp DESC
     ) AS run
     WHERE task.uuid = run.system_task_id
     AND {task_replaces(facts_of_task_row("run"), facts_of_task_row("task"))}
@@ -487,23 +606,27 @@ Does nothing to a task that has run, or to which a run refers.
 
 # Statements that write beat's schedule.
 
-UPSERT_SCHEDULE = _upsert(
-    "systemtasks_scheduleentry",
-    (
-        "app",
-        "entry",
-        "task",
-        "uid",
-        "words",
-        "next_due",
-        "last_sent",
-        "enabled",
-        "args",
-        "kwargs",
-        "arguments_intact",
-    ),
-    ("app", "entry"),
-    "TRUE",
+_ENTRY_COLUMNS = (
+    "app",
+    "entry",
+    "task",
+    "uid",
+    "words",
+    "next_due",
+    "last_sent",
+    "enabled",
+    "args",
+    "kwargs",
+    "arguments_intact",
+)
+UPSERT_SCHEDULE = Statement(
+    f"""
+    INSERT INTO systemtasks_scheduleentry ({", ".join(_ENTRY_COLUMNS)})
+    SELECT {", ".join(_ENTRY_COLUMNS)} FROM {_given(_ENTRY_COLUMNS)}
+    ORDER BY app, entry
+    ON CONFLICT (app, entry) DO UPDATE SET {_updates(_ENTRY_COLUMNS, ("app", "entry"))}
+    """,
+    _ENTRY_COLUMNS,
 )
 """Insert or update entries of beat's schedule. Does nothing to the others."""
 

@@ -12,7 +12,7 @@ from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
 from django.utils import timezone
 from django.utils.translation import pgettext
 
-from systemtasks.admin_parts.cells import ago, badge, started
+from systemtasks.admin_parts.cells import ago, badge, started, which_one
 from systemtasks.admin_parts.filters import StatusFilter, TimeFilter
 from systemtasks.admin_parts.rows import RowList
 from systemtasks.admin_parts.text import duration_text, first_line, pretty, time_text
@@ -23,7 +23,7 @@ register = template.Library()
 PILLS = ("", Status.ERROR, Status.WARNING, Status.SUCCESSFUL, Status.UNKNOWN)
 SHOWN_FILTERS = ("started", "system_task")
 
-for function in (ago, badge, duration_text, first_line, pretty, started, time_text):
+for function in (ago, badge, duration_text, first_line, pretty, started, time_text, which_one):
     register.filter(function.__name__, function)
 
 

@@ -16,8 +16,9 @@ Rows = list[dict[str, Any]]
 ENDS = ("SUCCESS", "FAILURE", "RETRY")
 
 RUNS = """
-    SELECT celery_id, attempt, state, run.status, args, kwargs, exception, lease,
-        run.start_timestamp, run.finish_timestamp, run.duration, run.messages, task.name, task.uid
+    SELECT celery_id, attempt, run.execution, redelivered, state, run.status, args, kwargs,
+        exception, lease, run.sort_timestamp, run.start_timestamp, run.finish_timestamp,
+        run.duration, run.messages, task.name, task.uid
     FROM systemtasks_taskrun AS run JOIN systemtasks_systemtask AS task
     ON task.uuid = run.system_task_id
 """
@@ -28,10 +29,11 @@ TASKS = """
 
 
 class Key(NamedTuple):
-    """The identity of an attempt."""
+    """The identity of an execution, and what is known of it."""
 
     celery_id: str
     attempt: int
+    execution: str
 
 
 class Outcome(NamedTuple):
@@ -80,8 +82,8 @@ class Notes:
         notes = cls()
         for path in folder.iterdir():
             for line in path.read_text().splitlines():
-                celery_id, attempt, number, word = line.split()
-                key = Key(celery_id, int(attempt))
+                celery_id, attempt, execution, number, word = line.split()
+                key = Key(celery_id, int(attempt), execution)
                 notes.numbers[key] = int(number)
                 if word == FINISHED:
                     notes.finished.add(key)
@@ -96,7 +98,7 @@ def unended(keys: Collection[Key], database: str) -> list[str]:
     """Return the runs that are not on record correctly. All their workers were killed."""
     with psycopg.connect(database, row_factory=dict_row) as connection:
         runs: Rows = connection.execute(RUNS).fetchall()
-    rows = {Key(run["celery_id"], run["attempt"]): run for run in runs}
+    rows = {_key(run): run for run in runs}
     return [
         f"{key} has no row" if key not in rows else f"{key} is {rows[key]}"
         for key in sorted(keys)
@@ -132,9 +134,9 @@ def faults(notes: Notes, database: str, killed: int, *, may_be_queued: bool) -> 
 
 
 def _wrong_runs(notes: Notes, runs: Rows) -> Iterator[str]:
-    rows = {Key(run["celery_id"], run["attempt"]): run for run in runs}
+    rows = {_key(run): run for run in runs}
     if len(rows) < len(runs):
-        yield f"{len(runs) - len(rows)} runs have two rows"
+        yield f"{len(runs) - len(rows)} executions have two rows"
     for key in sorted(notes.ended):
         expected = outcome(notes.numbers[key], key.attempt)
         if (row := rows.get(key)) is None:
@@ -150,15 +152,17 @@ def _unexplained_runs(notes: Notes, runs: Rows, killed: int) -> Iterator[str]:
     if len(cut := notes.finished - notes.ended) > killed:
         yield f"{len(cut)} runs finished and did not end, and {killed} children were killed"
     begun = [run for run in runs if run["state"] != "queued"]
-    others = [run for run in begun if (run["celery_id"], run["attempt"]) not in notes.ended]
+    others = [run for run in begun if _key(run) not in notes.ended]
     if len(others) > killed:
         yield f"{killed} children were killed, and there are rows of other runs: {others}"
     for run in others:
-        key = Key(run["celery_id"], run["attempt"])
+        key = _key(run)
         if key not in notes.finished:
             if run["state"] == "success":
                 yield f"{key} is a success, and did not finish"
-        elif run["state"] == "success" and _outcome(run) != outcome(notes.numbers[key], *key[1:]):
+        elif run["state"] == "success" and _outcome(run) != outcome(
+            notes.numbers[key], key.attempt
+        ):
             yield f"{key} is {_outcome(run)}, and was cut off at its end"
 
 
@@ -172,7 +176,7 @@ def _wrong_tasks(runs: Rows, tasks: Rows) -> Iterator[str]:
     for run in runs:
         key = run["name"], run["uid"]
         if run["finish_timestamp"] and (
-            key not in latest or latest[key]["start_timestamp"] < run["start_timestamp"]
+            key not in latest or latest[key]["sort_timestamp"] < run["sort_timestamp"]
         ):
             latest[key] = run
     for task in tasks:
@@ -184,6 +188,10 @@ def _wrong_tasks(runs: Rows, tasks: Rows) -> Iterator[str]:
         yield f"There is no SystemTask for {sorted(latest)}"
 
 
+def _key(run: dict[str, Any]) -> Key:
+    return Key(run["celery_id"], run["attempt"], str(run["execution"]))
+
+
 def _outcome(run: dict[str, Any]) -> Outcome:
     messages = [
         (message["log_level"], message["event"])
@@ -191,6 +199,8 @@ def _outcome(run: dict[str, Any]) -> Outcome:
         # The interpreter prints this for a SIGTERM during a __del__, and Celery redirects it.
         if message["logger"] != "celery.redirected"
     ]
+    if run["redelivered"] and messages[0][1].startswith("The broker has delivered this message"):
+        del messages[0]
     values = {name: run[name] for name in Outcome._fields if name != "messages"}
     if run["state"] == "success":
         # As its process had noted it before task_postrun: then it was killed, and never confirmed.

@@ -19,17 +19,20 @@ from typing import Any
 import billiard.pool
 from celery import Task, shared_task, signals
 
+from systemtasks.runs.journal_line import EXECUTION
+
 logger = logging.getLogger("chaos")
 
 FINISHED = "FINISHED"
 """The first note. The second is Celery's name of the final state."""
 
 
-def note(celery_id: str, attempt: int, number: int, word: str) -> None:
+def note(request: Any, number: int, word: str) -> None:
     """Add a line to this process's file in one write."""
+    celery_id, attempt, execution = request.id, request.retries + 1, request.get(EXECUTION)
     path = Path(os.environ["CHAOS_NOTES"]) / str(os.getpid())
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, f"{celery_id} {attempt} {number} {word}\n".encode())
+    os.write(descriptor, f"{celery_id} {attempt} {execution} {number} {word}\n".encode())
     os.close(descriptor)
 
 
@@ -41,7 +44,7 @@ def work(self: Any, number: int) -> int:
     time.sleep(number % 4 / 1000)
     if number % 10 == 1:
         logger.warning("Careful with %d", number)
-    note(self.request.id, attempt, number, FINISHED)
+    note(self.request, number, FINISHED)
     if number % 10 == 2:
         raise ValueError(f"{number} is no good")
     if number % 10 == 3 and attempt == 1:
@@ -58,14 +61,14 @@ BEGUN = "BEGUN"
 )
 def begin(self: Any, number: int, *, kills: bool) -> None:
     """Note that it has begun. Then kill its worker, or wait until it is killed."""
-    note(self.request.id, self.request.retries + 1, number, BEGUN)
+    note(self.request, number, BEGUN)
     if kills:
         os.killpg(0, signal.SIGKILL)  # itself, the other children and the main process
     time.sleep(60)
 
 
 def note_end(task: Any, task_id: str, args: Any, state: str | None, **_: Any) -> None:
-    note(task_id, task.request.retries + 1, args[0], str(state))
+    note(task.request, args[0], str(state))
 
 
 if "CHAOS_NOTES" in os.environ:

@@ -30,7 +30,7 @@ REFUSED = {
     ("events_task_runs_list", "400"): "/task_runs/?status=done",
     ("events_task_runs_list", "404"): "/task_runs/?page=2",
     ("events_task_runs_retrieve", "400"): "/task_runs/x/",
-    ("events_task_runs_retrieve", "404"): "/task_runs/1/",
+    ("events_task_runs_retrieve", "404"): f"/task_runs/{'0' * 8}{'-0000' * 3}-{'0' * 12}/",
     ("events_task_runs_summary_list", "400"): "/task_runs/summary/?started_from=yesterday",
     ("events_task_runs_summary_list", "404"): "/task_runs/summary/?page=2",
 }
@@ -54,7 +54,8 @@ def rows(db: None) -> TaskRun:
         }
 
     task = SystemTask.objects.create(**stored(SystemTask, TASK))
-    return TaskRun.objects.create(system_task=task, **stored(TaskRun, RUN))
+    run = stored(TaskRun, RUN)
+    return TaskRun.objects.create(system_task=task, sort_timestamp=run["start_timestamp"], **run)
 
 
 @pytest.mark.usefixtures("rows")

@@ -249,7 +249,7 @@ def test_an_unknown_run_is_404_and_viewing_is_no_permission_to_run_it(
     runner: Client, reader: Client
 ) -> None:
     run_id = factories.task_run(factories.system_task("app.sync")).pk
-    assert runner.post(f"{RUNS_URL}/{run_id + 1}/run/").status_code == 404
+    assert runner.post(f"{RUNS_URL}/{uuid4()}/run/").status_code == 404
     assert reader.post(f"{RUNS_URL}/{run_id}/run/").status_code == 403
 
 

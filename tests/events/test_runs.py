@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from events import pagination
 from events.filters import RUN_ORDERINGS
+from systemtasks.ids import new_uuid
 from systemtasks.models import SystemTask, TaskRun
+from systemtasks.runs.journal_line import id_text
 from systemtasks.states import State, Status
 from tests import factories
 from tests.events.conftest import client_of
@@ -54,18 +56,23 @@ def test_a_run_is_found_by_the_id_that_delay_returned(historian: Client, task: S
     )
     [row] = historian.get(URL, {"celery_id": "wanted"}).json()["results"]
     assert row == {
-        "id": run.id,
+        "id": str(run.id),
         "system_task": str(task.uuid),
         "name": "tests.clean_up",
         "uid": "",
         "celery_id": "wanted",
         "attempt": 1,
+        "number": 1,
+        "redelivered": False,
+        "replaces": None,
+        "replaced_by": None,
         "state": "success",
         "status": "successful",
         "queue": "celery",
         "worker": "w1",
         "sender": "",
         "parent_id": "",
+        "parent_run": None,
         "root_id": "",
         "sent_timestamp": None,
         "eta_timestamp": None,
@@ -195,7 +202,7 @@ JSON = st.recursive(
     lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=2),
     max_leaves=6,
 )
-CURSORS = st.tuples(st.integers(), st.sampled_from(RUN_ORDERINGS), JSON, JSON).map(list)
+CURSORS = st.tuples(st.integers(), st.sampled_from([*RUN_ORDERINGS]), JSON, JSON).map(list)
 
 
 @given(after=st.text() | (JSON | CURSORS).map(lambda cursor: base64_of(json.dumps(cursor))))
@@ -238,9 +245,9 @@ def test_after_leads_through_every_run_once_in_order(
         query["after"] = position["after"]
     assert position["next"] == 0
     key = "-id" if ordering.startswith("-") else "id"
-    expected = TaskRun.objects.order_by(*dict.fromkeys([ordering, key]))
+    expected = TaskRun.objects.order_by(*dict.fromkeys([RUN_ORDERINGS[ordering], key]))
     seen = [run["id"] for page in pages for run in page["results"]]
-    assert seen == [run.id for run in expected]
+    assert seen == [str(run.id) for run in expected]
 
 
 def test_a_time_may_have_any_offset(historian: Client, task: SystemTask) -> None:
@@ -324,18 +331,54 @@ def test_a_page_after_another_reads_only_its_own_index_entries(
             assert "Sort" not in plan, plan
 
 
-@pytest.mark.parametrize("run_id", ["x", "-1", "1.5", "9" * 19, "\u0661"])
-def test_a_malformed_number_is_400(historian: Client, run_id: str) -> None:
+@pytest.mark.parametrize("run_id", ["x", "-1", "1", f"{new_uuid()}0", f"{{{new_uuid()}}}"])
+def test_a_malformed_id_is_400(historian: Client, run_id: str) -> None:
     answer = historian.get(f"{URL}{run_id}/")
     assert answer.status_code == 400
-    assert answer.json() == {"id": ["Must be a whole number."], "code": "invalid"}
+    assert answer.json() == {"id": ["Must be a valid UUID."], "code": "invalid"}
 
 
 def test_an_unknown_run_is_404(historian: Client) -> None:
-    assert historian.get(f"{URL}999999999/").json() == {"detail": "Not found.", "code": "not_found"}
+    answer = historian.get(f"{URL}{new_uuid()}/")
+    assert answer.json() == {"detail": "Not found.", "code": "not_found"}
 
 
-@pytest.mark.parametrize("path", [URL, f"{URL}1/", f"{URL}summary/"])
+def test_every_execution_under_a_celery_id_is_found_newest_first(
+    historian: Client, task: SystemTask
+) -> None:
+    first = factories.task_run(task, celery_id="same", executions=2)
+    later = factories.START + timedelta(minutes=1)
+    again = {"celery_id": "same", "start_timestamp": later, "finish_timestamp": later}
+    factories.task_run(task, **again, number=2, redelivered=True, message=first.id)
+    factories.task_run(task, celery_id="same", attempt=2, **QUEUED)
+    results = historian.get(URL, {"celery_id": "same"}).json()["results"]
+
+    found = [(run["attempt"], run["number"], run["redelivered"]) for run in results]
+    assert found == [(2, 1, False), (1, 2, True), (1, 1, False)]
+
+
+def test_a_long_celery_id_finds_its_own_run_alone(historian: Client, task: SystemTask) -> None:
+    ids = ["x" * 300 + end for end in "ab"]
+    for celery_id in ids:
+        factories.task_run(task, celery_id=id_text(celery_id))
+    assert found(historian, celery_id=ids[0]) == [id_text(ids[0])]
+
+
+def test_runs_come_in_the_order_of_one_clock_whatever_their_hosts_said(
+    historian: Client, task: SystemTask
+) -> None:
+    year, hour = timedelta(days=365), timedelta(hours=1)
+    for number, ahead in enumerate([year, timedelta(0), -year]):
+        wrong = factories.START + ahead
+        factories.task_run(
+            task, celery_id=str(number), start_timestamp=wrong, finish_timestamp=wrong,
+            sort_timestamp=factories.START + number * hour,
+        )  # fmt: skip
+    assert found(historian) == found(historian, ordering="-start_timestamp") == ["2", "1", "0"]
+    assert found(historian, started_from="2024-06-01T12:30:00Z") == ["2", "1"]
+
+
+@pytest.mark.parametrize("path", [URL, f"{URL}{new_uuid()}/", f"{URL}summary/"])
 def test_who_may_view_tasks_may_not_view_their_runs(reader: Client, path: str) -> None:
     answer = reader.get(path)
     assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")

@@ -15,6 +15,7 @@ from pytest_django import Settings
 
 from events import views
 from events.waiting import listener
+from systemtasks.ids import new_uuid
 from systemtasks.models import TaskRun
 from systemtasks.states import State
 from tests import factories
@@ -120,7 +121,7 @@ def test_a_run_that_does_not_end_in_time_is_answered_as_it_is(
 def test_who_need_not_wait_does_not(historian: Client) -> None:
     ended = factories.task_run(factories.system_task())
     assert historian.get(f"{URL}{ended.id}/?wait=60").json()["state"] == "success"
-    assert historian.get(f"{URL}999999999/?wait=60").status_code == 404
+    assert historian.get(f"{URL}{new_uuid()}/?wait=60").status_code == 404
 
 
 def revoke() -> None:
@@ -167,7 +168,7 @@ def test_head_does_not_wait(
 @pytest.mark.django_db
 @pytest.mark.parametrize("wait", ["", "-1", "61", "1.5", "x", "\u0661"])
 def test_a_malformed_wait_is_400(historian: Client, wait: str) -> None:
-    answer = historian.get(f"{URL}1/", {"wait": wait})
+    answer = historian.get(f"{URL}{new_uuid()}/", {"wait": wait})
     assert answer.status_code == 400
     assert sorted(answer.json()) == ["code", "wait"]
 

@@ -60,6 +60,7 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunRecord]]:
     yield collector.records
     assert collector.watched == []
     assert recorder.current.get() is None
+    recorder._ended.set(None)
 
 
 @pytest.fixture

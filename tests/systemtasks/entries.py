@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid5
 
 import orjson
 
@@ -15,7 +16,9 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes: Any) -> RunRecord:
     """Return a run that took 1.5 seconds. Without a start, it has only been sent."""
     finish = (start or NOON) + timedelta(seconds=1.5)
+    message = uuid_of(f"{celery_id} {changes.get('attempt', 1)}")
     values: dict[str, Any] = {
+        "id": message,
         "name": "shop.charge",
         "uid": "",
         "description": "Charge.",
@@ -37,7 +40,14 @@ def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes:
         "messages": '[{"event": "Grüße"}]',
         "expires": finish + timedelta(days=30),
     }
-    return RunRecord(**{**values, **changes})
+    values |= changes
+    first = uuid_of(f"{message} first") if values["start_timestamp"] else None
+    return RunRecord(**{"execution": first, **values})
+
+
+def uuid_of(text: str) -> UUID:
+    """The same UUID for the same text, as a message or an execution would have one of its own."""
+    return uuid5(UUID(int=0), text)
 
 
 def entry(celery_id: str = "id-1", **changes: Any) -> Entry:
@@ -64,6 +74,10 @@ def entry_of(of: RunRecord) -> Entry:
             "root_id": of.root_id,
             "sent": of.sent_timestamp and of.sent_timestamp.timestamp(),
             "context": of.context,
+            "run": str(of.id),
+            "redelivered": int(of.redelivered),
+            "parent_run": _text(of.parent_run),
+            "replaces": _text(of.replaces),
         },
         "state": of.state,
         "status": of.status,
@@ -75,6 +89,8 @@ def entry_of(of: RunRecord) -> Entry:
         "duration": of.duration,
         "exception": of.exception,
         "messages": [_message(event) for event in orjson.loads(of.messages)],
+        "execution": _text(of.execution),
+        "replaced_by": _text(of.replaced_by),
         "lease": of.lease,
         "provisional": of.provisional,
         "from_main_process": of.from_main_process,
@@ -84,6 +100,10 @@ def entry_of(of: RunRecord) -> Entry:
     if of.start_timestamp:
         line["start"] = of.start_timestamp.timestamp()
     return make_entry(line)
+
+
+def _text(id_: UUID | None) -> str | None:
+    return None if id_ is None else str(id_)
 
 
 def _options(of: RunRecord) -> dict[str, Any]:

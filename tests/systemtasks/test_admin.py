@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 from django.apps import apps
@@ -32,6 +33,7 @@ from systemtasks.admin_parts.text import (
     with_unseen_shown,
     worst_line,
 )
+from systemtasks.ids import new_uuid
 from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.states import State, Status
 from tests import factories
@@ -394,7 +396,7 @@ def test_both_searches_use_their_index() -> None:
     request = RequestFactory().get("/")
     for model, term, index in (
         (SystemTask, "payroll", "systemtask_search"),
-        (TaskRun, "9f3ae529", "taskrun_celery_attempt"),
+        (TaskRun, "9f3ae529", "default_celery_id_attempt_idx"),  # the partition's own
     ):
         rows, _ = admin.site.get_model_admin(model).get_search_results(
             request, model.objects.all(), term
@@ -411,7 +413,7 @@ def test_a_task_shows_its_last_25_runs_newest_first(staff: Client) -> None:
     runs = [run_at(task, factories.START + timedelta(minutes=n)) for n in range(30)]
     page = body(staff, page_of(task))
     table = page[page.index('<table class="st-runs"') :]
-    found = [int(pk) for pk in re.findall(r"/taskrun/(\d+)/change/", table)]
+    found = [UUID(pk) for pk in re.findall(r"/taskrun/([-0-9a-f]+)/change/", table)]
     assert found == [run.pk for run in reversed(runs)][:25]
     assert f"{RUNS}?system_task={task.pk}" in page
 
@@ -457,6 +459,32 @@ def test_a_run_shows_its_arguments_and_the_other_attempts(staff: Client) -> None
     assert page_of(first) in page
     assert page_of(other) not in page
     assert page_of(task) in page
+
+
+def test_a_task_that_was_executed_six_times_says_so(staff: Client) -> None:
+    task = factories.system_task()
+    first = factories.task_run(task, celery_id="same", executions=6)
+    last = factories.task_run(
+        task, celery_id="same", number=6, redelivered=True, message=first.id
+    )  # fmt: skip
+    assert "Its message was executed 6 times." in body(staff, page_of(first))
+    page = body(staff, page_of(last))
+    assert "This is execution 6 of its message." in page
+    assert page.count(page_of(first)) == 2  # as the first execution, and in the table of all
+    assert page_of(last) in body(staff, page_of(first))
+    assert "execution 6" in body(staff, RUNS)
+
+
+def test_a_run_is_linked_with_its_parent_and_with_those_it_replaces(staff: Client) -> None:
+    task = factories.system_task()
+    parent, old, new = (factories.task_run(task, celery_id=name) for name in ("a", "b", "c"))
+    gone = new_uuid()
+    run = factories.task_run(task, parent_run=parent.id, replaces=old.id, replaced_by=new.id)
+    page = body(staff, page_of(run))
+    assert all(page_of(one) in page for one in (parent, old, new))
+    page = body(staff, page_of(factories.task_run(task, parent_run=gone)))
+    assert str(gone) in page
+    assert f"/taskrun/{gone}/" not in page
 
 
 def test_arguments_that_are_not_recorded_are_said_to_be_so(staff: Client) -> None:

@@ -1,4 +1,4 @@
-"""Create attempts for the recorder from Celery's messages and requests.
+"""Create runs for the recorder from Celery's messages and requests.
 
 In the prefork pool, some ends are known only to the main process, which did not run the task: a
 child that was killed, a hard time limit, a revoked or expired or unregistered task.
@@ -9,18 +9,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-from weakref import WeakValueDictionary
+from weakref import KeyedRef
 
 import orjson
+from celery import Celery
 from celery.app.task import Context
 
 from systemtasks.capture.celery import queues
 from systemtasks.capture.celery.apps import app_of
 from systemtasks.capture.celery.options import AnyTask, default_info, info_of, task_info
 from systemtasks.conf import conf, sender_context
+from systemtasks.ids import new_id
 from systemtasks.runs import recorder
 from systemtasks.runs.arguments import clean_arguments
-from systemtasks.runs.journal_line import CONTEXT_LIMIT, SENT_HEADER, Entry
+from systemtasks.runs.journal_line import (
+    CONTEXT_LIMIT,
+    EXECUTION,
+    PARENT_HEADER,
+    REPLACES_HEADER,
+    RUN_HEADER,
+    SENT_HEADER,
+    Entry,
+)
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
@@ -31,17 +41,24 @@ from systemtasks.storage import leases
 if TYPE_CHECKING:
     from celery.worker.request import Request  # imported only by workers
 
-_requests: "WeakValueDictionary[tuple[str, int], Request]" = WeakValueDictionary()
+KNOWN_HEADERS = ("retries", "eta", "origin", SENT_HEADER, RUN_HEADER, PARENT_HEADER)
+VISIBILITY_TIMEOUTS = {"redis": 3600, "sqs": 1800}
+"""Kombu's defaults, in seconds, by the kind of broker."""
+
+_requests: "dict[str, KeyedRef[str, Request]]" = {}
+"""The requests that the worker holds, by the ids of their executions."""
 
 
 def remember(request: "Request", consumer: Any) -> None:  # noqa: ANN401 - Celery's Consumer
-    """Keep hold of a request for as long as the worker does.
+    """Give this delivery of a message an id, and keep hold of it for as long as the worker does.
 
-    Add to it what is not among Celery's own: the queue from which `consumer` took the message, and
-    the type of the message's body.
+    The request's dictionary takes the id to the process or thread that runs the task. Add to it
+    what else is not among Celery's own: the queue from which `consumer` took the message, and the
+    type of the message's body.
     """
     values = request.request_dict
-    _requests[_key(request.id, values.get("retries"))] = request
+    execution = values[EXECUTION] = new_id()
+    _requests[execution] = KeyedRef(request, _let_go, execution)
     # A request may have them from the message: a retry has the headers of the attempt before.
     values.pop(QUEUE, None)
     values.pop(CONTENT_TYPE, None)
@@ -51,11 +68,42 @@ def remember(request: "Request", consumer: Any) -> None:  # noqa: ANN401 - Celer
         values[CONTENT_TYPE] = kind
 
 
-def _key(celery_id: object, retries: object) -> tuple[str, int]:
-    # A message may have any JSON value in both places.
-    if type(celery_id) is not str:
-        celery_id = describe(celery_id, NAME_LIMIT)
-    return celery_id, retries if type(retries) is int else 0
+def _let_go(reference: "KeyedRef[str, Request]") -> None:
+    # The worker has nothing more to do with this execution. If its row still says then that it
+    # runs, no process is left that will ever end it, and Celery has sent no signal.
+    if _requests.pop(reference.key, None) is not None:
+        leases.note_over(reference.key)
+
+
+def _held(execution: object) -> "Request | None":
+    # Of a message that was never received, it is as the sender wrote it.
+    reference = _requests.get(execution) if type(execution) is str else None
+    return None if reference is None else reference()
+
+
+def link(headers: dict[str, Any], body: object, run: Run) -> None:
+    """Name in a message's headers the run that sends it, and the one that it replaces.
+
+    A retry, like a task that replaces another, has the same Celery id as the run that sends it. It
+    has the parent of that run, and not the run itself. So no run descends from itself.
+    """
+    # In message protocol 1, Celery's fields are in the body.
+    get = body.get if is_of(body, dict) else headers.get
+    parent: str | None = run.id
+    if run.has_celery_id(get("id")):
+        if _whole(get("replaced_task_nesting")) > _whole(run.nesting):
+            headers[REPLACES_HEADER], run.replaced_by = run.id, headers[RUN_HEADER]
+            parent = run.request.get("parent_run")
+        elif _whole(get("retries")) > _whole(run.request.get("retries")):
+            parent = run.request.get("parent_run")
+    if parent is not None:
+        headers[PARENT_HEADER] = parent
+    else:
+        headers.pop(PARENT_HEADER, None)
+
+
+def _whole(value: object) -> int:
+    return value if type(value) is int else 0
 
 
 def context_header() -> str | None:
@@ -105,6 +153,28 @@ def attempt(info: TaskInfo, request: Mapping[str, Any], args: object, kwargs: ob
     return Run(info, request, arguments, leases.current_lease().id)
 
 
+def redelivery(run: Run, app: Celery) -> str:
+    """Return why the broker has delivered this run's message again, as a text for its messages."""
+    sent, limit = run.request.get("sent"), _visibility_timeout(app)
+    if type(sent) is float and limit is not None and run.start - sent >= limit:
+        return (
+            "The broker has delivered this message before. It was not acknowledged within the "
+            f"broker's visibility timeout of {limit:g} s, which must be longer than a task waits "
+            "for its ETA, and runs"
+        )
+    return (
+        "The broker has delivered this message before: its worker was lost, or has put it back "
+        "into the queue"
+    )
+
+
+def _visibility_timeout(app: Celery) -> float | None:
+    """Return the seconds after which the broker delivers again, or None if it has no such time."""
+    default = VISIBILITY_TIMEOUTS.get(app.connection_for_read().transport.driver_type)
+    limit = app.conf.broker_transport_options.get("visibility_timeout", default)
+    return limit if default is not None and type(limit) in (int, float) else None
+
+
 def started_attempt(task: AnyTask, task_id: object, args: object, kwargs: object) -> Run | None:
     """Return the attempt that starts now, or None if its task is not recorded.
 
@@ -146,14 +216,19 @@ def _messages_of_batch(args: object) -> Sequence[Any]:
     return given if all(type(one) is kind for one in given) else ()
 
 
-def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:
+def take_attempt_of_child(celery_id: str, context: Context) -> Run | None:
     """Return the attempt of a child process that can no longer end it.
+
+    `context` is the request on the task's stack, where Celery has put one.
 
     Return None if the message is not known, if this has already returned the attempt, or if its
     task is not recorded.
     """
-    if (request := _requests.pop(_key(celery_id, retries), None)) is None:
+    execution = vars(context).get(EXECUTION) if context.id == celery_id else None
+    execution = execution or _execution_that_failed(celery_id)
+    if (request := _held(execution)) is None:
         return None
+    del _requests[execution]
     info = task_info(request.task)
     if not info.recorded:
         return None
@@ -165,6 +240,23 @@ def take_attempt_of_child(celery_id: str, retries: int | None) -> Run | None:
     run = attempt(info, values, request.args, request.kwargs)
     run.belongs_to_child(request.time_start)
     return run
+
+
+def _execution_that_failed(celery_id: str) -> str:
+    """Return the execution under this Celery id that a child had and Celery takes for ended.
+
+    Celery 5.6, and any version at a hard time limit, says only the Celery id of a failed task. The
+    worker may hold several messages with it, some of which wait and some of which run.
+    """
+    from celery.worker import state  # imported only by workers
+
+    for execution in list(_requests):
+        request = _held(execution)
+        if request is None or request.id != celery_id or request in state.active_requests:
+            continue
+        if request.time_start:
+            return execution
+    return ""
 
 
 def broken_attempt(
@@ -186,7 +278,7 @@ def revoked_attempt(task: AnyTask, context: Context) -> Run | None:
     info = task_info(task)
     if not info.recorded:
         return None
-    request = _requests.get(_key(context.id, context.retries))
+    request = _held(vars(context).get(EXECUTION, ""))
     run = attempt(info, vars(context), context.args, context.kwargs)
     run.belongs_to_child(request.time_start if request else None)
     return run
@@ -213,7 +305,7 @@ def undecodable_attempt(consumer: Any, message: Any) -> Run:  # noqa: ANN401 - k
     """Return the attempt of a message whose body cannot be decoded."""
     headers = message.headers if is_of(message.headers, dict) else {}
     celery_id = headers.get("id") or (message.properties or {}).get("correlation_id") or uuid4()
-    known = {key: headers.get(key) for key in ("retries", "eta", "origin", SENT_HEADER)}
+    known = {key: headers.get(key) for key in KNOWN_HEADERS}
     values = {
         **known,
         "id": describe(celery_id, NAME_LIMIT),

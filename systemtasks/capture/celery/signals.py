@@ -4,6 +4,7 @@ A receiver never waits. Celery logs an exception of a receiver ("Signal handler 
 on. docs/celery-signals.md lists when each signal is sent, and in which process.
 """
 
+import logging
 import sys
 import threading
 import time
@@ -21,9 +22,16 @@ from systemtasks.capture.celery import beat, received, schedule, stored_states
 from systemtasks.capture.celery.options import AnyTask, task_info
 from systemtasks.capture.guard import counting, never_raising
 from systemtasks.conf import conf
+from systemtasks.ids import new_id
 from systemtasks.own_logger import own_logger
 from systemtasks.runs import recorder
-from systemtasks.runs.journal_line import CONTEXT_HEADER, SENT_HEADER
+from systemtasks.runs.journal_line import (
+    CONTEXT_HEADER,
+    EXECUTION,
+    REPLACES_HEADER,
+    RUN_HEADER,
+    SENT_HEADER,
+)
 from systemtasks.runs.kinds import is_of, knows_its_offset, number
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.sent_options import CONTENT_TYPE, QUEUE
@@ -82,12 +90,21 @@ class _Sending(threading.local):
 _sending = _Sending()
 
 
-def stamp(headers: dict[str, Any], properties: Any = None, **_: Any) -> None:  # noqa: ANN401 - a signal's own arguments
+def stamp(
+    headers: dict[str, Any],
+    body: Any = None,  # noqa: ANN401
+    properties: Any = None,  # noqa: ANN401
+    **_: Any,  # noqa: ANN401
+) -> None:
     headers[SENT_HEADER] = time.time()
-    for name in (QUEUE, CONTENT_TYPE):  # of the attempt before, if this is a retry
+    headers[RUN_HEADER] = new_id()
+    # Celery has copied them from the message of the attempt before, if this is a retry.
+    for name in (EXECUTION, REPLACES_HEADER, QUEUE, CONTENT_TYPE):
         headers.pop(name, None)
     _sending.headers = headers
     _sending.priority = properties.get("priority") if is_of(properties, dict) else None
+    if (run := recorder.current_run()) is not None:
+        received.link(headers, body, run)
     if (context := received.context_header()) is not None:
         headers[CONTEXT_HEADER] = context
 
@@ -121,6 +138,8 @@ def begin(task: AnyTask, task_id: Any, args: Any, kwargs: Any, **_: Any) -> None
         recorder.start(run, nested=bool(vars(task.request).get("is_eager")))
         if not run.task.polls:
             writer.watch(run)
+        if run.request.get("redelivered"):
+            run.log(logging.INFO, run.task.name, received.redelivery(run, task.app), {})
         if not logs.are_captured():
             capture_logs()
 
@@ -148,9 +167,7 @@ def note_failure(
         run.fail(_original(exception), printed)
     elif is_of(exception, Reject) or is_of(exception, Ignore):
         return  # its end is recorded already
-    elif run := recorder.ended(task_id) or received.take_attempt_of_child(
-        task_id, sender.request.retries
-    ):
+    elif run := recorder.ended(task_id) or received.take_attempt_of_child(task_id, sender.request):
         # Celery failed after the end of the task, or the child process that ran it is gone.
         _end(run, State.FAILURE, exception, printed)
 
@@ -165,7 +182,7 @@ def note_retry(
     printed = getattr(einfo, "traceback", None)
     if run := recorder.running(request.id):
         run.retry(cause, _seconds_until(when), printed)
-    elif run := received.take_attempt_of_child(request.id, request.retries):
+    elif run := received.take_attempt_of_child(request.id, request):
         if reason is None:  # a cold shutdown, after which the task is not sent again
             _end(run, State.FAILURE, WorkerLostError("The worker was shut down while it ran"))
         else:

@@ -15,10 +15,15 @@ from systemtasks.runs.arguments import Arguments
 from systemtasks.runs.journal_line import (
     BEAT_HEADER,
     CONTEXT_HEADER,
+    EXECUTION,
+    PARENT_HEADER,
+    REPLACES_HEADER,
+    RUN_HEADER,
     SENT_HEADER,
     VERSION,
     Entry,
     decode,
+    id_text,
 )
 from systemtasks.runs.records import NAME_LIMIT, RunRecord
 from systemtasks.runs.sent_options import CONTENT_TYPE, QUEUE
@@ -41,6 +46,10 @@ FIELDS = (
     SENT_HEADER,
     CONTEXT_HEADER,
     BEAT_HEADER,
+    RUN_HEADER,
+    PARENT_HEADER,
+    REPLACES_HEADER,
+    EXECUTION,
     "expires",
     "timelimit",
     "tenant",
@@ -56,7 +65,13 @@ LOGGED = (
 FULL = record(
     uid="ldap",
     first_uid="none",
+    id=UUID("019ab5d1-f000-7000-8000-000000000001"),
+    execution=UUID("019ab5d1-f400-7000-8000-000000000002"),
     attempt=3,
+    redelivered=True,
+    replaces=UUID(int=3),
+    replaced_by=UUID(int=4),
+    parent_run=UUID(int=5),
     sender="gen1@host",
     parent_id="parent",
     root_id="root",
@@ -75,7 +90,7 @@ FULL = record(
     save_run=False,
 )
 EMPTY = record(messages="[]", sent_timestamp=None, wait=None, expires=None, args=None, kwargs=None)
-LINE_OF_VERSION_5 = """{
+LINE_OF_VERSION_6 = """{
     "task": {
         "name": "shop.charge",
         "description": "Charge.",
@@ -93,6 +108,10 @@ LINE_OF_VERSION_5 = """{
         "root_id": "root",
         "sent": 1795521598.0,
         "context": "{\\"user\\":7}",
+        "run": "019ab5d1-f000-7000-8000-000000000001",
+        "redelivered": 1,
+        "parent_run": "00000000-0000-0000-0000-000000000005",
+        "replaces": "00000000-0000-0000-0000-000000000003",
         "options": {
             "headers": "{\\"tenant\\":\\"acme\\"}",
             "exchange": "feeds",
@@ -113,6 +132,8 @@ LINE_OF_VERSION_5 = """{
     "duration": 1.5,
     "exception": "ShopError: closed",
     "messages": [[1795521600.0, 20, "shop", "Grüße", {"number": 7}]],
+    "execution": "019ab5d1-f400-7000-8000-000000000002",
+    "replaced_by": "00000000-0000-0000-0000-000000000004",
     "lease": "00000000-0000-0000-0000-000000000001",
     "provisional": true,
     "from_main_process": true
@@ -126,17 +147,18 @@ def test_record_is_decoded_as_it_was_encoded(written: RunRecord) -> None:
 
 def test_every_field_of_a_record_is_encoded() -> None:
     values = asdict(FULL)
-    set_by_the_reader = {"is_beginning", "is_gone"}
+    # How long ago it was is only known when it is written.
+    set_later = {"age", "is_beginning", "is_gone"}
 
     same = {name for name, value in asdict(RunRecord("")).items() if values[name] == value}
-    assert same == set_by_the_reader
+    assert same == set_later
 
 
 def test_line_on_disk_is_decoded_by_a_process_of_the_same_version() -> None:
     """If the fields change, so must VERSION, and with it this line."""
-    assert VERSION == 5
-    assert decode(LINE_OF_VERSION_5.encode()) == FULL
-    assert orjson.loads(entry_of(FULL).line) == orjson.loads(LINE_OF_VERSION_5)
+    assert VERSION == 6
+    assert decode(LINE_OF_VERSION_6.encode()) == FULL
+    assert orjson.loads(entry_of(FULL).line) == orjson.loads(LINE_OF_VERSION_6)
 
 
 def test_provisional_end_can_be_made_final_until_it_is_read() -> None:
@@ -188,8 +210,27 @@ def test_huge_values_of_a_foreign_message_are_cut() -> None:
     told = recorder.queued(INFO, huge, Arguments("[1]", "{}", True))
 
     assert len(told.line) < 20_000
-    assert told.record().root_id == "x" * NAME_LIMIT
+    assert told.record().root_id.startswith("xxx")
     assert told.record().context == "{}"
+
+
+def test_long_ids_remain_apart_and_are_found_by_what_they_were() -> None:
+    first, second = (
+        recorder.queued(INFO, {"id": "x" * 300 + end}, Arguments(None, None)).record().celery_id
+        for end in "ab"
+    )
+
+    assert first != second
+    assert len(first) == len(second) == NAME_LIMIT
+    assert first == id_text("x" * 300 + "a")
+
+
+@pytest.mark.parametrize("junk", ["", "no uuid", "x" * 36, 7, None, ["a"], "0" * 32])
+def test_run_has_the_id_of_its_execution_where_the_message_has_none(junk: object) -> None:
+    run = recorder.Run(INFO, {"id": "id-1", RUN_HEADER: junk}, Arguments(None, None), LEASE)
+    record = run.finish(State.SUCCESS).record()
+
+    assert record.id == record.execution == UUID(run.execution)
 
 
 def test_what_a_task_makes_of_its_request_changes_no_record() -> None:

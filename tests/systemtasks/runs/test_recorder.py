@@ -18,11 +18,11 @@ from pytest_django import Settings
 from systemtasks.runs import recorder
 from systemtasks.runs.arguments import Arguments
 from systemtasks.runs.exceptions import ExceptionText
-from systemtasks.runs.journal_line import SENT_HEADER
+from systemtasks.runs.journal_line import SENT_HEADER, id_text
 from systemtasks.runs.messages import Message, Messages, level_name, log_events
 from systemtasks.runs.recorder import Run
-from systemtasks.runs.records import NAME_LIMIT, RunRecord, TaskInfo
-from systemtasks.runs.values import clean_column, clean_text
+from systemtasks.runs.records import RunRecord, TaskInfo
+from systemtasks.runs.values import clean_text
 from systemtasks.states import State, Status
 
 WHERE = {"routing_key": "celery"}
@@ -191,7 +191,7 @@ def test_odd_celery_ids_find_their_run() -> None:
     run = begin(id=odd)
 
     assert recorder.end(odd) is run
-    assert run.finish(State.SUCCESS).record().celery_id == clean_column(odd, NAME_LIMIT)
+    assert run.finish(State.SUCCESS).record().celery_id == id_text(odd)
 
 
 @pytest.mark.parametrize(

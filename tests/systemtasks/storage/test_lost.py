@@ -15,6 +15,7 @@ from systemtasks.states import State, Status
 from systemtasks.storage import orphans, rows
 from systemtasks.storage.orphans import Reaper
 from systemtasks.storage.retention import delete_expired
+from tests.systemtasks.entries import uuid_of
 from tests.systemtasks.storage.test_leases import Clock
 
 pytestmark = pytest.mark.django_db
@@ -30,15 +31,19 @@ def _no_known_tasks() -> None:
 def record(celery_id: str = "lost", ago: timedelta = 3 * DAY, **fields: Any) -> RunRecord:
     sent = NOW - ago
     defaults = {"sent_timestamp": sent, "queue": "mail", "expires": sent + 30 * DAY}
+    defaults["id"] = uuid_of(celery_id)
     return RunRecord("shop.mail", celery_id=celery_id, **{**defaults, **fields})
 
 
 def started(celery_id: str, start: datetime, **fields: Any) -> RunRecord:
+    execution = uuid_of(f"execution of {celery_id}")
+    fields = {"execution": execution, **fields}
     return record(celery_id, state=State.RUNNING, start_timestamp=start, **fields)
 
 
 def ended(celery_id: str, start: datetime, **fields: Any) -> RunRecord:
     end = {"finish_timestamp": start + timedelta(seconds=1), "duration": 1.0}
+    fields = {"execution": uuid_of(f"execution of {celery_id}"), **fields}
     status = {"state": State.SUCCESS, "status": Status.SUCCESSFUL}
     return record(celery_id, start_timestamp=start, **{**end, **status, **fields})
 

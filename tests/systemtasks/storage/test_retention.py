@@ -16,7 +16,7 @@ from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs.records import KnownTask
 from systemtasks.states import State
 from systemtasks.storage import retention, rows
-from systemtasks.storage.retention import BATCH_LIMIT, Protected, Retention, delete_expired
+from systemtasks.storage.retention import BATCH_LIMIT, Retention, delete_expired
 from tests.factories import system_task, task_run
 from tests.systemtasks.conftest import another_connection
 from tests.systemtasks.entries import record
@@ -133,7 +133,7 @@ def test_task_stays_if_a_run_comes_before_it_can_be_locked(monkeypatch: pytest.M
 
 
 PROTECTED = """
-    CREATE TABLE bookmark (run bigint REFERENCES systemtasks_taskrun DEFERRABLE INITIALLY DEFERRED);
+    CREATE TABLE bookmark (run uuid REFERENCES systemtasks_taskrun DEFERRABLE INITIALLY DEFERRED);
     INSERT INTO bookmark SELECT id FROM systemtasks_taskrun WHERE celery_id = 'protected';
     CREATE TABLE favourite (task uuid REFERENCES systemtasks_systemtask);
     INSERT INTO favourite SELECT uuid FROM systemtasks_systemtask WHERE name = 'favourite'
@@ -185,7 +185,7 @@ def test_deletion_waits_for_a_projects_own_row_no_longer_than_a_moment() -> None
     run(celery_id="old")
     with connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TABLE bookmark (run bigint REFERENCES systemtasks_taskrun ON DELETE SET NULL)"
+            "CREATE TABLE bookmark (run uuid REFERENCES systemtasks_taskrun ON DELETE SET NULL)"
         )
         cursor.execute("INSERT INTO bookmark SELECT id FROM systemtasks_taskrun")
     try:
@@ -244,7 +244,7 @@ class House:
     def monotonic(self) -> float:
         return self.now
 
-    def delete_expired(self, kept: list[KnownTask], _: Protected) -> int:
+    def delete_expired(self, kept: list[KnownTask], *_: object) -> int:
         assert kept == [KnownTask("yearly")]
         self.asked.append(self.now)
         deleted = min(self.expired, BATCH_LIMIT)

@@ -1,4 +1,4 @@
-"""An attempt's row goes from queued to running to finished, in any order of writes."""
+"""A run's row goes from queued to running to finished, in any order of writes."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise, permutations, zip_longest
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -20,12 +21,13 @@ from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import rows
 from tests.systemtasks.conftest import another_connection
-from tests.systemtasks.entries import NOON, record
+from tests.systemtasks.entries import NOON, record, uuid_of
 from tests.waiting import eventually
 
 LEASE = str(UUID(int=1))
 OTHER = str(UUID(int=2))
 LATER = NOON + timedelta(minutes=1)
+SECOND = uuid_of("the second execution of a message")
 
 pytestmark = pytest.mark.django_db
 
@@ -109,11 +111,24 @@ def events(of: TaskRun | SystemTask) -> list[str]:
 
 
 def stored() -> tuple[list[Any], list[Any]]:
-    """Return all rows, without values from the database's clock and sequence."""
-    runs = [dict(run) for run in TaskRun.objects.order_by("celery_id", "attempt").values()]
+    """Return all rows, without values from the database's clock."""
+    runs = [dict(run) for run in TaskRun.objects.order_by("celery_id", "id").values()]
+    tasks = [dict(task) for task in SystemTask.objects.order_by("uuid").values()]
     for run in runs:
-        del run["id"], run["seen_timestamp"]
-    return runs, [dict(task) for task in SystemTask.objects.order_by("uuid").values()]
+        del run["sort_timestamp"], run["seen_timestamp"]
+    for task in tasks:
+        del task["sort_timestamp"]
+    return runs, tasks
+
+
+def executed() -> dict[UUID, dict[str, Any]]:
+    """What the rows say of each execution, whichever was written first."""
+    runs, _ = stored()
+    for run in runs:
+        for column in ("id", "message", "number", "executions"):
+            del run[column]
+    assert len({run["execution"] for run in runs}) == len(runs)
+    return {run["execution"]: run for run in runs}
 
 
 def let_pass(seconds: float) -> None:
@@ -124,6 +139,17 @@ def let_pass(seconds: float) -> None:
             "WHERE seen_timestamp IS NOT NULL",
             [seconds],
         )
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    """Have this host's clock stand at a time."""
+    monkeypatch.setattr(rows, "time", SimpleNamespace(time=now.timestamp))
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        return bool(cursor.fetchone()[0])
 
 
 def reap_what_began() -> None:
@@ -186,42 +212,152 @@ def test_replayed_records_change_nothing() -> None:
     assert stored() == before
 
 
-# Redelivered: the same Celery id and attempt runs again.
-
-
-def test_redelivered_run_replaces_the_one_that_was_cut_short() -> None:
-    rows.write([running()])
-    rows.write([running(start=LATER, lease=OTHER, messages=logged("Begun again"))])
-    run = TaskRun.objects.get()
-
-    assert (run.start_timestamp, str(run.lease)) == (LATER, OTHER)
-    assert events(run) == ["Begun again"]
-
-
-def test_redelivered_run_is_running_again_after_its_first_end() -> None:
-    rows.write([finished(state=State.REJECTED, status=Status.WARNING)])
-    rows.write([running(start=LATER)])
-
-    assert TaskRun.objects.get().state == "running"
-    assert SystemTask.objects.get().status == "warning"
+# Redelivered: the same message is executed again.
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_first_end_of_a_run_that_runs_again_counts_for_its_task_alone(together: bool) -> None:
-    records = [running(start=LATER), finished()]
+def test_each_execution_of_a_message_has_a_row_and_a_number(together: bool) -> None:
+    third = uuid_of("the third execution of a message")
+    records = [
+        queued(),
+        running(),
+        finished(start=LATER, execution=SECOND, messages=logged("Begun again")),
+        running(start=LATER + timedelta(minutes=1), execution=third, lease=OTHER),
+    ]
     for batch in [records] if together else [[one] for one in records]:
         rows.write(batch)
+    first, second, last = TaskRun.objects.order_by("number")
 
-    assert TaskRun.objects.get().start_timestamp == LATER
+    assert [run.number for run in (first, second, last)] == [1, 2, 3]
+    assert [run.state for run in (first, second, last)] == ["running", "success", "running"]
+    assert (first.executions, first.message) == (3, None)
+    assert (second.id, last.id) == (SECOND, third)
+    assert second.message == last.message == first.id == queued().id
+    assert events(second) == ["Begun again"]
+    assert str(last.lease) == OTHER
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_execution_ends_in_its_own_row(together: bool) -> None:
+    rows.write([running(), running(start=LATER, execution=SECOND, lease=OTHER)])
+    records = [killed(start=LATER, execution=SECOND, lease=OTHER), finished()]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+    first, second = TaskRun.objects.order_by("number")
+
+    assert (first.state, events(first)) == ("success", ["Begun", "Done"])
+    assert (second.state, events(second)) == ("failure", ["Begun", "WorkerLostError: 9"])
+    assert (first.number, second.number, first.executions) == (1, 2, 2)
+    assert SystemTask.objects.get().status == "error"
+
+
+def test_message_that_is_executed_first_when_it_is_redelivered_is_queued_no_more() -> None:
+    rows.write([queued()])
+    rows.write([running(execution=SECOND, redelivered=True)])
+    run = TaskRun.objects.get()
+
+    assert (run.id, run.execution, run.state) == (queued().id, SECOND, "running")
+    assert (run.number, run.redelivered) == (1, True)
+
+
+@pytest.mark.parametrize("other", [{"celery_id": "id-2"}, {"attempt": 2}])
+def test_id_that_was_copied_from_another_message_takes_none_of_its_rows(
+    other: dict[str, Any],
+) -> None:
+    """Celery copies headers it does not know to a retry, and a program may copy all of them."""
+    rows.write([queued()])
+    rows.write([finished(**{"celery_id": "id-1", **other, "id": queued().id, "execution": SECOND})])
+    states = dict(TaskRun.objects.values_list("id", "state"))
+
+    assert states == {queued().id: "queued", SECOND: "success"}
+    assert TaskRun.objects.get(id=SECOND).number == 1
+
+
+def test_one_celery_id_may_stand_for_many_messages() -> None:
+    for day in range(3):
+        message = uuid_of(f"day {day}")
+        start = NOON + timedelta(hours=day)
+        rows.write([finished("daily", id=message, execution=uuid_of(f"{message}"), start=start)])
+
+    assert TaskRun.objects.filter(celery_id="daily", number=1).count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_that_execute_one_message_at_once_have_a_row_each() -> None:
+    def write() -> None:
+        rows.write([finished(execution=SECOND, start=LATER)])
+        connection.close()
+
+    other_worker = Thread(target=write)
+    with transaction.atomic():
+        rows.write([finished()])
+        other_worker.start()
+        assert eventually(somebody_waits_for_a_lock)
+    other_worker.join(30)
+
+    assert set(TaskRun.objects.values_list("id", "number")) == {(queued().id, 1), (SECOND, 2)}
+
+
+def test_task_that_another_one_replaced_keeps_its_run() -> None:
+    new = uuid_of("another message")
+    old = finished(state=State.IGNORED, status=Status.UNKNOWN, replaced_by=new)
+    rows.write([old])
+    rows.write(
+        [finished(start=LATER, name="shop.refund", id=new, execution=SECOND, replaces=old.id)]
+    )
+    first, second = TaskRun.objects.order_by("sort_timestamp")
+
+    assert (first.replaced_by, second.replaces) == (second.id, first.id)
+    assert [run.system_task.name for run in (first, second)] == ["shop.charge", "shop.refund"]
+
+
+# One clock.
+
+
+YEAR = timedelta(days=365)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=-300), YEAR, -YEAR])
+@pytest.mark.parametrize("wrong_first", [True, False])
+def test_last_run_of_a_task_is_the_one_that_started_last_whatever_the_hosts_clocks(
+    ahead: timedelta, wrong_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that started ten seconds ago, and not the one that started twenty seconds ago."""
+    for order, host_is_wrong in enumerate([wrong_first, not wrong_first]):
+        now = datetime.now(UTC) + (ahead if host_is_wrong else timedelta(0))
+        set_clock(monkeypatch, now)
+        rows.write([finished(f"id-{order}", start=now - timedelta(seconds=20 - 10 * order))])
+    task = SystemTask.objects.get()
+
+    assert task.execution == TaskRun.objects.newest_first()[0].execution
+    assert TaskRun.objects.newest_first()[0].celery_id == "id-1"
+
+
+def test_run_of_an_old_journal_is_not_the_last_one() -> None:
+    now = datetime.now(UTC)
+    rows.write([finished("new", start=now - timedelta(seconds=5))])
+    rows.write([finished("old", start=now - timedelta(hours=5), status=Status.WARNING)])
+
     assert SystemTask.objects.get().status == "successful"
 
 
-def test_replaced_task_moves_its_run_to_the_new_name() -> None:
-    rows.write([finished(state=State.IGNORED, status=Status.UNKNOWN)])
-    rows.write([finished(start=LATER, name="shop.refund")])
+@pytest.mark.parametrize("ahead", [timedelta(seconds=-300), YEAR])
+def test_final_end_replaces_an_orphaned_one_whatever_the_hosts_clocks(
+    ahead: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's own end, and that of the execution on another host that follows it."""
+    now = datetime.now(UTC)
+    rows.write([running(start=now - timedelta(seconds=90))])
+    let_pass(61)
+    rows.end_orphaned_runs(60)
+    assert SystemTask.objects.get().status == "error"
+    set_clock(monkeypatch, now + ahead)
+    rows.write([finished(start=now + ahead - timedelta(seconds=5), execution=SECOND)])
+    assert SystemTask.objects.get().status == "successful"
+    rows.write([finished(start=now + ahead - timedelta(seconds=90), status=Status.WARNING)])
 
-    assert TaskRun.objects.get().system_task.name == "shop.refund"
-    assert set(SystemTask.objects.values_list("name", flat=True)) == {"shop.charge", "shop.refund"}
+    assert TaskRun.objects.get(number=1).state == "success"
+    assert SystemTask.objects.get().status == "successful"
 
 
 # Ends that only the main process knows, and provisional ends.
@@ -252,18 +388,18 @@ def test_child_began_even_if_the_main_process_does_not_know_when(together: bool)
 
 
 def test_main_process_closes_no_run_of_another_worker() -> None:
-    rows.write([running(start=LATER, lease=OTHER)])
+    rows.write([running(start=LATER, lease=OTHER, execution=SECOND)])
     rows.write([killed()])
 
-    assert TaskRun.objects.get().state == "running"
+    assert TaskRun.objects.get(execution=SECOND).state == "running"
 
 
 def test_main_process_closes_no_run_that_began_after_that_end() -> None:
     """A redelivered task may run in the same worker before the main process has written the end."""
-    rows.write([running(start=LATER)])
+    rows.write([running(start=LATER, execution=SECOND)])
     rows.write([killed()])
 
-    assert TaskRun.objects.get().state == "running"
+    assert TaskRun.objects.get(execution=SECOND).state == "running"
 
 
 def test_main_process_alone_makes_the_row_where_the_child_wrote_none() -> None:
@@ -329,16 +465,11 @@ def test_main_process_that_writes_while_its_child_does_ends_its_run() -> None:
         rows.write([killed()])
         connection.close()
 
-    def waiting() -> bool:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
-            return bool(cursor.fetchone()[0])
-
     main_process = Thread(target=write)
     with transaction.atomic():
         rows.write([provisional()])
         main_process.start()
-        assert eventually(waiting)
+        assert eventually(somebody_waits_for_a_lock)
     main_process.join(30)
     run, task = TaskRun.objects.get(), SystemTask.objects.get()
 
@@ -493,10 +624,6 @@ def test_run_of_a_killed_child_is_left_to_its_main_process() -> None:
         provisional(),
         finished(state=State.FAILURE, status=Status.ERROR, exception="ValueError"),
         killed(),
-        finished("id-1", start=LATER),  # of another process: the message was delivered again
-        running("id-1", start=LATER, lease=OTHER),
-        provisional("id-1", start=LATER, lease=OTHER),
-        begun("id-1", start=LATER, lease=OTHER),
     ],
 )
 def test_what_is_known_of_the_run_stands_against_its_beginning(
@@ -553,11 +680,30 @@ def test_worker_that_is_alive_after_all_has_its_run_back_and_ends_it_itself() ->
     )
 
 
-def test_beginnings_of_one_attempt_in_two_dead_processes_end_as_the_later_one() -> None:
-    rows.write([begun(start=LATER, lease=OTHER), begun()])
-    run = TaskRun.objects.get()
+@pytest.mark.parametrize("together", [True, False])
+def test_beginnings_of_one_message_in_two_dead_processes_are_two_runs(together: bool) -> None:
+    records = [queued(), begun(start=LATER, lease=OTHER, execution=SECOND), begun()]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+    rows.write(records)
+    found = TaskRun.objects.order_by("number").values_list("number", "execution", "state")
 
-    assert (run.start_timestamp, str(run.lease), run.state) == (LATER, OTHER, "failure")
+    assert list(found) == [(1, SECOND, "failure"), (2, begun().execution, "failure")]
+    assert TaskRun.objects.get(number=2).message == queued().id
+
+
+@pytest.mark.parametrize("gone", [begun(), begun(is_gone=False)])
+@pytest.mark.parametrize("together", [True, False])
+def test_beginning_changes_nothing_of_another_execution(gone: RunRecord, together: bool) -> None:
+    other = finished(start=LATER, execution=SECOND)
+    records = [other, gone]
+    for batch in [records] if together else [[one] for one in records]:
+        rows.write(batch)
+
+    assert TaskRun.objects.get(execution=SECOND).state == "success"
+    assert TaskRun.objects.get(execution=gone.execution).state == (
+        "failure" if gone.is_gone else "running"
+    )
 
 
 def test_worker_that_is_alive_after_all_has_its_runs_back_as_they_were() -> None:
@@ -739,7 +885,7 @@ database = settings(
 
 @database
 @given(st.data(), cuts)
-def test_any_order_and_any_batches_of_one_attempt_end_in_the_same_row(
+def test_any_order_and_any_batches_of_one_execution_end_in_the_same_row(
     data: st.DataObject, cuts: set[int]
 ) -> None:
     end = [
@@ -755,85 +901,54 @@ def test_any_order_and_any_batches_of_one_attempt_end_in_the_same_row(
     assert stored() == expected
 
 
-KINDS = running, provisional, killed, finished
+KINDS = running, provisional, killed
 
 
 @st.composite
-def executions(
-    draw: st.DrawFn, *makers: Callable[..., RunRecord], overlapping: bool, most: int = 3
-) -> list[RunRecord]:
-    """Draw the records of one attempt that is delivered, and so runs, again and again.
+def executions(draw: st.DrawFn) -> list[list[RunRecord]]:
+    """Draw the records of each execution of one message.
 
-    Each run begins after the last one's end or, if they overlap, at any time after its start. Its
-    worker may be the one that ran it before. Some of its records are left out at random.
+    They overlap or not, and their worker may be the same. Some of its records are left out at
+    random. The end that stands is one of them, and is given last.
     """
-    records, start = [], NOON
-    for number in range(draw(st.integers(1, most))):
+    found = []
+    for number in range(draw(st.integers(1, 3))):
+        start = NOON + timedelta(seconds=draw(st.integers(0, 3)))
+        values: dict[str, Any] = {"start": start, "execution": uuid_of(f"execution {number}")}
         lease = draw(st.sampled_from([LEASE, OTHER]))
-        lasts = draw(st.integers(0, 3))
-        finish = start + timedelta(seconds=lasts)
-        for make in draw(st.lists(st.sampled_from(makers), min_size=1, unique=True)):
-            one = make(start=start, messages=logged(f"{make.__name__} {number}"))
-            if one.finish_timestamp:
-                one = replace(one, finish_timestamp=finish, duration=float(lasts))
-            records.append(replace(one, lease=lease) if one.lease else one)
-        pause = draw(st.integers(-lasts if overlapping else 0, 2))
-        start = finish + timedelta(seconds=pause) + MOMENT
-    return records
+        own = [
+            make(**values, messages=logged(f"{make.__name__} {number}"))
+            for make in draw(st.lists(st.sampled_from(KINDS), unique=True))
+        ]
+        own.append(finished(**values, messages=logged(f"The end of {number}")))
+        found.append([replace(one, lease=lease) if one.lease else one for one in own])
+    return found
 
 
 @database
-@given(st.data(), cuts, executions(*KINDS, overlapping=True), st.lists(leases_between, max_size=12))
-def test_any_order_and_any_batches_of_a_redelivered_attempt_end_in_its_last_end(
+@given(st.data(), cuts, executions(), st.lists(leases_between, max_size=12))
+def test_any_order_and_any_batches_of_a_message_end_in_the_end_of_each_execution(
     data: st.DataObject,
     cuts: set[int],
-    before: list[RunRecord],
+    found: list[list[RunRecord]],
     between: list[Callable[[], object] | None],
 ) -> None:
-    start = max(one.start_timestamp or NOON for one in [finished(), *before]) + MOMENT
-    end = finished(start=start, messages=logged("The last end"))
-    others = data.draw(st.sampled_from([[], [running(start=start)], [killed(start=start)]]))
-    write_anew([end])
-    expected = stored()
-    records = [queued(), *before, *others, end]
+    write_anew([own[-1] for own in found])
+    expected = executed()
+    records = [queued(), *(one for own in found for one in own)]
     replayed = data.draw(st.lists(st.sampled_from(records), max_size=3))
     write_anew(data.draw(st.permutations([*records, *replayed])), cuts, between)
 
-    assert stored() == expected
-
-
-@database
-@given(st.data(), cuts, executions(*KINDS, overlapping=False))
-def test_any_order_and_any_batches_of_a_redelivered_attempt_end_in_its_last_run(
-    data: st.DataObject, cuts: set[int], before: list[RunRecord]
-) -> None:
-    ends = [one.finish_timestamp or one.start_timestamp or NOON for one in [queued(), *before]]
-    start = max(ends) + MOMENT
-    last = [running(start=start), *data.draw(st.sampled_from([[], [provisional(start=start)]]))]
-    write_anew(last)
-    expected, _ = stored()
-    write_anew(data.draw(st.permutations([queued(), *before, *last])), cuts)
-
-    assert stored()[0] == expected
-
-
-@settings(database, max_examples=200)
-# Of three runs at once, the batch may decide which one the row shows until the last one ends.
-@given(st.data(), cuts, executions(running, finished, overlapping=True, most=2))
-def test_batch_ends_in_the_same_runs_as_its_records_one_by_one(
-    data: st.DataObject, cuts: set[int], records: list[RunRecord]
-) -> None:
-    order = data.draw(st.permutations(records))
-    write_anew(order, range(1, len(order)))
-    expected, _ = stored()
-    write_anew(order, cuts)
-
-    assert stored()[0] == expected
+    assert executed() == expected
+    first, *further = TaskRun.objects.order_by("number")
+    assert (first.id, first.executions) == (queued().id, len(found))
+    assert [run.number for run in further] == [*range(2, len(found) + 1)]
+    assert all((run.id, run.message) == (run.execution, first.id) for run in further)
 
 
 @database
 @given(st.permutations([queued(), running(), provisional(), killed()]), cuts)
-def test_any_order_of_a_killed_attempt_ends_as_the_main_process_records(
+def test_any_order_of_a_killed_run_ends_as_the_main_process_records(
     order: list[RunRecord], cuts: set[int]
 ) -> None:
     write_anew(order, cuts)

@@ -17,6 +17,7 @@ from pytest_django import Settings
 from systemtasks.ids import system_task_uuid
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.runs import recorder
+from systemtasks.runs.journal_line import RUN_HEADER
 from systemtasks.runs.records import KnownTask, RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import leases, rows
@@ -528,7 +529,8 @@ def test_run_that_had_begun_in_a_killed_process_is_ended_by_the_next_one(
         try:
             own = Beginnings()
             for celery_id in ("id-1", "id-2", "ended"):
-                own.add(run := begin(id=celery_id))
+                header: dict[str, Any] = {RUN_HEADER: str(queued(celery_id).id)}
+                own.add(run := begin(id=celery_id, **header))
             Journal().append(run.finish(State.SUCCESS).line)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)

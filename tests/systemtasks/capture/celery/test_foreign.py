@@ -19,7 +19,15 @@ from config.celery import app
 from systemtasks.capture.celery import signals
 from systemtasks.models import TaskRun
 from systemtasks.runs import recorder
-from systemtasks.runs.journal_line import BEAT_HEADER, CONTEXT_HEADER, SENT_HEADER
+from systemtasks.runs.journal_line import (
+    BEAT_HEADER,
+    CONTEXT_HEADER,
+    EXECUTION,
+    PARENT_HEADER,
+    REPLACES_HEADER,
+    RUN_HEADER,
+    SENT_HEADER,
+)
 from systemtasks.runs.records import RunRecord
 from systemtasks.storage import rows
 from systemtasks.storage.failures import failures
@@ -31,6 +39,7 @@ HEADERS = (
     *("parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "timelimit"),
     *("replaced_task_nesting", "stamped_headers", "stamps", "headers", "hostname", "args"),
     *("delivery_info", "is_eager", "task", "id", SENT_HEADER, CONTEXT_HEADER, BEAT_HEADER),
+    *(RUN_HEADER, PARENT_HEADER, REPLACES_HEADER, EXECUTION),
 )
 texts = st.text(max_size=20) | st.sampled_from(["", " ", "\0", "\u202e", "2026-01-01T00:00:00Z"])
 scalars = st.one_of(

@@ -1,16 +1,19 @@
 """The worker's main process records ends of runs that it did not run itself."""
 
+import gc
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals as celery_signals
 from celery.app.task import Context
 from celery.exceptions import Reject, Retry
+from celery.worker import state
 from celery.worker.request import Request
 from kombu.message import Message
 
@@ -18,6 +21,7 @@ from config.celery import app
 from systemtasks.capture.celery import received, signals
 from systemtasks.capture.celery.options import UNNAMED, AnyTask, default_info
 from systemtasks.runs import recorder
+from systemtasks.runs.journal_line import EXECUTION, RUN_HEADER
 from systemtasks.runs.records import RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import leases
@@ -27,9 +31,11 @@ from tests.systemtasks.capture.celery.test_signals import events
 from tests.systemtasks.conftest import MakeTask
 
 
-def taken(task: AnyTask, celery_id: str = "id-1", **options: Any) -> Any:
+def taken(task: AnyTask, celery_id: str = "id-1", run: str | None = None, **options: Any) -> Any:
     """Return a request of this worker that a child took a minute ago."""
     sent = app.amqp.as_task_v2(celery_id, task.name, (3,), {"label": "x"}, **options)
+    if run is not None:
+        sent.headers[RUN_HEADER] = run
     message = Message(
         body=json.dumps(sent.body),
         headers=sent.headers,
@@ -97,6 +103,45 @@ def test_second_attempts_time_limit_is_recorded(records: list[RunRecord]) -> Non
     assert [(record.attempt, record.state) for record in records] == [(2, State.FAILURE)]
 
 
+@pytest.mark.parametrize("says_which", [True, False])
+def test_of_several_deliveries_under_one_id_the_failed_one_is_ended(
+    records: list[RunRecord], says_which: bool
+) -> None:
+    waiting, busy, failed = (taken(tasks.succeed) for _ in range(3))
+    waiting.time_start = None
+    state.active_requests.add(busy)
+    if says_which:
+        fail(failed, WorkerLostError("signal 9"))
+    else:  # Celery 5.6
+        celery_signals.task_failure.send(
+            sender=failed.task, task_id=failed.id, exception=WorkerLostError("signal 9")
+        )
+    (record,) = records
+
+    assert str(record.execution) == failed.request_dict[EXECUTION]
+    assert len({one.request_dict[EXECUTION] for one in (waiting, busy, failed)}) == 3
+
+
+def test_each_delivery_is_an_execution_of_the_same_message(records: list[RunRecord]) -> None:
+    first, second = (taken(tasks.succeed, run=str(UUID(int=7))) for _ in range(2))
+    fail(first, WorkerLostError("signal 9"))
+    fail(second, WorkerLostError("signal 9"))
+    one, other = records
+
+    assert one.id == other.id == UUID(int=7)
+    assert one.execution != other.execution
+
+
+def test_execution_that_the_worker_lets_go_without_an_end_is_noted() -> None:
+    request = taken(tasks.succeed)
+    execution = request.request_dict[EXECUTION]
+    del request
+    gc.collect()
+
+    assert execution in leases.over_for(0)
+    assert leases.over_for(0) == []
+
+
 def test_failure_of_an_unheard_of_request_is_nobodys(records: list[RunRecord]) -> None:
     request = taken(tasks.succeed)
     fail(request, Reject())
@@ -108,7 +153,8 @@ def test_failure_of_an_unheard_of_request_is_nobodys(records: list[RunRecord]) -
     )
 
     assert records == []
-    assert (celery_id, 0) not in received._requests
+    held = [reference() for reference in received._requests.values()]
+    assert celery_id not in [one.id for one in held if one is not None]
 
 
 def test_retry_after_a_lost_child_ends_the_attempt_as_a_retry(records: list[RunRecord]) -> None:

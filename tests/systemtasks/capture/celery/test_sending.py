@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery
@@ -13,9 +14,9 @@ from celery.worker.strategy import proto1_to_proto2  # type: ignore[attr-defined
 from pytest_django import Settings
 
 from systemtasks.capture.celery import received, signals
-from systemtasks.capture.celery.options import default_info
+from systemtasks.capture.celery.options import AnyTask, default_info
 from systemtasks.runs import recorder
-from systemtasks.runs.journal_line import CONTEXT_HEADER
+from systemtasks.runs.journal_line import CONTEXT_HEADER, EXECUTION, PARENT_HEADER, RUN_HEADER
 from systemtasks.runs.records import RunRecord
 from systemtasks.runs.values import moment
 from systemtasks.states import State, Status
@@ -134,6 +135,118 @@ def test_retry_has_the_parent_of_the_first_attempt(
     assert (queued.attempt, queued.parent_id, queued.root_id) == (2, kept, "adam")
     assert (second.attempt, second.parent_id, second.root_id) == (2, kept, "adam")
     assert first_attempt.parent_id == kept
+
+
+def test_each_message_has_an_id_and_the_queued_run_has_it(
+    app: Celery, records: list[RunRecord]
+) -> None:
+    for _ in range(2):
+        app.send_task("tests.succeed", task_id="same")
+    ids = [stamped(sent_message(app))[RUN_HEADER] for _ in range(2)]
+
+    assert [str(record.id) for record in records] == ids
+    assert [record.execution for record in records] == [None, None]
+    assert len(set(ids)) == 2
+
+
+def stamped(message: Any) -> dict[str, Any]:
+    """The headers of a message, which a worker finds in its request."""
+    headers: dict[str, Any] = message.headers
+    return headers
+
+
+def run_in_worker(task: AnyTask, app: Celery, **headers: Any) -> None:
+    """Run a task as a worker does that has received it."""
+    request = {"id": "id-1", "retries": 0, EXECUTION: str(UUID(int=9)), **headers}
+    trace_task(task, "id-1", (), {}, request=request, app=app)
+
+
+@pytest.mark.parametrize("parent", [None, str(UUID(int=5))])
+def test_retry_has_an_id_of_its_own_and_the_same_parent(
+    app: Celery, records: list[RunRecord], parent: str | None
+) -> None:
+    @app.task(name="tests.retrying", bind=True, shared=False)
+    def retrying(self: Any) -> None:
+        raise self.retry()
+
+    own = {} if parent is None else {PARENT_HEADER: parent}
+    run_in_worker(retrying, app, **{RUN_HEADER: str(UUID(int=7)), **own})
+    queued, first = records
+    headers = stamped(sent_message(app))
+
+    assert (first.id, first.execution) == (UUID(int=7), UUID(int=9))
+    assert queued.id not in (first.id, first.execution)
+    assert headers[RUN_HEADER] == str(queued.id)
+    assert EXECUTION not in headers
+    expected = parent and UUID(parent)
+    assert (first.parent_run, queued.parent_run) == (expected, expected)
+    assert (queued.replaces, first.replaced_by) == (None, None)
+
+
+def test_task_that_replaces_another_is_linked_with_it_and_has_its_parent(
+    records: list[RunRecord],
+) -> None:
+    app = Celery("sender", broker="memory://", set_as_current=False)
+    with app.connection_for_write() as connection:
+        connection.SimpleQueue("celery").clear()
+
+    @app.task(name="tests.replacing", bind=True, shared=False)
+    def replacing(self: Any) -> None:
+        raise self.replace(app.signature("tests.succeed"))
+
+    parent = str(UUID(int=5))
+    run_in_worker(replacing, app, **{RUN_HEADER: str(UUID(int=7)), PARENT_HEADER: parent})
+    new, old = records
+
+    assert (new.celery_id, new.name) == (old.celery_id, "tests.succeed")
+    assert (old.state, old.replaced_by) == (State.IGNORED, new.id)
+    assert (new.state, new.replaces) == (State.QUEUED, old.id)
+    assert new.parent_run == old.parent_run == UUID(parent)
+
+
+def test_no_run_descends_from_itself_after_a_task_is_replaced_by_a_chain(
+    records: list[RunRecord],
+) -> None:
+    app = Celery("sender", broker="memory://", set_as_current=False)
+    with app.connection_for_write() as connection:
+        connection.SimpleQueue("celery").clear()
+
+    @app.task(name="tests.step", shared=False)
+    def step() -> None:
+        pass
+
+    @app.task(name="tests.replacing", bind=True, shared=False)
+    def replacing(self: Any) -> None:
+        raise self.replace(step.si() | step.si())
+
+    run_in_worker(replacing, app, **{RUN_HEADER: str(UUID(int=7))})
+    for number in (1, 2):
+        message = sent_message(app)
+        request = {**message.headers, EXECUTION: str(UUID(int=20 + number))}
+        args, kwargs, embed = message.payload
+        trace_task(step, request["id"], args, kwargs, request={**request, **embed}, app=app)
+    runs = {record.id: record for record in records if record.execution}
+    last = next(run for run in runs.values() if run.execution == UUID(int=22))
+
+    assert last.celery_id == "id-1"  # and Celery says that its parent's parent has this id
+    ancestors = [last.id]
+    while (parent := runs[ancestors[-1]].parent_run) is not None:
+        assert parent not in ancestors
+        ancestors.append(parent)
+    assert len(ancestors) == 3
+
+
+@pytest.mark.parametrize("odd", ["many", [], None, 1.5, True])
+def test_odd_numbers_in_a_message_keep_it_from_nobody(
+    records: list[RunRecord], odd: object
+) -> None:
+    run = recorder.start(received.attempt(default_info("tests.odd"), {"id": "id-1"}, (), {}))
+    run.nesting = odd
+    headers = {"id": "id-1", "retries": odd, "replaced_task_nesting": odd}
+    signals.stamp(headers=headers)
+    recorder.end("id-1")
+
+    assert UUID(str(headers[RUN_HEADER])).version == 7
 
 
 def test_message_carries_when_it_was_sent_and_in_which_context(

@@ -1,0 +1,47 @@
+"""Delete what has expired, as the workers and beat do by themselves, or say what they would."""
+
+from collections import defaultdict
+
+from celery import current_app
+from django.core.management.base import BaseCommand, CommandParser
+
+from systemtasks.capture.celery.schedule import known_tasks
+from systemtasks.storage import partitions, retention
+from systemtasks.storage.retention import Protected
+
+
+class Command(BaseCommand):
+    help = "Delete the runs and tasks that have expired, and make the partitions of the next days."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would be deleted, and delete nothing"
+        )
+
+    def handle(self, *_: object, dry_run: bool, **__: object) -> None:
+        current_app.loader.import_default_modules()
+        kept = known_tasks(current_app)
+        for day in () if dry_run else partitions.make_ahead():
+            self.stdout.write(f"{day}: a partition is made")
+        plan = partitions.plan_days()
+        for old in plan.to_drop:
+            self.stdout.write(
+                f"{old.day}: {old.runs - old.outliving} runs are dropped with their partition, "
+                f"{old.outliving} are kept longer"
+            )
+            if not dry_run:
+                partitions.drop(old.day)
+        for old in plan.to_wait:
+            self.stdout.write(
+                f"{old.day}: {old.outliving} of {old.runs} runs are kept longer, which are too "
+                "many to move; the partition stays"
+            )
+        left_alone = partitions.is_of(plan.left_alone)
+        for rows in retention.expired(kept, left_alone):
+            self.stdout.write(f"{rows.count()} {rows.model._meta.verbose_name}s are deleted")
+        if dry_run:
+            self.stdout.write("Nothing was changed.")
+            return
+        protected: Protected = defaultdict(set)
+        while retention.delete_expired(kept, protected, left_alone):
+            pass

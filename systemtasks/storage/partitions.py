@@ -1,0 +1,291 @@
+"""Make and drop the partitions of the table of runs: one for each day of the times in their ids.
+
+A day whose runs have all expired is dropped with its partition. That costs as much as a file that
+is deleted, and gives its space back. Runs of it that are kept longer move to the default partition,
+if they are few; if not, the day waits, and its runs are deleted one by one.
+
+The default partition has the runs of any other time: of hosts whose clock is wrong, or of days for
+which no partition was made in time. So no insert ever fails for want of a partition. It is also why
+a partition is not detached CONCURRENTLY: Postgres refuses that where there is a default one. The
+lock on the table that it takes instead is held for milliseconds, and waited for no longer than
+LOCK_TIMEOUT.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    transaction,
+)
+from django.db.models import Q
+from django.db.models.signals import post_delete, pre_delete
+from psycopg import sql
+
+from systemtasks.conf import conf
+from systemtasks.models import TaskRun
+from systemtasks.own_logger import own_logger
+from systemtasks.states import UNFINISHED, State
+
+logger = own_logger(__name__)
+
+AHEAD = 7  # days for which there is a partition before they begin
+INTERVAL = 600.0  # seconds between two looks
+LOCK_TIMEOUT = "200ms"  # for the whole table: whoever writes or reads waits behind this one
+MOVED_LIMIT = 10_000  # runs that outlive their day, and move; with more, the day waits
+
+TABLE = TaskRun._meta.db_table
+DEFAULT = f"{TABLE}_default"
+DAY = timedelta(days=1)
+NAME = re.compile(rf"{TABLE}_(\d{{8}})")
+OUTLIVES = "(expires IS NULL OR expires > now() OR state = ANY({kept_states}))"
+"""The condition in SQL that a run is kept although its day is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredDay:
+    """A day whose partition is old enough to be dropped."""
+
+    day: date
+    runs: int
+    outliving: int
+    """Runs of it that have not expired, or that run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of the days that have a partition."""
+
+    to_drop: list[ExpiredDay]
+    to_wait: list[ExpiredDay]
+    """Days that too many runs outlive. The other runs of them are deleted one by one."""
+    left_alone: list[date]
+    """Days whose runs are not deleted one by one, because they will all be dropped at once."""
+
+
+class Partitions:
+    """Makes partitions ahead, and drops those of expired days, once in a while."""
+
+    def __init__(self) -> None:
+        self._next_look = 0.0
+        self._reported = False
+        self.left_alone: list[date] = []
+        """The days whose runs are not deleted one by one, because they will be dropped."""
+
+    def keep(self) -> None:
+        """Make and drop partitions, if it is time.
+
+        Raise OperationalError or InterfaceError if the database is away or busy.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + INTERVAL
+        try:
+            make_ahead()
+            plan = plan_days()
+            self.left_alone = plan.left_alone
+            for expired in plan.to_drop:
+                _drop_and_log(expired)
+        except (OperationalError, InterfaceError):
+            self._next_look = now + INTERVAL / 60  # somebody had the table locked
+            raise
+        except (ProgrammingError, IntegrityError) as error:
+            self.left_alone = []  # their runs are deleted one by one
+            if not self._reported:
+                self._reported = True
+                logger.warning("The partitions of the table of runs cannot be changed: %s", error)
+
+
+def kept_states() -> tuple[State, ...]:
+    """Return the states in which a run is kept although it has expired."""
+    # A run that was sent waits until it is known to be lost, so that it is not gone unseen.
+    return UNFINISHED if conf().LOST_AFTER_DAYS else (State.RUNNING,)
+
+
+def is_droppable() -> bool:
+    """Return True if nothing of the project's own depends on each run's being deleted by Django."""
+    listeners = pre_delete.has_listeners(TaskRun) or post_delete.has_listeners(TaskRun)
+    return not listeners and not TaskRun._meta.related_objects
+
+
+def bounds(day: date) -> tuple[UUID, UUID]:
+    """Return the first id of a day, and the first one of the next day, in UTC."""
+    return _first_id(day), _first_id(day + DAY)
+
+
+def is_of(days: Iterable[date]) -> Q:
+    """Return the condition that a run's id is of one of these days; an empty one without any."""
+    condition = Q()
+    for day in days:
+        first, end = bounds(day)
+        condition |= Q(id__gte=first, id__lt=end)
+    return condition
+
+
+def existing() -> list[date]:
+    """Return the days that have a partition, in order."""
+    rows = _execute(
+        "SELECT partition.relname FROM pg_inherits JOIN pg_class AS partition "
+        "ON partition.oid = inhrelid WHERE inhparent = %s::regclass",
+        [TABLE],
+    )
+    found = (NAME.fullmatch(name) for (name,) in rows)
+    return sorted(datetime.strptime(match[1], "%Y%m%d").date() for match in found if match)  # noqa: DTZ007
+
+
+def make_ahead() -> list[date]:
+    """Make the partitions of today and the next days that there are not. Return their days."""
+    there, today = set(existing()), _now().date()
+    missing = [day for number in range(AHEAD + 1) if (day := today + number * DAY) not in there]
+    made = [day for day in missing if _make(day)]
+    if made:
+        # Autovacuum does so for each partition, but not for the whole table.
+        _execute(_named("ANALYZE {table}"))
+    return made
+
+
+def plan_days() -> Plan:
+    """Return what becomes of the days, by when the runs expire that are kept for the usual time."""
+    plan = Plan([], [], [])
+    if conf().expires_after is None or not is_droppable():
+        return plan
+    now = _now()
+    for day in existing():
+        if _expiry(day) > now:
+            continue  # only runs that are kept for a shorter time have expired
+        if _expiry(day + DAY) <= now:
+            expired = _expired(day)
+            if expired.outliving > MOVED_LIMIT:
+                plan.to_wait.append(expired)
+                continue
+            plan.to_drop.append(expired)
+        plan.left_alone.append(day)
+    return plan
+
+
+def drop(day: date) -> int:
+    """Drop the partition of a day. Return the number of runs that outlive it, which move.
+
+    Raise OperationalError if a lock is not to be had at once.
+    """
+    with _turn() as has_turn:
+        if not has_turn or day not in existing():
+            return 0
+        for statement in (
+            "LOCK TABLE {partition} IN SHARE ROW EXCLUSIVE MODE",
+            "CREATE TEMPORARY TABLE outliving ON COMMIT DROP AS "
+            "SELECT * FROM {partition} WHERE {outlives}",
+            "ALTER TABLE {table} DETACH PARTITION {partition}",
+            "INSERT INTO {table} SELECT * FROM outliving",
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            "DROP TABLE {partition}",
+        ):
+            _execute(_named(statement, day))
+        [(moved,)] = _execute("SELECT count(*) FROM outliving")
+        _execute("DROP TABLE outliving")
+    return int(moved)
+
+
+def _drop_and_log(expired: ExpiredDay) -> None:
+    began = time.monotonic()
+    moved = drop(expired.day)
+    logger.info(
+        "The %d runs of %s are dropped in %.1f s; %d are kept longer",
+        expired.runs - moved,
+        expired.day,
+        time.monotonic() - began,
+        moved,
+    )
+
+
+def _make(day: date) -> bool:
+    """Make the partition of a day, with what the default one has of it. Return True if it has."""
+    with _turn() as has_turn:
+        if not has_turn or day in existing():
+            return False
+        for statement in (
+            "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL)",
+            "LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE",
+            "WITH moved AS (DELETE FROM {default} WHERE id >= {first} AND id < {end} RETURNING *) "
+            "INSERT INTO {partition} SELECT * FROM moved",
+            "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({first}) TO ({end})",
+        ):
+            _execute(_named(statement, day))
+    return True
+
+
+def _expired(day: date) -> ExpiredDay:
+    statement = "SELECT count(*), count(*) FILTER (WHERE {outlives}) FROM {partition}"
+    [(runs, outliving)] = _execute(_named(statement, day))
+    return ExpiredDay(day, runs, outliving)
+
+
+def _expiry(day: date) -> datetime:
+    """Return when the first run of a day expires that is kept for the usual time."""
+    return _midnight(day) + (conf().expires_after or timedelta(0))
+
+
+@contextmanager
+def _turn() -> Iterator[bool]:
+    """Begin a transaction that waits for no lock longer than LOCK_TIMEOUT.
+
+    Yield True if no other process has its turn, and keep it so until the end.
+    """
+    with transaction.atomic(using=conf().DATABASE):
+        _execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        _execute("SET CONSTRAINTS ALL IMMEDIATE")  # those of a transaction around this one
+        [(has_turn,)] = _execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.days'))")
+        yield bool(has_turn)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _first_id(day: date) -> UUID:
+    return UUID(int=int(_midnight(day).timestamp() * 1000) << 80)
+
+
+def _named(statement: str, day: date | None = None) -> sql.Composable:
+    """Return a statement with the names of the tables, and the first and the last id of a day.
+
+    All tables are in the same schema.
+    """
+    [(schema,)] = _execute(
+        "SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid "
+        "WHERE pg_class.oid = %s::regclass",
+        [TABLE],
+    )
+    values: dict[str, sql.Composable] = {
+        "table": sql.Identifier(schema, TABLE),
+        "default": sql.Identifier(schema, DEFAULT),
+        "outlives": sql.SQL(OUTLIVES).format(kept_states=sql.Literal([*map(str, kept_states())])),
+    }
+    if day is not None:
+        first, end = bounds(day)
+        values["partition"] = sql.Identifier(schema, f"{TABLE}_{day:%Y%m%d}")
+        values |= {"first": sql.Literal(str(first)), "end": sql.Literal(str(end))}
+    return sql.SQL(statement).format(**values)
+
+
+def _now() -> datetime:
+    """Return the time by the database's clock, in UTC."""
+    moment: datetime = _execute("SELECT clock_timestamp()")[0][0]
+    return moment.astimezone(UTC)
+
+
+def _execute(statement: Any, parameters: list[Any] | None = None) -> list[Any]:  # noqa: ANN401
+    with connections[conf().DATABASE].cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []
