@@ -8,7 +8,7 @@ The fields from Celery's message may have any value: they are as the sender wrot
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 import orjson
 
 from systemtasks.conf import conf
-from systemtasks.ids import NAMESPACE, new_uuid
+from systemtasks.ids import NAMESPACE, new_id
 from systemtasks.runs import sent_options
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.messages import dumped, log_events
@@ -64,6 +64,11 @@ BEAT = "celerybeat@"
 """The prefix of the sender of a run that beat sent."""
 
 _LETTER = re.compile(r"[^\W\d_]")
+_HEX = "[0-9a-f]"
+_UUID = re.compile(f"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}")
+"""The text of a UUID as Postgres writes it, and Python."""
+_STATES = {state.value: state for state in State}
+_STATUSES = {status.value: status for status in Status}
 UUID_LENGTH = 36
 """The length of a UUID's text, in characters."""
 
@@ -302,23 +307,19 @@ def decode(text: bytes) -> RunRecord:
     own = _mask(line) if masks else None
     task: TaskFields = line["task"]
     request = line["request"]
-    state, start, duration = State(line["state"]), moment(line.get("start")), line.get("duration")
+    state, start, duration = _STATES[line["state"]], moment(line.get("start")), line.get("duration")
     sent, eta = moment(request.get("sent")), moment(request.get("eta"))
     # The duration is measured by the monotonic clock, so a change of the system's clock cannot end
     # a run before its start.
     finish = start + timedelta(seconds=duration) if start and duration is not None else None
     execution = _execution(line.get("execution"))
-    celery_id = id_text(request.get("celery_id") or "")
-    parent_id, root_id = (id_text(request.get(name) or "") for name in ("parent_id", "root_id"))
-    queue, worker, sender = _columns(
-        request.get("queue") or "", request.get("worker") or "", _sender(request)
-    )
+    celery_id, parent_id, root_id, queue, worker, sender = _columns(request)
     return RunRecord(
         name=task["name"],
         description=task["description"],
         uid=line["uid"],
         first_uid=line["first_uid"],
-        id=uuid_or_none(request.get("run")) or execution or new_uuid(),
+        id=uuid_or_none(request.get("run")) or execution or new_id(),
         execution=execution,
         celery_id=celery_id,
         attempt=_attempt(request.get("retries")),
@@ -327,7 +328,7 @@ def decode(text: bytes) -> RunRecord:
         replaced_by=uuid_or_none(line.get("replaced_by")),
         parent_run=uuid_or_none(request.get("parent_run")),
         state=state,
-        status=Status(line["status"]),
+        status=_STATUSES[line["status"]],
         queue=queue,
         worker=worker,
         sender=sender,
@@ -419,22 +420,24 @@ def id_text(celery_id: object) -> str:
     return f"{text[: NAME_LIMIT - len(digest) - 1]}-{digest}"
 
 
-def _execution(text: object) -> UUID | None:
+def _execution(text: object) -> str | None:
     """Return the id of an execution, or None for a message that was only sent.
 
     One of another program is no UUID, and becomes one that is the same for each line.
     """
     if text is None:
         return None
-    return uuid_or_none(text) or uuid5(NAMESPACE, str(text))
+    return uuid_or_none(text) or str(uuid5(NAMESPACE, str(text)))
 
 
-def uuid_or_none(text: object) -> UUID | None:
-    """Return the UUID of which this is the text, or None if it is another value."""
+def uuid_or_none(text: object) -> str | None:
+    """Return a UUID's text as Postgres writes it, or None if it is another value."""
     if type(text) is not str or len(text) != UUID_LENGTH:
         return None
+    if _UUID.fullmatch(text):
+        return text  # nearly always; an object takes five times as long
     try:
-        return UUID(text)
+        return str(UUID(text))
     except ValueError:
         return None
 
@@ -470,16 +473,23 @@ def _attempt(retries: object) -> int:
     return retries + 1 if type(retries) is int and 0 < retries < 2**31 - 1 else 1
 
 
-def _columns(*values: object) -> Iterable[str]:
-    """Return the values as texts that their columns can hold."""
+def _columns(request: RequestFields) -> Sequence[str]:
+    """Return the ids of the run, its parent and its root, its queue, worker and sender.
+
+    They are texts that their columns can hold.
+    """
+    get = request.get
+    ids = get("celery_id") or "", get("parent_id") or "", get("root_id") or ""
+    others = get("queue") or "", get("worker") or "", _sender(request)
+    values: tuple[Any, ...] = ids + others
     try:
         # Checked as one text, because nearly all values are valid.
-        together = "".join(values)  # type: ignore[arg-type]
+        together = "".join(values)
     except TypeError:
         together = "\0"
     if clean_column(together, NAME_LIMIT) is together:
-        return values  # type: ignore[return-value]
-    return [clean_column(str(value), NAME_LIMIT) for value in values]
+        return values
+    return [*map(id_text, ids), *(clean_column(str(value), NAME_LIMIT) for value in others)]
 
 
 def _object(text: object) -> str:

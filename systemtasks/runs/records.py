@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from uuid import UUID
 
-from systemtasks.ids import new_uuid
+from systemtasks.ids import new_id
 from systemtasks.runs.secret_names import spelled
 from systemtasks.states import State, Status
 
@@ -98,15 +97,19 @@ class TaskInfo:
 
 @dataclass(slots=True)
 class RunRecord:
-    """A run with the values of its row: queued, running or finished. JSON is encoded."""
+    """A run with the values of its row: queued, running or finished. JSON is encoded.
+
+    Its ids are the texts of UUIDs, as Postgres writes them. To make and compare objects would take
+    as long as all else that a decoder does.
+    """
 
     name: str
-    id: UUID = field(default_factory=new_uuid)
+    id: str = field(default_factory=new_id)
     """The id that the sender stamped into the message, or else `execution`.
 
     It is the id of the row, unless another execution of the same message has that already.
     """
-    execution: UUID | None = None
+    execution: str | None = None
     """The id of one execution of a message, or None if it has only been sent.
 
     Unlike `id`, no two executions share it.
@@ -119,11 +122,11 @@ class RunRecord:
     attempt: int = 1
     redelivered: bool = False
     """True if the broker says that it has delivered the message before."""
-    replaces: UUID | None = None
+    replaces: str | None = None
     """The id of the run that had `self.replace` send this one."""
-    replaced_by: UUID | None = None
+    replaced_by: str | None = None
     """The id of the run that this one had `self.replace` send."""
-    parent_run: UUID | None = None
+    parent_run: str | None = None
     """The id of the run that sent this one."""
     state: State = State.QUEUED
     status: Status = Status.UNKNOWN

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 
 from systemtasks.conf import conf
-from systemtasks.ids import new_uuid
+from systemtasks.ids import new_id
 from systemtasks.runs.messages import log_events
 from systemtasks.runs.records import RunRecord
 from systemtasks.states import State
@@ -19,7 +19,7 @@ def record_of_dropped(number: int) -> RunRecord:
     now, keep = time.time(), conf().expires_after
     moment = datetime.fromtimestamp(now, UTC)
     event = f"{number} task runs are not recorded: too many waited for the database"
-    execution = new_uuid()
+    execution = new_id()
     return RunRecord(
         name=NAME,
         id=execution,

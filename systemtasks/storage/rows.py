@@ -38,7 +38,7 @@ from systemtasks.storage.precedence import (
 from systemtasks.storage.sql import Statement
 
 Facts = TypeVar("Facts")
-Key = UUID
+Key = str
 """The id of an execution, or of a message that has had none, as far as the record knows."""
 
 TRIES = 3
@@ -183,7 +183,7 @@ def _each_message_once(records: Iterable[RunRecord]) -> Iterable[list[RunRecord]
 
     Nearly always there is one list: a message is seldom executed twice in one batch.
     """
-    by_message: dict[UUID, list[RunRecord]] = defaultdict(list)
+    by_message: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         by_message[record.id].append(record)
     return [
@@ -349,7 +349,7 @@ def _unsaved(records: Iterable[RunRecord]) -> list[RunRecord]:
     return [record for record in records if not record.save_run]
 
 
-def _message(record: RunRecord) -> tuple[UUID, str, int]:
+def _message(record: RunRecord) -> tuple[str, str, int]:
     """Return what two records of the same message share."""
     return record.id, record.celery_id, record.attempt
 

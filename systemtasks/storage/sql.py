@@ -168,7 +168,7 @@ def _upsert_runs(condition: str, *, seen: str = _SEEN_NOW, setting: str = _set_r
         FROM {_given(_GIVEN_RUN)}
         ORDER BY given.id
         ON CONFLICT (id) DO UPDATE SET {setting} WHERE {condition}
-        RETURNING coalesce(execution, id)
+        RETURNING coalesce(execution, id)::text
         """,
         _GIVEN_RUN,
     )
@@ -199,7 +199,7 @@ def _upsert_further_runs(conflict: str, *, seen: str = _SEEN_NOW) -> Statement:
         FROM further AS given LEFT JOIN counted ON counted.id = given.id
         ORDER BY given.execution
         ON CONFLICT (id) {conflict}
-        RETURNING execution
+        RETURNING execution::text
         """,
         _GIVEN_RUN,
     )
@@ -313,7 +313,7 @@ END_RUNS_OF_CHILDREN = Statement(
         expires = given.expires, lease = NULL, seen_timestamp = NULL
     FROM {_given(_END_FROM_MAIN_PROCESS)}
     WHERE {_OWN_ROW} AND run.lease IS NOT NULL
-    RETURNING run.id, run.execution
+    RETURNING run.id, run.execution::text
     """,
     _END_FROM_MAIN_PROCESS,
 )

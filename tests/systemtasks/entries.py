@@ -45,9 +45,9 @@ def record(celery_id: str = "id-1", *, start: datetime | None = NOON, **changes:
     return RunRecord(**{"execution": first, **values})
 
 
-def uuid_of(text: str) -> UUID:
+def uuid_of(text: str) -> str:
     """The same UUID for the same text, as a message or an execution would have one of its own."""
-    return uuid5(UUID(int=0), text)
+    return str(uuid5(UUID(int=0), text))
 
 
 def entry(celery_id: str = "id-1", **changes: Any) -> Entry:
@@ -74,10 +74,10 @@ def entry_of(of: RunRecord) -> Entry:
             "root_id": of.root_id,
             "sent": of.sent_timestamp and of.sent_timestamp.timestamp(),
             "context": of.context,
-            "run": str(of.id),
+            "run": of.id,
             "redelivered": int(of.redelivered),
-            "parent_run": _text(of.parent_run),
-            "replaces": _text(of.replaces),
+            "parent_run": of.parent_run,
+            "replaces": of.replaces,
         },
         "state": of.state,
         "status": of.status,
@@ -89,8 +89,8 @@ def entry_of(of: RunRecord) -> Entry:
         "duration": of.duration,
         "exception": of.exception,
         "messages": [_message(event) for event in orjson.loads(of.messages)],
-        "execution": _text(of.execution),
-        "replaced_by": _text(of.replaced_by),
+        "execution": of.execution,
+        "replaced_by": of.replaced_by,
         "lease": of.lease,
         "provisional": of.provisional,
         "from_main_process": of.from_main_process,
@@ -100,10 +100,6 @@ def entry_of(of: RunRecord) -> Entry:
     if of.start_timestamp:
         line["start"] = of.start_timestamp.timestamp()
     return make_entry(line)
-
-
-def _text(id_: UUID | None) -> str | None:
-    return None if id_ is None else str(id_)
 
 
 def _options(of: RunRecord) -> dict[str, Any]:

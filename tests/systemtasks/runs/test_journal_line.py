@@ -65,13 +65,13 @@ LOGGED = (
 FULL = record(
     uid="ldap",
     first_uid="none",
-    id=UUID("019ab5d1-f000-7000-8000-000000000001"),
-    execution=UUID("019ab5d1-f400-7000-8000-000000000002"),
+    id="019ab5d1-f000-7000-8000-000000000001",
+    execution="019ab5d1-f400-7000-8000-000000000002",
     attempt=3,
     redelivered=True,
-    replaces=UUID(int=3),
-    replaced_by=UUID(int=4),
-    parent_run=UUID(int=5),
+    replaces=str(UUID(int=3)),
+    replaced_by=str(UUID(int=4)),
+    parent_run=str(UUID(int=5)),
     sender="gen1@host",
     parent_id="parent",
     root_id="root",
@@ -230,7 +230,16 @@ def test_run_has_the_id_of_its_execution_where_the_message_has_none(junk: object
     run = recorder.Run(INFO, {"id": "id-1", RUN_HEADER: junk}, Arguments(None, None), LEASE)
     record = run.finish(State.SUCCESS).record()
 
-    assert record.id == record.execution == UUID(run.execution)
+    assert record.id == record.execution == run.execution
+
+
+@pytest.mark.parametrize(
+    "odd", ["019AB5D1-F000-7000-8000-000000000001", f"{{-{UUID(int=7).hex}-}}"]
+)
+def test_id_of_another_program_is_spelled_as_postgres_spells_it(odd: str) -> None:
+    run = recorder.Run(INFO, {"id": "id-1", RUN_HEADER: odd}, Arguments(None, None), LEASE)
+
+    assert run.finish(State.SUCCESS).record().id == str(UUID(odd))
 
 
 def test_what_a_task_makes_of_its_request_changes_no_record() -> None:

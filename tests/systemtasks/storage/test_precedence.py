@@ -85,7 +85,7 @@ def test_postgres_and_python_agree_on_the_run_that_a_task_shows(
         write_anew([])
         for batch in batches:
             rows.write(batch)
-        shown.append(SystemTask.objects.get().execution)
+        shown.append(str(SystemTask.objects.get().execution))
 
     stands = {old.execution, new.execution}
     if old_start != new_start:

@@ -231,8 +231,8 @@ def test_each_execution_of_a_message_has_a_row_and_a_number(together: bool) -> N
     assert [run.number for run in (first, second, last)] == [1, 2, 3]
     assert [run.state for run in (first, second, last)] == ["running", "success", "running"]
     assert (first.executions, first.message) == (3, None)
-    assert (second.id, last.id) == (SECOND, third)
-    assert second.message == last.message == first.id == queued().id
+    assert (str(second.id), str(last.id)) == (SECOND, third)
+    assert second.message == last.message == first.id == UUID(queued().id)
     assert events(second) == ["Begun again"]
     assert str(last.lease) == OTHER
 
@@ -256,7 +256,7 @@ def test_message_that_is_executed_first_when_it_is_redelivered_is_queued_no_more
     rows.write([running(execution=SECOND, redelivered=True)])
     run = TaskRun.objects.get()
 
-    assert (run.id, run.execution, run.state) == (queued().id, SECOND, "running")
+    assert (run.id, run.execution, run.state) == (UUID(queued().id), UUID(SECOND), "running")
     assert (run.number, run.redelivered) == (1, True)
 
 
@@ -269,7 +269,7 @@ def test_id_that_was_copied_from_another_message_takes_none_of_its_rows(
     rows.write([finished(**{"celery_id": "id-1", **other, "id": queued().id, "execution": SECOND})])
     states = dict(TaskRun.objects.values_list("id", "state"))
 
-    assert states == {queued().id: "queued", SECOND: "success"}
+    assert states == {UUID(queued().id): "queued", UUID(SECOND): "success"}
     assert TaskRun.objects.get(id=SECOND).number == 1
 
 
@@ -277,7 +277,7 @@ def test_one_celery_id_may_stand_for_many_messages() -> None:
     for day in range(3):
         message = uuid_of(f"day {day}")
         start = NOON + timedelta(hours=day)
-        rows.write([finished("daily", id=message, execution=uuid_of(f"{message}"), start=start)])
+        rows.write([finished("daily", id=message, execution=uuid_of(message), start=start)])
 
     assert TaskRun.objects.filter(celery_id="daily", number=1).count() == 3
 
@@ -295,7 +295,8 @@ def test_two_workers_that_execute_one_message_at_once_have_a_row_each() -> None:
         assert eventually(somebody_waits_for_a_lock)
     other_worker.join(30)
 
-    assert set(TaskRun.objects.values_list("id", "number")) == {(queued().id, 1), (SECOND, 2)}
+    numbers = {str(run.id): run.number for run in TaskRun.objects.all()}
+    assert numbers == {queued().id: 1, SECOND: 2}
 
 
 def test_task_that_another_one_replaced_keeps_its_run() -> None:
@@ -686,10 +687,10 @@ def test_beginnings_of_one_message_in_two_dead_processes_are_two_runs(together: 
     for batch in [records] if together else [[one] for one in records]:
         rows.write(batch)
     rows.write(records)
-    found = TaskRun.objects.order_by("number").values_list("number", "execution", "state")
+    found = [(str(run.execution), run.state) for run in TaskRun.objects.order_by("number")]
 
-    assert list(found) == [(1, SECOND, "failure"), (2, begun().execution, "failure")]
-    assert TaskRun.objects.get(number=2).message == queued().id
+    assert found == [(SECOND, "failure"), (begun().execution, "failure")]
+    assert TaskRun.objects.get(number=2).message == UUID(queued().id)
 
 
 @pytest.mark.parametrize("gone", [begun(), begun(is_gone=False)])
@@ -941,7 +942,7 @@ def test_any_order_and_any_batches_of_a_message_end_in_the_end_of_each_execution
 
     assert executed() == expected
     first, *further = TaskRun.objects.order_by("number")
-    assert (first.id, first.executions) == (queued().id, len(found))
+    assert (first.id, first.executions) == (UUID(queued().id), len(found))
     assert [run.number for run in further] == [*range(2, len(found) + 1)]
     assert all((run.id, run.message) == (run.execution, first.id) for run in further)
 

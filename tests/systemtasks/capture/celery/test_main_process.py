@@ -118,7 +118,7 @@ def test_of_several_deliveries_under_one_id_the_failed_one_is_ended(
         )
     (record,) = records
 
-    assert str(record.execution) == failed.request_dict[EXECUTION]
+    assert record.execution == failed.request_dict[EXECUTION]
     assert len({one.request_dict[EXECUTION] for one in (waiting, busy, failed)}) == 3
 
 
@@ -128,7 +128,7 @@ def test_each_delivery_is_an_execution_of_the_same_message(records: list[RunReco
     fail(second, WorkerLostError("signal 9"))
     one, other = records
 
-    assert one.id == other.id == UUID(int=7)
+    assert one.id == other.id == str(UUID(int=7))
     assert one.execution != other.execution
 
 
