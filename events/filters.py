@@ -21,7 +21,7 @@ from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
 
-from systemtasks.models import SystemTask, SystemTaskQuerySet, TaskRun
+from systemtasks.models import SystemTask, SystemTaskQuerySet, TaskRun, TaskRunQuerySet
 from systemtasks.runs.journal_line import id_text
 from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
@@ -38,6 +38,11 @@ TIME = re.compile(f"{_DAY}([T ]{_CLOCK}({_ZONE})?)?", re.ASCII)
 
 TERM_LIMIT = 32
 """Maximum terms of a search. Postgres took 2 seconds for a thousand, and 47 for 5,000."""
+
+TERM_LENGTH = 3
+"""The characters that one term of a search must have: the index has texts of this length."""
+
+TOO_SHORT = f"One of the terms must have at least {TERM_LENGTH} characters."
 
 ORDERING_FIELDS = (*TASK_COLUMNS, "expiring")
 
@@ -93,7 +98,8 @@ class SystemTaskFilter(GivenFilterSet):
     status = StatedChoiceFilter(**ONE_OF, choices=Status.choices)  # type: ignore[no-untyped-call]
     search = CharFilter(
         method="filter_search",
-        label="Words that the name, description, uid or messages contain, in any case.",
+        label="Words that the name, description, uid or messages contain, in any case. "
+        f"{TOO_SHORT}",
     )
     ordering = StableOrderingFilter(fields=ORDERING_FIELDS)  # type: ignore[no-untyped-call]
 
@@ -102,12 +108,23 @@ class SystemTaskFilter(GivenFilterSet):
     ) -> SystemTaskQuerySet:
         """Return the rows that contain every term of `value`, in any case.
 
-        Raise ValidationError for more than TERM_LIMIT terms.
+        Raise what `checked_terms` raises.
         """
-        terms = search_terms(value)
-        if len(terms) > TERM_LIMIT:
-            raise ValidationError({"search": [f"More than {TERM_LIMIT} terms."]})
-        return queryset.containing(terms)
+        terms = checked_terms(value)
+        return queryset.containing(terms) if terms else queryset
+
+
+def checked_terms(text: str) -> list[str]:
+    """Return the terms of a search.
+
+    Raise ValidationError if there are more than TERM_LIMIT, or if none is long enough for an index.
+    """
+    terms = search_terms(text)
+    if len(terms) > TERM_LIMIT:
+        raise ValidationError({"search": [f"More than {TERM_LIMIT} terms."]})
+    if terms and max(map(len, terms)) < TERM_LENGTH:
+        raise ValidationError({"search": [TOO_SHORT]})
+    return terms
 
 
 def search_terms(text: str) -> list[str]:
@@ -237,6 +254,10 @@ class TaskRunFilter(GivenFilterSet):
         lookup_expr="lt",
         label="Runs that started before this time; ISO 8601",
     )
+    search = CharFilter(
+        method="filter_search",
+        label=f"Words that the error of the run contains, in any case. {TOO_SHORT}",
+    )
     min_duration = StrictNumberFilter(  # type: ignore[no-untyped-call]
         field_name="duration", lookup_expr="gte", label="Runs that took this many seconds or more"
     )
@@ -247,6 +268,14 @@ class TaskRunFilter(GivenFilterSet):
         label="Order by this field, and runs that are equal in it by `id`. A run that has not "
         "started counts as the latest.",
     )
+
+    def filter_search(self, queryset: TaskRunQuerySet, name: str, value: str) -> TaskRunQuerySet:
+        """Return the runs whose error contains every term of `value`, in any case.
+
+        Raise what `checked_terms` raises.
+        """
+        terms = checked_terms(value)
+        return queryset.with_error(terms) if terms else queryset
 
     def filter_ordering(
         self, queryset: QuerySet[TaskRun], name: str, value: str

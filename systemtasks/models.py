@@ -1,4 +1,8 @@
-"""The two tables: SystemTask has the outcome of a task's last run, TaskRun has every run."""
+"""The tables.
+
+SystemTask has the outcome of a task's last run, TaskRun has every run, and ScheduleEntry has the
+schedule of beat. The search of tasks reads SearchText and SearchChange.
+"""
 
 from collections.abc import Iterable
 from typing import Any, Self
@@ -17,8 +21,7 @@ from systemtasks.states import UNFINISHED, State, Status
 def search_document() -> Func:
     """Return an expression for the text of a SystemTask that is searched, in upper case.
 
-    It contains the events of the messages and the values of their attributes. The trigram index
-    below is on this expression, so a query must use exactly the same one; see the migration.
+    It contains the events of the messages and the values of their attributes; see the migration.
     """
     columns = (*SYSTEM_TASK_SEARCH, "messages")
     function = "systemtasks_search_document"
@@ -26,6 +29,8 @@ def search_document() -> Func:
 
 
 SYSTEM_TASK_SEARCH = ("name", "uid", "description")
+PENDING_LIMIT = 1_000
+"""The tasks that a search reads themselves, because their SearchText is not up to date."""
 
 
 NEWEST_RUN_FIRST = ("-sort_timestamp", "-id")
@@ -41,12 +46,22 @@ class SystemTaskQuerySet(models.QuerySet["SystemTask"]):
     """Queries of tasks that more than one module needs."""
 
     def containing(self, words: Iterable[str]) -> Self:
-        """Return the tasks whose search document contains every word, in any case."""
-        tasks = self.alias(document=search_document())
+        """Return the tasks whose text contains every word, in any case.
+
+        Of tasks that have changed within the last seconds, PENDING_LIMIT are searched as they are
+        now, and any others as they were before.
+        """
+        texts = SearchText.objects.using(self.db)
+        changed = SearchChange.objects.using(self.db).order_by("-id").values("uuid")[:PENDING_LIMIT]
+        texts = texts.exclude(uuid__in=changed)
+        tasks = SystemTask.objects.using(self.db).alias(document=search_document())
+        tasks = tasks.filter(uuid__in=changed).order_by()
         for word in words:
-            # Postgres makes both sides upper case, as it does in the expression of the index.
+            # Postgres makes the word upper case, as it has made the document.
+            texts = texts.filter(document__contains=Upper(Value(word)))
             tasks = tasks.filter(document__contains=Upper(Value(word)))
-        return tasks
+        found = texts.values("uuid").union(tasks.values("uuid"), all=True)
+        return self.filter(uuid__in=found)
 
 
 class TaskRunQuerySet(models.QuerySet["TaskRun"]):
@@ -63,6 +78,13 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
     def started(self) -> Self:
         """Return the runs that a worker has begun, finished or not."""
         return self.filter(start_timestamp__isnull=False)
+
+    def with_error(self, words: Iterable[str]) -> Self:
+        """Return the runs whose exception contains every word, in any case."""
+        runs = self.exclude(exception="")  # as in the condition of the index
+        for word in words:
+            runs = runs.filter(exception__icontains=word)
+        return runs
 
     def newest_first(self) -> Self:
         """Return the runs, those that have not started first, then the one that started last."""
@@ -134,10 +156,6 @@ class SystemTask(models.Model):
             models.Index(fields=("status", "start_timestamp"), name="systemtask_status_start"),
             models.Index(
                 fields=("expires",), name="systemtask_expires", condition=Q(expires__isnull=False)
-            ),
-            GinIndex(
-                OpClass(search_document(), name="gin_trgm_ops"),
-                name="systemtask_search",
             ),
         )
 
@@ -313,6 +331,12 @@ class TaskRun(models.Model):
             ),
             models.Index(fields=("parent_id",), name="taskrun_parent", condition=~Q(parent_id="")),
             models.Index(fields=("root_id",), name="taskrun_root", condition=~Q(root_id="")),
+            # What `icontains` looks for.
+            GinIndex(
+                OpClass(Upper("exception"), name="gin_trgm_ops"),
+                name="taskrun_exception",
+                condition=~Q(exception=""),
+            ),
             # Without seen_timestamp, so that to renew a lease touches no index.
             models.Index(fields=("lease",), name="taskrun_lease", condition=Q(lease__isnull=False)),
         )
@@ -324,6 +348,40 @@ class TaskRun(models.Model):
     def is_finished(self) -> bool:
         """True if the run has ended, however it did."""
         return self.state not in UNFINISHED
+
+
+class SearchText(models.Model):
+    """The text of a task that is searched.
+
+    It is apart from SystemTask, because its index costs more than all else that is written when a
+    run ends, and the text changes less often. `storage/search.py` keeps it up to date.
+    """
+
+    uuid = models.UUIDField(primary_key=True, editable=False, help_text="Of the task")
+    document = models.TextField(help_text="In upper case: see `search_document`")
+
+    class Meta:
+        required_db_vendor = "postgresql"
+        indexes = (GinIndex(OpClass("document", name="gin_trgm_ops"), name="searchtext_document"),)
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class SearchChange(models.Model):
+    """A task whose text may have changed since its SearchText was written.
+
+    Triggers insert these rows. There may be several of one task.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    uuid = models.UUIDField(help_text="Of the task")
+
+    class Meta:
+        required_db_vendor = "postgresql"
+
+    def __str__(self) -> str:
+        return str(self.uuid)
 
 
 class ScheduleEntry(models.Model):

@@ -1,5 +1,6 @@
 import django.contrib.postgres.indexes
 import django.db.models.deletion
+import django.db.models.functions.text
 from django.db import migrations, models
 
 import systemtasks.ids
@@ -22,6 +23,37 @@ RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 AS $$
 $$
 """
 DROP_SEARCH_DOCUMENT = "DROP FUNCTION systemtasks_search_document(text, text, text, jsonb)"
+
+# Each statement notes the tasks that it has written: a row is added, and nothing is looked up or
+# waited for. systemtasks/storage/search.py takes the notes.
+NOTE_CHANGES = """
+CREATE FUNCTION systemtasks_note_changed_tasks() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN
+    INSERT INTO systemtasks_searchchange (uuid) SELECT uuid FROM changed;
+    RETURN NULL;
+END$$;
+CREATE FUNCTION systemtasks_forget_deleted_tasks() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN
+    DELETE FROM systemtasks_searchtext WHERE uuid IN (SELECT uuid FROM deleted);
+    RETURN NULL;
+END$$;
+CREATE TRIGGER systemtasks_inserted AFTER INSERT ON systemtasks_systemtask
+REFERENCING NEW TABLE AS changed
+FOR EACH STATEMENT EXECUTE FUNCTION systemtasks_note_changed_tasks();
+CREATE TRIGGER systemtasks_updated AFTER UPDATE ON systemtasks_systemtask
+REFERENCING NEW TABLE AS changed
+FOR EACH STATEMENT EXECUTE FUNCTION systemtasks_note_changed_tasks();
+CREATE TRIGGER systemtasks_deleted AFTER DELETE ON systemtasks_systemtask
+REFERENCING OLD TABLE AS deleted
+FOR EACH STATEMENT EXECUTE FUNCTION systemtasks_forget_deleted_tasks();
+"""
+NOTE_NO_CHANGES = """
+DROP TRIGGER systemtasks_inserted ON systemtasks_systemtask;
+DROP TRIGGER systemtasks_updated ON systemtasks_systemtask;
+DROP TRIGGER systemtasks_deleted ON systemtasks_systemtask;
+DROP FUNCTION systemtasks_note_changed_tasks();
+DROP FUNCTION systemtasks_forget_deleted_tasks();
+"""
 
 # Once a statement and without a payload: a batch of any size costs one notification, and whoever
 # waits looks for itself. `UPDATE OF state` leaves out the renewal of leases.
@@ -127,20 +159,6 @@ class Migration(migrations.Migration):
                         condition=models.Q(("expires__isnull", False)),
                         fields=["expires"],
                         name="systemtask_expires",
-                    ),
-                    django.contrib.postgres.indexes.GinIndex(
-                        django.contrib.postgres.indexes.OpClass(
-                            models.Func(
-                                models.F("name"),
-                                models.F("uid"),
-                                models.F("description"),
-                                models.F("messages"),
-                                function="systemtasks_search_document",
-                                output_field=models.TextField(),
-                            ),
-                            name="gin_trgm_ops",
-                        ),
-                        name="systemtask_search",
                     ),
                 ],
                 "constraints": [
@@ -461,6 +479,14 @@ class Migration(migrations.Migration):
                         fields=["root_id"],
                         name="taskrun_root",
                     ),
+                    django.contrib.postgres.indexes.GinIndex(
+                        django.contrib.postgres.indexes.OpClass(
+                            django.db.models.functions.text.Upper("exception"),
+                            name="gin_trgm_ops",
+                        ),
+                        condition=models.Q(("exception", ""), _negated=True),
+                        name="taskrun_exception",
+                    ),
                     models.Index(
                         condition=models.Q(("lease__isnull", False)),
                         fields=["lease"],
@@ -536,6 +562,43 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="SearchChange",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("uuid", models.UUIDField(help_text="Of the task")),
+            ],
+            options={
+                "required_db_vendor": "postgresql",
+            },
+        ),
+        migrations.CreateModel(
+            name="SearchText",
+            fields=[
+                (
+                    "uuid",
+                    models.UUIDField(
+                        editable=False,
+                        help_text="Of the task",
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "document",
+                    models.TextField(help_text="In upper case: see `search_document`"),
+                ),
+            ],
+            options={
+                "required_db_vendor": "postgresql",
+                "indexes": [
+                    django.contrib.postgres.indexes.GinIndex(
+                        django.contrib.postgres.indexes.OpClass("document", name="gin_trgm_ops"),
+                        name="searchtext_document",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="ScheduleEntry",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
@@ -589,4 +652,5 @@ class Migration(migrations.Migration):
             },
         ),
         RunPostgresSQL(NOTIFY, QUIET),
+        RunPostgresSQL(NOTE_CHANGES, NOTE_NO_CHANGES),
     ]

@@ -98,6 +98,16 @@ def write_schedule(app: str, changed: Collection[ScheduleRecord], entries: Colle
         _execute(sql.DELETE_OTHER_ENTRIES, schedule)
 
 
+def write_search_texts(limit: int) -> int | None:
+    """Write the texts for the search, for up to `limit` changes of tasks. Return their number.
+
+    Do nothing, and return None, if another process does so at the moment.
+    """
+    with transaction.atomic(using=conf().DATABASE):
+        [(has_turn,)] = _execute(sql.TAKE_TURN, "systemtasks.search")
+        return int(_execute(sql.WRITE_SEARCH_TEXTS, limit)[0][0]) if has_turn else None
+
+
 def renew_lease(lease: str) -> None:
     """Record a sign of life in each row of a run under this lease."""
     _execute(sql.RENEW_LEASE, lease)

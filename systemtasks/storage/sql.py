@@ -604,6 +604,41 @@ DELETE_TASKS_THAT_NEVER_RAN = Statement(
 Does nothing to a task that has run, or to which a run refers.
 """
 
+# Statements that write what is searched.
+
+TAKE_TURN = Statement("SELECT pg_try_advisory_xact_lock(hashtext(%s))")
+"""Take a turn until the transaction ends, and return True.
+
+Does nothing, and returns False, while another process has the turn.
+"""
+
+WRITE_SEARCH_TEXTS = Statement(
+    """
+    WITH taken AS (
+        DELETE FROM systemtasks_searchchange
+        WHERE id IN (SELECT id FROM systemtasks_searchchange ORDER BY id LIMIT %s)
+        RETURNING uuid
+    ),
+    written AS (
+        INSERT INTO systemtasks_searchtext AS old (uuid, document)
+        SELECT uuid, text.document
+        FROM systemtasks_systemtask AS task
+        JOIN (SELECT DISTINCT uuid FROM taken) AS changed USING (uuid)
+        LEFT JOIN systemtasks_searchtext AS old USING (uuid),
+        LATERAL (SELECT systemtasks_search_document(
+            task.name, task.uid, task.description, task.messages) AS document OFFSET 0) AS text
+        WHERE old.document IS DISTINCT FROM text.document
+        ORDER BY uuid
+        ON CONFLICT (uuid) DO UPDATE SET document = EXCLUDED.document
+    )
+    SELECT count(*) FROM taken
+    """
+)
+"""Write the texts of tasks that have changed, up to this number of changes, oldest first.
+
+Does nothing to a text that is the same as before. Returns how many changes were taken.
+"""
+
 # Statements that write beat's schedule.
 
 _ENTRY_COLUMNS = (

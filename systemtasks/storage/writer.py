@@ -40,6 +40,8 @@ logger = own_logger(__name__)
 
 LONGEST_PAUSE = 5.0  # seconds at most between two attempts while the database is away
 LOOK_INTERVAL = 0.1  # seconds between two checks that the thread is alive, while waiting for it
+SEARCH_LIMIT = 500
+"""The changed tasks whose texts for the search are written between two batches of runs."""
 HOUSEKEEPING_INTERVAL = 5.0  # seconds at most between two searches for files of dead processes
 
 Schedule = Mapping[str, ScheduleRecord]
@@ -78,6 +80,8 @@ class Writer:
         self._renewal = Renewal()
         self._reaper = Reaper()
         self._retention = Retention()
+        self._texts_changed = False
+        """True if the texts for the search may not be up to date."""
         self._next_housekeeping = 0.0
         self._next_close = 0.0  # when the connection is no longer kept, by the monotonic clock
         # Reentrant, because a finalizer or a logging handler may send a task while it is held.
@@ -327,6 +331,7 @@ class Writer:
             else:
                 self._without_tables = float("-inf")
                 break
+        self._texts_changed = True
         self._keep_connection()
         if next_report:
             logger.warning("Task runs are recorded again, after %.1f s", time.time() - began)
@@ -380,6 +385,7 @@ class Writer:
             self._announce,
             self._delete_unrecorded,
             self._write_schedules,
+            self._write_search_texts,
             self._delete_expired,
         ):
             try:
@@ -403,6 +409,17 @@ class Writer:
         """Delete a batch of expired rows. If there may be more, do it again at once."""
         if self._retention.delete():
             self._keep_connection()
+            self._next_housekeeping = 0.0
+            self._wake()
+
+    def _write_search_texts(self) -> None:
+        """Write some of the texts for the search, if this process may have changed any."""
+        if not self._texts_changed:
+            return  # an idle process lets its connection go
+        changes = rows.write_search_texts(SEARCH_LIMIT)
+        # While another process writes texts, it may not see the last changes of this one.
+        self._texts_changed = changes is None or changes >= SEARCH_LIMIT
+        if changes is not None and changes >= SEARCH_LIMIT:
             self._next_housekeeping = 0.0
             self._wake()
 

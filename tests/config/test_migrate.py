@@ -15,7 +15,9 @@ pytestmark = pytest.mark.slow
 ADMIN = ("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@ours.example")
 PASSWORD = {"DJANGO_SUPERUSER_PASSWORD": "the-services"}
 GRANTS = """
-GRANT SELECT, INSERT, UPDATE, DELETE ON systemtasks_systemtask, systemtasks_taskrun TO own_role;
+GRANT SELECT, INSERT, UPDATE, DELETE ON systemtasks_systemtask, systemtasks_taskrun,
+    systemtasks_searchtext, systemtasks_searchchange TO own_role;
+GRANT SELECT ON systemtasks_scheduleentry TO own_role;
 GRANT SELECT ON django_migrations TO own_role;
 """
 
@@ -50,6 +52,8 @@ def test_it_makes_both_places_once_and_all_is_applied(tmp_path: Path, database: 
     assert made.pop("public") == {
         "django_migrations",
         "systemtasks_scheduleentry",
+        "systemtasks_searchchange",
+        "systemtasks_searchtext",
         "systemtasks_systemtask",
         "systemtasks_taskrun",
         "systemtasks_taskrun_default",

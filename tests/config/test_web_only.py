@@ -33,11 +33,11 @@ WITH task AS (
     VALUES (%s, %s, '', '', now(), now(), 0, 'successful', '[]')
     ON CONFLICT (uuid) DO UPDATE SET status = 'successful' RETURNING uuid
 )
-INSERT INTO systemtasks_taskrun (system_task_id, celery_id, attempt, state, status, queue, worker,
-    start_timestamp, finish_timestamp, args, kwargs, arguments_intact, sent_options, exception,
-    messages)
-SELECT uuid, gen_random_uuid(), 1, 'success', 'successful', %s, '', now(), now(), '[]', '{}', true,
-    '{}', '', '[]' FROM task
+INSERT INTO systemtasks_taskrun (id, system_task_id, celery_id, attempt, state, status, queue,
+    worker, start_timestamp, finish_timestamp, args, kwargs, arguments_intact, sent_options,
+    exception, messages)
+SELECT gen_random_uuid(), uuid, gen_random_uuid(), 1, 'success', 'successful', %s, '',
+    now(), now(), '[]', '{}', true, '{}', '', '[]' FROM task
 """
 
 

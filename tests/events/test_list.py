@@ -232,7 +232,7 @@ def test_search_does_not_find_what_lacks_a_term(reader: Client, search: str) -> 
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])
-@pytest.mark.parametrize("search", ["{}", "{},", "is {}", ",{} is"])
+@pytest.mark.parametrize("search", ["disk {}", "{}, disk", ",{} disk"])
 def test_a_lone_quote_is_a_term(reader: Client, quote: str, search: str) -> None:
     factories.system_task("app.clean", messages=[factories.log_event("The disk is full")])
     factories.system_task("app.quoted", messages=[factories.log_event(f"The disk is {quote}full")])
@@ -247,8 +247,14 @@ def test_terms_are_split_as_drf_does(text: str) -> None:
 
 
 def test_a_search_of_very_many_terms_is_400(reader: Client) -> None:
-    assert names(reader, search="a " * 32) == []
-    assert refusal(reader, search="a " * 33) == {"search": ["More than 32 terms."]}
+    assert names(reader, search="abc " * 32) == []
+    assert refusal(reader, search="abc " * 33) == {"search": ["More than 32 terms."]}
+
+
+@pytest.mark.parametrize("search", ["a", "is", "is so", "'", '"is"', "ÄÖ"])
+def test_a_search_without_a_term_of_three_characters_is_400(reader: Client, search: str) -> None:
+    too_short = "One of the terms must have at least 3 characters."
+    assert refusal(reader, search=search) == {"search": [too_short]}
 
 
 def test_an_empty_search_finds_everything(reader: Client) -> None:
@@ -276,17 +282,6 @@ def test_search_finds_what_messages_say_and_not_how_they_are_stored(
     messages = [factories.log_event(attributes=attributes)]
     factories.system_task("app", messages=messages)
     assert names(reader, search=search) == ["app"] * finds
-
-
-def test_search_uses_the_trigram_index() -> None:
-    found = FILTERS({"search": "clean 100%"}, SystemTask.objects.order_by()).qs
-    for number in range(300):
-        factories.system_task(f"t{number}")
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE systemtasks_systemtask")
-    plan = found.explain()
-    assert "Bitmap Index Scan on systemtask_search" in plan
-    assert plan.count("~~ '%") == 4  # both terms, as constants: once to look up, once to recheck
 
 
 def test_a_list_takes_three_queries_however_long_the_page(

@@ -250,6 +250,41 @@ def test_after_leads_through_every_run_once_in_order(
     assert seen == [str(run.id) for run in expected]
 
 
+@pytest.mark.parametrize(
+    ("search", "finds"),
+    [
+        ("timed out", ["timeout"]),
+        ("TIMED bank", ["timeout"]),
+        ("100%", ["percent"]),
+        ("out and in", []),
+        ("", ["none", "percent", "timeout"]),
+    ],
+)
+def test_runs_are_found_by_words_of_their_errors(
+    historian: Client, task: SystemTask, search: str, finds: list[str]
+) -> None:
+    factories.task_run(task, celery_id="timeout", exception="TimeoutError: the bank timed out")
+    factories.task_run(task, celery_id="percent", exception="ValueError: 100% of 1004")
+    factories.task_run(task, celery_id="none")
+    assert sorted(found(historian, search=search)) == finds
+
+
+def test_a_search_of_runs_without_a_term_of_three_characters_is_400(historian: Client) -> None:
+    answer = historian.get(URL, {"search": "no"})
+    assert answer.status_code == 400
+    assert answer.json()["search"] == ["One of the terms must have at least 3 characters."]
+
+
+def test_search_of_runs_uses_the_trigram_index(task: SystemTask) -> None:
+    for number in range(300):
+        factories.task_run(task, exception=f"Error {number}" if number % 30 == 0 else "")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE systemtasks_taskrun")
+        cursor.execute("SET LOCAL enable_seqscan = off")
+    plan = TaskRun.objects.with_error(["timed out"]).order_by().explain()
+    assert "Bitmap Index Scan on systemtasks_taskrun_default_upper_idx" in plan
+
+
 def test_a_time_may_have_any_offset(historian: Client, task: SystemTask) -> None:
     factories.task_run(task, celery_id="wanted")
     assert found(historian, started_from="2024-05-31T18:26:00-17:34") == ["wanted"]

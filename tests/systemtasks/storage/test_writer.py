@@ -15,7 +15,7 @@ from psycopg.errors import UniqueViolation
 from pytest_django import Settings
 
 from systemtasks.ids import system_task_uuid
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import SearchChange, SearchText, SystemTask, TaskRun
 from systemtasks.runs import recorder
 from systemtasks.runs.journal_line import RUN_HEADER
 from systemtasks.runs.records import KnownTask, RunRecord
@@ -69,6 +69,15 @@ def assert_ends(made: Writer, thread: threading.Thread) -> None:
     made._work.set()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_texts_for_the_search_follow_what_is_written(batch_writer: Writer) -> None:
+    for name in ("first", "second"):
+        batch_writer.submit(entry(name=name))
+        assert batch_writer.flush()
+    documents = SearchText.objects.values_list("document", flat=True)
+    eventually(lambda: {text.split("\n")[0] for text in documents.all()} == {"FIRST", "SECOND"})
+    assert not SearchChange.objects.exists()
 
 
 @pytest.mark.django_db
