@@ -4,7 +4,8 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
-from django.db.models import CharField, Func, QuerySet
+from django.contrib.auth.models import Permission
+from django.db.models import CharField, Func, OuterRef, QuerySet
 
 from .users import has_permission_fields
 
@@ -34,18 +35,23 @@ def permissions_of(user: Any) -> "QuerySet[Any, str]":  # noqa: ANN401 - a key, 
     the user stores them as a set in the user's `all_permissions`: OneQueryModelBackend takes them
     from there. The user model must have the fields of PermissionsMixin.
     """
-    own = _names(user, "user_permissions")
-    return own.union(_names(user, "groups__permissions"), all=True).order_by()
-
-
-def _names(user: Any, permissions: str) -> "QuerySet[Any, str]":  # noqa: ANN401 - as above
-    # From the user to the permissions: the way back may have another name in each model, or none.
-    users = get_user_model()._base_manager.order_by().filter(pk=user)
+    if isinstance(user, OuterRef):
+        user = OuterRef(user)  # it is two queries away from the keys
+    keys = _keys(user, "user_permissions").union(_keys(user, "groups__permissions"), all=True)
     name = Func(
-        f"{permissions}__content_type__app_label",
-        f"{permissions}__codename",
+        "content_type__app_label",
+        "codename",
         template="(%(expressions)s)",
         arg_joiner=" || '.' || ",
         output_field=CharField(),
     )
-    return users.filter(**{f"{permissions}__isnull": False}).values_list(name, flat=True)
+    permissions: QuerySet[Any, str] = (
+        Permission.objects.order_by().filter(pk__in=keys.order_by()).values_list(name, flat=True)
+    )
+    return permissions
+
+
+def _keys(user: Any, permissions: str) -> "QuerySet[Any, Any]":  # noqa: ANN401 - as above
+    # From the user to the permissions: the way back may have another name in each model, or none.
+    users = get_user_model()._base_manager.order_by().filter(pk=user)
+    return users.filter(**{f"{permissions}__isnull": False}).values_list(permissions, flat=True)
