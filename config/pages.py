@@ -8,7 +8,7 @@ from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest
-from django.middleware import locale
+from django.middleware import clickjacking, csrf, locale
 from django.utils import translation
 from django.utils.module_loading import import_string
 
@@ -44,6 +44,14 @@ class MessageMiddleware(SkipForAPI, messages.MessageMiddleware):
     pass
 
 
+class CsrfViewMiddleware(SkipForAPI, csrf.CsrfViewMiddleware):
+    """Protects forms. Every view of the API is exempt: it accepts a token, and no session."""
+
+
+class XFrameOptionsMiddleware(SkipForAPI, clickjacking.XFrameOptionsMiddleware):
+    """Adds X-Frame-Options, which the API adds to its own responses."""
+
+
 class LockoutMiddleware(SkipForAPI, AxesMiddleware):
     pass
 
@@ -52,10 +60,12 @@ class ContentSecurityPolicyMiddleware(SkipForAPI, _csp):  # type: ignore[misc]
     """Adds the policy of SECURE_CSP. The API's responses have their own policies."""
 
 
-class LocaleMiddleware(SkipForAPI, locale.LocaleMiddleware):
-    """Uses the browser's language for one request. The thread's next one may be for the API."""
+class LocaleMiddleware(locale.LocaleMiddleware):
+    """Uses the browser's language for one page. The thread's next request may be for the API."""
 
     def __call__(self, request: HttpRequest) -> Any:  # noqa: ANN401 - as in Django
+        if request.path_info.startswith(API_PREFIX):
+            return self.get_response(request)
         try:
             return super().__call__(request)
         finally:

@@ -22,6 +22,7 @@ def add_headers(response: HttpResponse) -> None:
     """
     response.headers.setdefault("Cache-Control", "private, no-store")
     response.headers.setdefault("Content-Security-Policy", NOTHING)
+    response.headers.setdefault("X-Frame-Options", "DENY")
     if response.has_header("Vary"):
         patch_vary_headers(response, ("Authorization",))
     else:

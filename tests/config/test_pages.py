@@ -38,3 +38,23 @@ def test_page_has_a_strict_policy_and_no_script_in_itself(path: str) -> None:
     assert re.findall(r"<script(?![^>]*\ssrc=)[^>]*>", page) == []
     assert re.findall(r"<[^>]*\son[a-z]+=", page) == []
     assert "javascript:" not in page
+
+
+def test_page_is_in_no_frame() -> None:
+    assert Client().get("/admin/login/")["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize("path", ["/admin/login/", "/admin/auth/user/add/"])
+def test_form_without_its_token_is_refused(path: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.create_superuser("ops"))
+    refused = client.post(path, {"username": "somebody", "password": "secret"})
+    assert refused.status_code == 403
+    assert b"CSRF" in refused.content
+
+
+def test_language_of_a_page_is_not_that_of_the_api() -> None:
+    client = Client(headers={"accept-language": "de"})
+    assert 'lang="de"' in client.get("/admin/login/").content.decode()
+    refused = client.get("/api/v3/events/system_tasks/").json()
+    assert refused["detail"] == "Authentication credentials were not provided."

@@ -17,6 +17,8 @@ def assert_is_private(answer: object) -> None:
     assert headers["Cache-Control"] == "private, no-store"
     assert "Authorization" in re.split(r",\s*", headers["Vary"])
     assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
