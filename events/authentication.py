@@ -89,7 +89,7 @@ class BearerAuthentication(TokenAuthentication):
                 raise AuthenticationFailed("Unsupported authentication type")
             raise AuthenticationFailed("Malformed header")
         client = client_of(request)
-        wrong_tokens.check(client, hash_token(match[1]))
+        wrong_tokens.check(client, match[1])
         try:
             user, token = self.authenticate_credentials(match[1])
         except AuthenticationFailed:

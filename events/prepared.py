@@ -82,10 +82,11 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
     @wraps(rows)
     def fetch(value: str) -> list[Row]:
         connection: Any = connections[queryset().db]
-        replaceable = connection.connection is not None and connection.get_autocommit()
+        is_kept = connection.connection is not None
         try:
             return execute(connection, value)
         except Error as error:
+            replaceable = is_kept and connection.get_autocommit()
             outdated = isinstance(error.__cause__, _OUTDATED)
             if not replaceable or not (outdated or not connection.is_usable()):
                 raise

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db.models import Q
 from django.db.models.functions import Greatest, Now
+from knox.crypto import hash_token
 from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -78,10 +79,12 @@ class WrongTokens:
         self._rates.clear()
         self._accepted.clear()
 
-    def check(self, client: str, digest: str) -> None:
+    def check(self, client: str, token: str) -> None:
         """Raise Throttled if the client has sent too many wrong tokens to ask about this one."""
         rate = conf().WRONG_TOKEN_RATE
-        if rate and digest not in self._accepted and (seconds := self._rates.wait(client, rate)):
+        if not rate or not (seconds := self._rates.wait(client, rate)):
+            return
+        if hash_token(token) not in self._accepted:
             raise Throttled(math.ceil(seconds))
 
     def accept(self, digest: str) -> None:
