@@ -1,1 +1,1 @@
-"""Figures, each from one command: `./benchmarks/run recording`, `./benchmarks/run serving`."""
+"""Measure the speed of recording and serving: `./benchmarks/run recording` or `serving`."""

@@ -1,4 +1,4 @@
-"""Runs a module's `main` where Django is set up: `python -m benchmarks.launch MODULE WORD …`."""
+"""Set up Django, and call a module's `main`: `python -m benchmarks.launch MODULE WORD …`."""
 
 import sys
 from importlib import import_module

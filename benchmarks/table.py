@@ -1,11 +1,11 @@
-"""A table of figures: Markdown that reads well as plain text, too."""
+"""Format figures as a table in Markdown, which is also readable as plain text."""
 
 import statistics
 from collections.abc import Sequence
 
 
 def spread(values: Sequence[float], unit: str, *, digits: int) -> tuple[str, str]:
-    """Return the median with its unit, and the range."""
+    """Return two texts: the median with its unit, and the range."""
     middle, *ends = (
         f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
     )
@@ -13,7 +13,7 @@ def spread(values: Sequence[float], unit: str, *, digits: int) -> tuple[str, str
 
 
 def as_text(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return the table's text, its columns aligned."""
+    """Return the text of the table, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Measure everything, and print one table."""
+"""Measure the cost of recording, compared with other recorders, and print one table."""
 
 import argparse
 import statistics
@@ -20,18 +20,18 @@ from benchmarks.table import as_text, spread
 
 @dataclass(frozen=True)
 class Scale:
-    """The amount that is measured."""
+    """How much is measured."""
 
     rounds: int
     tasks: int
-    """Tasks a worker runs in one round, after the warm-up."""
+    """The number of tasks that a worker runs in one round, after the warm-up."""
     warm_up: int
     steps: int
-    """Tasks whose signals are timed in one round."""
+    """The number of tasks whose signals are timed in one round."""
     pending: int
-    """Runs that are handed to the writer at once."""
+    """The number of runs that are passed to the writer at once."""
     visible: int
-    """Tasks from whose end to their row is measured, at VISIBLE_RATE."""
+    """The number of tasks, sent at VISIBLE_RATE, for which the delay of the row is measured."""
 
 
 FULL = Scale(rounds=7, tasks=5000, warm_up=500, steps=5000, pending=10_000, visible=1000)
@@ -52,7 +52,9 @@ def main(*words: str) -> None:
 
 def _scale(words: tuple[str, ...]) -> Scale:
     parser = argparse.ArgumentParser(prog="benchmarks/run recording", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke test; its figures are none")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test; its figures mean nothing"
+    )
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--tasks", type=int, help="tasks a worker runs in one round")
     given = parser.parse_args(words)
@@ -62,7 +64,7 @@ def _scale(words: tuple[str, ...]) -> Scale:
 
 
 def _migrate() -> None:
-    """Make the tables of all modes."""
+    """Create the tables of all modes."""
     settings.EMBEDDED.attach()
     subprocess.run(
         [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
@@ -73,7 +75,7 @@ def _migrate() -> None:
 
 
 def _throughput(scale: Scale) -> Iterator[Row]:
-    """Yield the throughput of each mode, relative to no recorder in the same round."""
+    """Yield the throughput of each mode, divided by that without a recorder in the same round."""
     measured: dict[str, list[Throughput]] = {mode.name: [] for mode in COMPARED}
     for number in range(scale.rounds):
         for mode in COMPARED:
@@ -92,7 +94,7 @@ def _throughput(scale: Scale) -> Iterator[Row]:
 
 
 def _receivers(scale: Scale) -> Iterator[Row]:
-    """Yield how much longer each signal of a task takes if it is recorded."""
+    """Yield how much longer each signal of a task takes because of the recording."""
     added: dict[str, list[float]] = {}
     for number in range(scale.rounds):
         _say(f"round {number + 1} of {scale.rounds}: receivers")

@@ -1,4 +1,4 @@
-"""The signals of one task, each sent as Celery sends it, with nothing else around them."""
+"""Send the signals of one task as Celery sends them, without a broker and a worker."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from config.celery import app
 from systemtasks.capture.celery.options import AnyTask
 
 Step = tuple[str, Callable[[], object]]
-"""The steps of a task, by the signal's name if it is one, and how to perform them."""
+"""A step of a task: its name, which is that of the signal it sends, if any, and its function."""
 
 LINE = "a logged line"
 WHOLE = "a whole task"
@@ -27,7 +27,7 @@ WHERE = {"exchange": "", "routing_key": "celery"}
 
 
 def prepare() -> None:
-    """Configure the logging as a worker's is, with its output to nowhere, and its tasks."""
+    """Prepare logging and the tasks as a worker does. The output of logging is discarded."""
     setup_worker_optimizations(app, HOST)
     noop = app.tasks[tasks.noop.name]
     noop.__trace__ = build_tracer(noop.name, noop, app.loader, HOST, app=app)
@@ -37,7 +37,7 @@ def prepare() -> None:
 
 
 def success(number: int) -> Iterator[Step]:
-    """Return the steps of a task that logs one line and succeeds."""
+    """Yield the steps of a task that logs one line and succeeds."""
     celery_id = str(uuid4())
     noop = app.tasks[tasks.noop.name]  # as a worker has it; the module's own is a proxy
     message = _sent(noop, celery_id, number)
@@ -49,7 +49,7 @@ def success(number: int) -> Iterator[Step]:
 
 
 def failure(number: int) -> Iterator[Step]:
-    """Return the steps of a task that raises."""
+    """Yield the steps of a task that raises an exception."""
     celery_id = str(uuid4())
     fail = app.tasks[tasks.fail.name]
     yield from _begun(fail, celery_id, number)
@@ -73,9 +73,9 @@ def failure(number: int) -> Iterator[Step]:
 
 
 def whole(number: int) -> Iterator[Step]:
-    """Run tasks that log one line and succeed, as a worker's child runs them.
+    """Yield steps that each run a task as a worker's child does: with Celery's tracer and signals.
 
-    That is what a task waits for in its own thread: Celery's own tracer, its signals and all.
+    The tasks log one line and succeed. A step takes the time that a task takes in its own thread.
     """
     task = app.tasks[tasks.noop.name]
     messages = [_taken(_sent(task, str(uuid4()), index)) for index in range(number)]

@@ -1,4 +1,4 @@
-"""The ways to record that are compared. Nothing else may differ between their workers."""
+"""Define the ways to record that are compared. Their workers must not differ in anything else."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 VARIABLE = "BENCHMARK_MODE"
-"""The environment variable by which a process knows its mode, by name."""
+"""The environment variable with the name of the process's mode."""
 
 MODULES = "benchmarks.recording"
 
@@ -17,17 +17,17 @@ class Mode:
 
     name: str
     recording: bool = False
-    """True if this service's own recording is on."""
+    """True if this project records."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Django settings that replace this service's own."""
+    """Django settings that replace those of the service."""
     apps: tuple[str, ...] = ()
-    """Django apps beside this service's own."""
+    """Django apps in addition to those of the service."""
     options: tuple[str, ...] = ()
     """Further options of `celery worker`."""
     modules: tuple[str, ...] = ()
     """Further modules that the worker imports."""
     count: str = ""
-    """The SQL that counts what it has recorded, if that is one row a task."""
+    """The SQL that counts the recorded tasks, if there is one row for each."""
     read_events: bool = False
     """True if a separate process reads the worker's events, as Flower does."""
 
@@ -48,8 +48,8 @@ RESULTS_APP = ("django_celery_results",)
 DJANGO_CELERY_RESULTS = Mode(
     "django-celery-results", settings=RESULTS, apps=RESULTS_APP, count=COUNT_RESULTS
 )
-# Celery closes a task's database connections before and after it, unless told for how many tasks
-# they may be kept; this is the best that can be had of it, and not the default.
+# By default, Celery closes the database connections before and after each task. With this setting
+# it keeps them for so many tasks.
 KEPT_CONNECTIONS = Mode(
     "django-celery-results, connections kept",
     settings={**RESULTS, "CELERY_DB_REUSE_MAX": 1_000_000},

@@ -1,4 +1,4 @@
-"""The processes of one mode, and how much processor time each has used."""
+"""Start the processes of a mode, and measure the processor time that each has used."""
 
 import json
 import os
@@ -18,21 +18,21 @@ from benchmarks.recording.modes import MODULES, Mode
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = [sys.executable, "-m", "benchmarks.launch"]
 CHILDREN = 2
-TIMEOUT = 600.0  # seconds, for whatever else is waited for
+TIMEOUT = 600.0  # seconds, for everything else
 STALLED_AFTER = 30.0  # seconds in which no task ends
 POLL_INTERVAL = 0.05
 
 Usage = dict[str, float]
-"""Seconds of processor time so far, by who used them."""
+"""The seconds of processor time so far, by process."""
 
 
 def environment(mode: Mode, folder: Path) -> dict[str, str]:
-    """Return the environment of a process of this mode; tasks note their ends in `folder`."""
+    """Return the environment of a process of this mode. Tasks write their ends to `folder`."""
     return {**os.environ, modes.VARIABLE: mode.name, tasks.VARIABLE: str(folder)}
 
 
 def run(module: str, *words: str, mode: Mode, **variables: str) -> str:
-    """Run this module in this mode, and return what it prints. End the benchmark if it fails."""
+    """Run this module in this mode, and return its output. Raise an error if it fails."""
     return subprocess.run(
         [*LAUNCH, f"{MODULES}.{module}", *words],
         cwd=ROOT,
@@ -45,12 +45,12 @@ def run(module: str, *words: str, mode: Mode, **variables: str) -> str:
 
 
 def run_json(module: str, *words: str, mode: Mode, **variables: str) -> Any:  # noqa: ANN401
-    """Like `run`, of a module whose last line is JSON."""
+    """Run this module in this mode, and return the JSON in the last line of its output."""
     return json.loads(run(module, *words, mode=mode, **variables).splitlines()[-1])
 
 
 def wait_for_ends(number: int, folder: Path, process: psutil.Process) -> None:
-    """Return once this many tasks have ended; raises where the worker does not go on."""
+    """Wait until this many tasks have ended. Raise RuntimeError if the worker has stopped."""
     last, since = -1, time.monotonic()
     while (ended := tasks.count_ends(folder)) < number:
         if ended > last:
@@ -62,7 +62,7 @@ def wait_for_ends(number: int, folder: Path, process: psutil.Process) -> None:
 
 @contextmanager
 def worker(mode: Mode, folder: Path) -> Iterator[psutil.Process]:
-    """Run a worker of this mode during the block, and stop it warmly."""
+    """Run a worker of this mode until the block ends. It may then finish its tasks."""
     command = [sys.executable, "-m", "celery", "--app", "config", "worker"]
     command += [
         "--include",
@@ -90,7 +90,10 @@ def worker(mode: Mode, folder: Path) -> Iterator[psutil.Process]:
 
 @contextmanager
 def event_reader(mode: Mode, seen: list[int]) -> Iterator[psutil.Process | None]:
-    """Run the process that reads events, if the mode has one; add the number of tasks it saw."""
+    """Run the process that reads events, if the mode has one, until the block ends.
+
+    Then append the number of tasks in its events to `seen`.
+    """
     if not mode.read_events:
         yield None
         return
@@ -111,7 +114,7 @@ def event_reader(mode: Mode, seen: list[int]) -> Iterator[psutil.Process | None]
 
 
 def usage(groups: dict[str, psutil.Process | None]) -> Usage:
-    """Return the processor time of these processes, and as `children` that of the worker's."""
+    """Return the processor time of these processes. `children` are those of the worker."""
     worker = groups["main process"]
     assert worker
     used = {name: _own_seconds(process) for name, process in groups.items() if process}
@@ -123,7 +126,7 @@ def _own_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     seconds = times.user + times.system
     if process.name() == "postgres":
-        # One process a connection; those that have ended are in the first one's sum.
+        # Each connection has a process. The main one counts those that have ended as its children.
         seconds += times.children_user + times.children_system
         seconds += sum(map(_own_seconds, process.children()))
     return seconds

@@ -1,4 +1,4 @@
-"""Reads a worker's events into memory, as Flower does; says at its end how many tasks it saw."""
+"""Read a worker's events into memory, as Flower does. At the end, print the number of tasks."""
 
 import signal
 from types import FrameType
@@ -10,12 +10,12 @@ from celery.events.state import State
 from config.celery import app
 
 
-def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+def end(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, end)
     state = State()
     with app.connection() as connection:
         receiver = EventReceiver(connection, app=app, handlers={"*": state.event})

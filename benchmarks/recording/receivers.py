@@ -1,6 +1,6 @@
-"""Times each signal of a task in this process, with whatever receives it in this mode.
+"""Measure how long each signal of a task takes, with the receivers of this mode.
 
-Says microseconds in JSON: `receivers NUMBER`, the median of that many tasks.
+`receivers NUMBER` prints the medians of that many tasks as JSON, in microseconds.
 """
 
 import json
@@ -14,7 +14,7 @@ from celery import signals
 from benchmarks.recording import flow
 from systemtasks.storage.writer import writer
 
-BATCH = 200  # tasks between two pauses, in which the writer catches up
+BATCH = 200  # tasks after which the writer may write all their rows
 
 
 def main(number: str) -> None:

@@ -1,4 +1,4 @@
-"""Sends tasks, in a process that is configured as the worker's: `send QUEUE NUMBER …`."""
+"""Send tasks with the worker's configuration: `send QUEUE NUMBER …`."""
 
 from benchmarks.recording.tasks import noop
 from config.celery import app

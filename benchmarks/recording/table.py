@@ -1,4 +1,4 @@
-"""The rows of the table."""
+"""Define the rows of the table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ USERS = ("children", "main process", "Postgres", "broker", "event reader")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, as text. A cell without a value is empty."""
+    """A figure, as texts. A cell without a value is empty."""
 
     name: str
     median: str
@@ -17,11 +17,11 @@ class Row:
     rate: str = ""
     """Tasks a second."""
     cpu: Mapping[str, str] = field(default_factory=dict)
-    """Microseconds of processor time a task, by who used them."""
+    """Processor time for a task, in microseconds, by process."""
     behind: str = ""
 
     def cells(self) -> list[str]:
-        """Return the row's texts, in the order of HEADER."""
+        """Return the texts of the row, in the order of HEADER."""
         used = [self.cpu.get(user, "") for user in USERS]
         return [self.name, self.median, self.range, self.rate, *used, self.behind]
 

@@ -1,4 +1,4 @@
-"""Tasks a second and processor time a task, of one worker in one mode."""
+"""Measure how many tasks a worker runs in a mode, and the processor time for each."""
 
 import tempfile
 import time
@@ -16,7 +16,7 @@ from benchmarks.recording.tasks import count_ends, ends
 from config.celery import app
 
 QUEUE = "measured"
-SETTLE = 1.0  # seconds for what follows a task's end: the last batch, the last event
+SETTLE = 1.0  # seconds, for the last batch and the last event
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class Throughput:
     """The figures of one worker."""
 
     rate: float
-    """Tasks a second, from the first one's end to the last one's."""
+    """Tasks a second, from the end of the first one to the end of the last one."""
     cpu: Usage
-    """Microseconds of processor time a task, by who used them."""
+    """Processor time for a task, in microseconds, by process."""
     behind: int | None
-    """The number of rows still to be written when the last task ended; None if it writes none."""
+    """The number of rows not yet written when the last task ended. None if the mode has no rows."""
 
 
 def measure(mode: Mode, number: int, warm_up: int) -> Throughput:
-    """Let a fresh worker of this mode run this many tasks, all of them waiting for it."""
+    """Measure a new worker of this mode while it runs this many tasks, which are sent before."""
     seen: list[int] = []
     with tempfile.TemporaryDirectory(dir=settings.EMBEDDED.data) as name:
         folder = Path(name) / "ends"
@@ -57,7 +57,7 @@ def _measure_tasks(
     warm_up = count_ends(folder)
     time.sleep(SETTLE)
     before, begin = usage(groups), time.monotonic()
-    # They wait in a queue of their own, to which the worker turns now.
+    # They wait in a queue of their own, which the worker did not read until now.
     app.control.add_consumer(QUEUE, reply=True)
     wait_for_ends(warm_up + number, folder, worker)
     behind = warm_up + number - count_rows(mode) if mode.count else None
@@ -72,7 +72,7 @@ def _measure_tasks(
 
 
 def empty() -> None:
-    """Leave no row and no message of the mode before; the tables stay."""
+    """Delete all rows and messages of the previous mode."""
     redis.Redis(unix_socket_path=str(settings.EMBEDDED.valkey_socket)).flushdb()
     with connection.cursor() as cursor:
         cursor.execute(
@@ -101,7 +101,7 @@ def count_rows(mode: Mode) -> int:
 
 
 def _check(mode: Mode, expected: int, seen: list[int]) -> None:
-    """Raise RuntimeError if the mode has not recorded what its figures are about."""
+    """Raise RuntimeError if the mode has not recorded exactly these tasks."""
     recorded = count_rows(mode) if mode.count else expected
     for number in (recorded, *seen):
         if number != expected:

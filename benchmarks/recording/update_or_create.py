@@ -1,4 +1,4 @@
-"""Recording as one writes it first: a query when the task ends, in the task's own thread."""
+"""Record with a query at the end of each task, in the task's own thread: the simplest way."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""From a task's end to its row, as another connection sees them, in a real worker."""
+"""Measure the time from a task's end in a worker until another connection can read its row."""
 
 import json
 import tempfile
@@ -15,8 +15,8 @@ from benchmarks.recording.tasks import noop
 from benchmarks.recording.throughput import empty
 from config.celery import app
 
-POLL_INTERVAL = 0.002  # seconds; a row is seen late by half of it
-WARM_UP = 50  # tasks, whose rows do not count: a child's first one connects to the database
+POLL_INTERVAL = 0.002  # seconds; on average, a row is seen half of it late
+WARM_UP = 50  # tasks that are not measured: a child's first one connects to the database
 
 
 def measure(number: int, rate: int) -> Any:  # noqa: ANN401 - a list of floats, from JSON
@@ -30,7 +30,7 @@ def measure(number: int, rate: int) -> Any:  # noqa: ANN401 - a list of floats, 
 
 
 def main(number: str, rate: str) -> None:
-    """Send the tasks and watch for their rows, in a process that is configured as the worker's."""
+    """Send the tasks and wait for their rows. The process has the worker's configuration."""
     app.set_current()
     total, interval = WARM_UP + int(number), 1 / float(rate)
     begin = time.monotonic()
@@ -52,7 +52,7 @@ def main(number: str, rate: str) -> None:
 
 
 def _finished(celery_ids: set[str]) -> list[tuple[str, float]]:
-    """Return the runs of these whose rows have an end, and how many seconds ago it was."""
+    """Return those of the runs whose rows have an end, and how many seconds ago it was."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT celery_id, finish_timestamp FROM systemtasks_taskrun "

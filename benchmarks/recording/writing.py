@@ -1,7 +1,7 @@
-"""How fast this process's writer writes, or how much memory its pending runs take, in JSON.
+"""Measure how fast the writer writes, or how much memory its pending runs take. Print JSON.
 
-`writing rate NUMBER`: rows a second. `writing memory NUMBER`: bytes for that many pending runs,
-where the database is away.
+`writing rate NUMBER` prints rows a second. `writing memory NUMBER` prints the bytes of that many
+pending runs, and must be called without a database.
 """
 
 import json
@@ -59,5 +59,5 @@ def main(what: str, number: str) -> None:
     flow.prepare()
     figure = {"rate": rate, "memory": memory}[what](int(number))
     print(json.dumps(figure), flush=True)
-    # The database never comes, so the entries that wait for it must not delay the end.
+    # Without a database, entries may still wait for it. They must not delay the end.
     os._exit(0)

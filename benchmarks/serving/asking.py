@@ -1,4 +1,4 @@
-"""Asks a server over and over, with `wrk`, and tells how fast it answers and at what cost."""
+"""Measure with `wrk` how many requests a server answers, and how much processor time it takes."""
 
 import json
 import re
@@ -21,40 +21,44 @@ class Figures:
     """The figures of one measurement."""
 
     rate: float
-    """Answers a second."""
+    """Responses a second."""
     server: float
-    """Microseconds of processor time that the server took for an answer."""
+    """Processor time of the server for a response, in microseconds."""
     postgres: float
-    """The same of Postgres."""
+    """Processor time of Postgres for a response, in microseconds."""
 
 
 def measure(server: Server, path: str, headers: Headers, seconds: int, postgres: int) -> Figures:
-    """Ask for this path for so long; ends the benchmark where anything but 2xx or 3xx comes."""
+    """Request this path for so many seconds. `postgres` is the id of Postgres's main process.
+
+    Raise RuntimeError if a response is neither 2xx nor 3xx.
+    """
     before = _used(server.process), _used(postgres)
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
     for name, value in _with_token(server, headers).items():
         command += ["-H", f"{name}: {value}"]
-    said = subprocess.run(
+    output = subprocess.run(
         [*command, server.url + path], capture_output=True, text=True, check=True
     ).stdout
     after = _used(server.process), _used(postgres)
     number, rate = (
-        re.search(pattern, said) for pattern in (r"(\d+) requests in", r"Requests/sec:\s+([\d.]+)")
+        re.search(pattern, output)
+        for pattern in (r"(\d+) requests in", r"Requests/sec:\s+([\d.]+)")
     )
-    if "Non-2xx" in said or not number or not rate or not int(number[1]):
-        raise RuntimeError(f"{server.stack.name} does not answer {path}:\n{said}")
+    if "Non-2xx" in output or not number or not rate or not int(number[1]):
+        raise RuntimeError(f"{server.stack.name} does not answer {path}:\n{output}")
     costs = [(late - soon) / int(number[1]) * 1e6 for soon, late in zip(before, after, strict=True)]
     return Figures(float(rate[1]), *costs)
 
 
 def etag(server: Server, path: str) -> str:
-    """Return the entity tag of the answer to this path."""
+    """Return the entity tag of the response to this path."""
     with urlopen(Request(server.url + path, headers=_with_token(server, {}))) as answer:  # noqa: S310
         return str(answer.headers["ETag"])
 
 
 def body(server: Server, path: str) -> Any:  # noqa: ANN401 - JSON
-    """Return the answer to this path."""
+    """Return the body of the response to this path."""
     with urlopen(Request(server.url + path, headers=_with_token(server, {}))) as answer:  # noqa: S310
         return json.load(answer)
 
@@ -69,7 +73,7 @@ def _used(process: int) -> float:
     try:
         root = psutil.Process(process)
         children = sum(_used(child.pid) for child in root.children())
-        own = root.cpu_times()  # last, so that a child which has just ended is in it
+        own = root.cpu_times()  # last, so that it includes a child that has just ended
     except psutil.NoSuchProcess:
         return 0.0
     return children + own.user + own.system + own.children_user + own.children_system

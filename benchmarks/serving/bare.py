@@ -1,4 +1,4 @@
-"""The settings of the bare view set: the service's own, without its middleware."""
+"""The settings of the bare view set: those of the service, without its middleware."""
 
 from config.settings import *  # noqa: F403 - Django's settings are a module's names
 

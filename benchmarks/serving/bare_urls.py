@@ -1,7 +1,7 @@
-"""The least that a view set must do: ask for the token, its user's permissions and the row.
+"""Do only what a view set must: read the token, the permissions of its user, and the row.
 
-It looks at none of them, and answers the same to everybody. What the service does beyond that makes
-it slower than this, and nothing can make it faster.
+The view ignores what it reads, and every response is the same. The service does more than this, so
+it cannot be faster.
 """
 
 from django.urls import path

@@ -1,4 +1,4 @@
-"""Compare the API with other stacks over the same rows. It needs `wrk`."""
+"""Compare the speed of the API with that of other stacks, with the same rows. This needs `wrk`."""
 
 import argparse
 import shutil
@@ -24,7 +24,7 @@ COMPARED = (SERVICE, CONVENTIONAL, DEFAULTS, LIMIT)
 
 HEADER = (
     "",
-    "answers/s, median",
+    "responses/s, median",
     "lowest to highest",
     "service / this",
     "CPU µs: server",
@@ -34,17 +34,17 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Scale:
-    """The amount that is measured."""
+    """How much is measured."""
 
     rounds: int
     warm_up: int
-    """Rounds before those, whose figures are left out."""
+    """The number of rounds before those. Their figures are left out."""
     seconds: int
-    """For each measurement."""
+    """The length of each measurement."""
     tasks: tuple[int, ...]
-    """The numbers of rows, one measured after the other."""
+    """The numbers of rows, in growing order. Each is measured."""
     page: int
-    """The page of runs that is as fast as the first one."""
+    """The number of the page of runs that is compared with the first one."""
 
 
 FULL = Scale(rounds=5, warm_up=1, seconds=2, tasks=(1_000, 1_000_000), page=10_000)
@@ -53,17 +53,17 @@ QUICK = Scale(rounds=1, warm_up=0, seconds=1, tasks=(100,), page=3)
 
 @dataclass(frozen=True)
 class Question:
-    """One path that some of the stacks are asked for."""
+    """A path that is requested from some of the stacks."""
 
     name: str
     path: str
     asked: tuple[str, ...]
     unchanged: bool = False
-    """True if the answer is 304."""
+    """True if the request has the entity tag, so that the response is 304."""
 
 
 Measured = dict[tuple[str, str], list[Figures]]
-"""By the question and the stack."""
+"""The figures by the names of the question and the stack."""
 
 
 def main(*words: str) -> None:
@@ -74,7 +74,7 @@ def main(*words: str) -> None:
     try:
         call_command("migrate", verbosity=0)
         with connection.cursor() as cursor:
-            # A million rows take long with it, and nothing here searches.
+            # With it, a million rows take long to add. No question here is a search.
             cursor.execute("DROP INDEX systemtask_search")
         measured: Measured = {}
         with stacks.serving(stacks.prepare()) as servers:
@@ -87,7 +87,9 @@ def main(*words: str) -> None:
 
 def _scale(words: tuple[str, ...]) -> Scale:
     parser = argparse.ArgumentParser(prog="benchmarks/run serving", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke test; its figures are none")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test; its figures mean nothing"
+    )
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=int, help="for each measurement")
     parser.add_argument("--tasks", type=int, nargs="+", help="how many rows, in growing order")
@@ -99,14 +101,14 @@ def _scale(words: tuple[str, ...]) -> Scale:
 
 
 def _measure(servers: list[Server], scale: Scale, measured: Measured) -> None:
-    """Ask every question of all its stacks in turn, round after round, at each number of tasks."""
+    """Measure every question, for each number of tasks."""
     filled = 0
     for number in scale.tasks:
         rows.add_tasks(filled + 1, number)
         filled = number
         _ask_in_turns(servers, list(_questions(number)), scale, measured)
     rows.add_runs((scale.page + 1) * PAGE_SIZE)
-    _ask_in_turns(servers, list(_far_in(servers[0], scale.page)), scale, measured)
+    _ask_in_turns(servers, list(_pages(servers[0], scale.page)), scale, measured)
 
 
 def _ask_in_turns(
@@ -124,7 +126,7 @@ def _ask_in_turns(
 
 
 def _questions(number: int) -> Iterator[Question]:
-    """Yield the questions that are asked at each number of tasks."""
+    """Yield the questions for this number of tasks."""
     one = f"{TASKS}{SystemTask.objects.latest('start_timestamp').uuid}/"
     asked = (("one task", one, (*COMPARED, BARE)), ("20 tasks", TASKS, COMPARED))
     for what, path, stacks_asked in asked:
@@ -132,8 +134,8 @@ def _questions(number: int) -> Iterator[Question]:
         yield Question(f"{what} of {number:,}, 304", path, (SERVICE,), unchanged=True)
 
 
-def _far_in(server: Server, page: int) -> Iterator[Question]:
-    """Yield the first page of the runs and, by `after`, the second one and one far in."""
+def _pages(server: Server, page: int) -> Iterator[Question]:
+    """Yield questions for the first page of runs and, by `after`, for the second and a late one."""
     yield Question("20 runs, page 1", RUNS, (SERVICE,))
     for number in (2, page):
         after = asking.body(server, f"{RUNS}?page={number - 1}")["pagination"]["after"]
@@ -149,7 +151,7 @@ def _ask(server: Server, question: Question, seconds: int) -> Figures:
 
 
 def _lines(measured: Measured) -> Iterator[tuple[str, ...]]:
-    """Yield the table's lines."""
+    """Yield the lines of the table."""
     for (question, stack), figures in measured.items():
         ours = _median(figures.rate for figures in measured[question, SERVICE])
         rate = _median(each.rate for each in figures)

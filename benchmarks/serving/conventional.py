@@ -1,4 +1,4 @@
-"""The settings of the conventional stack: those of `django-admin startproject`, and DRF's own."""
+"""The settings of the conventional stack: the defaults of `startproject` and of DRF."""
 
 import os
 
@@ -24,5 +24,5 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
-# Its default; nothing else is set.
+# This is the default. The service's settings have another one.
 REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "rest_framework.schemas.openapi.AutoSchema"}

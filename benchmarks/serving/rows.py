@@ -1,4 +1,4 @@
-"""The rows that are asked for."""
+"""Add the rows that are requested."""
 
 import json
 
@@ -42,7 +42,7 @@ MESSAGES = [
 def add_tasks(first: int, last: int) -> None:
     """Add the tasks with these numbers, each older than the one before.
 
-    The first call, from number 1, adds tasks with all the messages; later ones have one each.
+    The tasks of the first call, which begins with number 1, have five messages. Others have one.
     """
     with connection.cursor() as cursor:
         cursor.execute(TASKS, [json.dumps(MESSAGES if first == 1 else MESSAGES[:1]), first, last])
@@ -50,7 +50,7 @@ def add_tasks(first: int, last: int) -> None:
 
 
 def add_runs(number: int) -> None:
-    """Add runs of the newest task."""
+    """Add this number of runs of the newest task."""
     task = SystemTask.objects.latest("start_timestamp")
     with connection.cursor() as cursor:
         cursor.execute(RUNS, [task.pk, json.dumps(MESSAGES[:1]), number])
@@ -58,7 +58,7 @@ def add_runs(number: int) -> None:
 
 
 def _settle(table: str) -> None:
-    """Vacuum and analyse now, so that Postgres does not do so during the measurements."""
+    """Vacuum and analyse the table, so that Postgres does not do so during the measurements."""
     with connection.cursor() as cursor:
         cursor.execute(f"VACUUM ANALYZE {table}")
         cursor.execute("CHECKPOINT")

@@ -1,4 +1,4 @@
-"""The service's own settings, with the table of the conventional stack's tokens."""
+"""The settings of the service, and the app of the conventional stack's tokens."""
 
 from config import settings as service
 from config.settings import *  # noqa: F403 - Django's settings are a module's names

@@ -1,6 +1,6 @@
-"""The stacks that are compared: the service, the conventional one twice, and two limits.
+"""Start the stacks that are compared: the service, the conventional one twice, and two limits.
 
-The service and the bare view set have the service's own web server; the others have Granian's WSGI.
+The service and the bare view set run in the service's own web server, the others in Granian's.
 """
 
 import os
@@ -32,7 +32,7 @@ LIMIT = "limit"
 
 @dataclass(frozen=True)
 class Stack:
-    """One of those that are asked."""
+    """A program that answers requests."""
 
     name: str
     server: tuple[str, ...]
@@ -43,7 +43,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Server:
-    """A stack that runs."""
+    """A stack that is running."""
 
     stack: Stack
     url: str
@@ -51,7 +51,7 @@ class Server:
 
 
 def prepare() -> list[Stack]:
-    """Return the stacks, each with a token of the same user, who may view."""
+    """Return the stacks, with tokens of the same user, who may view tasks and runs."""
     user = User.objects.create_user("reader")
     codenames = ("view_systemtask", "view_taskrun")
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
@@ -86,7 +86,7 @@ def prepare() -> list[Stack]:
 
 @contextmanager
 def serving(stacks: list[Stack]) -> Iterator[list[Server]]:
-    """Every stack, running until the block ends."""
+    """Run all stacks until the block ends. Yield their servers."""
     with ExitStack() as running:
         servers = [running.enter_context(_server(stack)) for stack in stacks]
         for server in servers:

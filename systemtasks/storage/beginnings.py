@@ -24,9 +24,9 @@ SLOT_LIMIT = 1024
 
 
 class Slots(Segment):
-    """A file with a slot for each run in progress, which holds a line or begins with a newline.
+    """A file with a slot for each run in progress. A slot holds a line, or begins with a newline.
 
-    What follows the first newline of a slot is left of an earlier, longer line.
+    After its first newline, a slot may hold the rest of an earlier, longer line.
     """
 
     suffix = f".{VERSION}.begun"

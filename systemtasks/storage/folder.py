@@ -45,7 +45,7 @@ def folders() -> Iterator[Path]:
 def open_folder() -> tuple[Path, int]:
     """Return the path and a descriptor of the first of `folders` that can be used.
 
-    Create the folder if it does not exist. Raise OSError if no folder can be created or is private.
+    Create the folder if it does not exist. Raise OSError if none can be used.
     """
     errors = []
     for path in folders():

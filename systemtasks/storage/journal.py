@@ -67,9 +67,9 @@ class Segment:
         self._next_look = 0.0  # by the monotonic clock
 
     def append(self, line: bytes) -> bool:
-        """Append a line. Return False if this file takes no more lines, and another one must.
+        """Append a line. Return False if the caller must append it to another file.
 
-        That is so if it has been deleted, or ends in a partial line that could not be removed.
+        That is so if this one is deleted, or ends in a partial line that could not be removed.
         Raise OSError if the disk does not take the line. No part of the line is then left.
         """
         if not (self._is_whole and self.was_there()):
@@ -263,7 +263,7 @@ class Journal:
         self._segments.clear()
 
     def abandoned(self, kind: type[Segment] = Segment) -> Iterator[Segment]:
-        """Yield the files of this kind of dead processes, locked.
+        """Lock and yield the files of this kind whose processes are dead.
 
         The caller must close or remove each.
         """

@@ -118,7 +118,7 @@ class Pending:
                 segment.close()
 
     def discard(self) -> None:
-        """Drop all entries, in the journal, too."""
+        """Drop all entries, also those in the journal."""
         for batch in self._batches:
             for segment in batch.segments:
                 segment.remove()
@@ -128,7 +128,7 @@ class Pending:
         self._beginnings.discard()
 
     def abandoned(self) -> Iterator[Segment]:
-        """Yield the files of dead processes, locked. The caller must close or remove each.
+        """Lock and yield the files of dead processes. The caller must close or remove each.
 
         Files of ends come first, as the run of a beginning may have ended.
         """

@@ -43,7 +43,7 @@ class InProgress:
         return min(most, conf().RUNNING_INTERVAL) if runs else most
 
     def entries(self) -> list[Entry]:
-        """Return the entries of the runs that have no row yet, or messages that their row lacks.
+        """Return entries of the runs that have no row yet, and of those whose row lacks messages.
 
         A run younger than BATCH_INTERVAL is left out: it may end before it needs such a row.
         """

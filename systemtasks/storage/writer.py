@@ -187,7 +187,7 @@ class Writer:
         return done
 
     def discard(self) -> None:
-        """Drop all entries, in the journal, too, because this process runs tests."""
+        """Drop all entries, also those in the journal, because this process runs tests."""
         with self._changed:
             self._takes_entries = False
             self._pending.discard()
