@@ -1,13 +1,16 @@
 """SELECTs that Django's ORM compiles once a process, and Postgres plans once a connection.
 
-A GET of one task makes two of them: for the token and for the task. In the serving benchmark, on a
-quiet machine, the service answered such a GET this many times as often as the conventional stack,
-with kept connections and with its defaults. What is asked for is 3 and 12.
+A GET of one task makes two of them: for the token and for the task. In one process, on a busy
+machine, the two took these microseconds of processor time (medians of 25 alternating rounds):
 
-    libpq's own call        2.7 and 12.1
-    psycopg's cursor        2.6 and 11.8, before requests had a rate, a log of logins and a policy
+    libpq's own calls, as here          130
+    psycopg's cursors                   241
+    psycopg's cursors in a pipeline     276
 
-In one process, without a server, libpq's own call saves a GET about 80 of 660 microseconds.
+In the serving benchmark, on a quiet machine, the service answered such a GET 2.7 times as often as
+the conventional stack with kept connections, and 12.1 times as often as with its defaults. What is
+asked for is 3 and 12. With psycopg's cursors it was 2.6 and 11.8, when less was checked for each
+request. See docs/api.md for where the rest goes.
 
 Under load, by processor time, Django's own cursor reached 2.4 to 2.8 with server-side binding and
 1.5 without it, and plain querysets 0.8.
