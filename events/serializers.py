@@ -91,6 +91,12 @@ class SystemTaskSerializer(RowSerializer):
     expiring = serializers.BooleanField(required=False)
 
 
+ARGUMENTS = (
+    "Null where they are not recorded, secrets masked; a UUID, a date or another value of a type "
+    "that JSON does not have is its text"
+)
+
+
 class TaskRunSerializer(RowSerializer):
     """One execution of a task, or a message that waits for its first one."""
 
@@ -139,12 +145,8 @@ class TaskRunSerializer(RowSerializer):
         allow_null=True, help_text="Seconds from when it was due until it started"
     )
     duration = serializers.FloatField(allow_null=True, help_text="Seconds that it took")
-    args = serializers.ListField(
-        allow_null=True, help_text="Null where they are not recorded, secrets masked"
-    )
-    kwargs = serializers.DictField(
-        allow_null=True, help_text="Null where they are not recorded, secrets masked"
-    )
+    args = serializers.ListField(allow_null=True, help_text=ARGUMENTS)
+    kwargs = serializers.DictField(allow_null=True, help_text=ARGUMENTS)
     context: Any = serializers.DictField(help_text="What SENDER_CONTEXT returned when it was sent")
     exception = serializers.CharField(help_text="Type and message; empty where there was none")
     messages = LogEventSerializer(many=True)

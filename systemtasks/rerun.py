@@ -1,5 +1,8 @@
 """Send a run again, with its arguments and with what its message carried besides."""
 
+from dataclasses import dataclass
+from functools import partial
+from json import loads
 from typing import Any
 
 from celery import Celery
@@ -7,10 +10,12 @@ from django.db.models import Q
 from kombu import Connection, Exchange
 from kombu.exceptions import EncodeError, KombuError, OperationalError
 from kombu.serialization import registry  # type: ignore[attr-defined]
+from kombu.utils import json
 
 from systemtasks.capture.celery.apps import app_of
 from systemtasks.capture.celery.queues import is_delayed
 from systemtasks.models import SystemTask, TaskRun, TaskRunQuerySet
+from systemtasks.runs.typed_values import ARGS, KWARGS, has_envelope, join
 from systemtasks.states import State
 
 # One attempt, and an answer within seconds. By default kombu tries for 4 seconds, and waits for
@@ -54,59 +59,124 @@ def rerun(task: SystemTask) -> str:
     run = _last_of(task.runs.exclude(UNREGISTERED))
     if run is None:
         raise NotRerunnableError("No run of this task is on record, so its arguments are unknown.")
-    return _rerun(task.name, run, "this task's last run")
+    return _send_again(_Sent.by_run(task.name, run, "this task's last run"))
 
 
 def rerun_run(run: TaskRun) -> str:
     """Send this run again, whether or not it is its task's last one. Otherwise like `rerun`."""
-    return _rerun(run.system_task.name, run, "this run")
+    return _send_again(_Sent.by_run(run.system_task.name, run, "this run"))
 
 
-def _rerun(name: str, run: TaskRun, which: str) -> str:
-    """Send a run of the task of this name again. `which` names the run in errors.
+@dataclass(frozen=True)
+class _Sent:
+    """What is on record of a message."""
+
+    name: str
+    """The task's name."""
+    which: str
+    """The words for it in errors."""
+    args: list[Any] | None
+    kwargs: dict[str, Any] | None
+    intact: bool
+    """True if the arguments are on record as they were."""
+    options: dict[str, Any] | None
+    """What it carried besides (see `sent_options`), or None if that is unknown."""
+    queue: str
+    was_decoded: bool
+    """True if the arguments are those that the task got, and not yet those that were sent."""
+
+    @classmethod
+    def by_run(cls, name: str, run: TaskRun, which: str) -> "_Sent":
+        """Return what is on record of the message of a run."""
+        return cls(
+            name,
+            which,
+            run.args,
+            run.kwargs,
+            run.arguments_intact,
+            run.sent_options,
+            run.queue,
+            was_decoded=run.start_timestamp is not None,
+        )
+
+
+def _send_again(sent: _Sent) -> str:
+    """Send a task again. Return the Celery id of the new run.
 
     The workers are asked if they know the task. The registry of this process is not used, because
     the process may belong to another project.
     """
-    if not run.arguments_intact:
+    if not sent.intact:
         raise NotRerunnableError(
-            f"The arguments of {which} are not on record as they were: "
+            f"The arguments of {sent.which} are not on record as they were: "
             "they were not recorded, or a part of them was masked or cut."
         )
-    app = app_of(name)
+    app = app_of(sent.name)
     with app.connection_for_write(
         connect_timeout=CONNECT_TIMEOUT, transport_options=TRANSPORT_OPTIONS
     ) as connection:
-        options = {**_options(run, which), **_destination(app, run, connection)}
+        options = {**_options(sent), **_destination(app, sent, connection)}
+        args, kwargs = _arguments(sent, options.get("serializer") or app.conf.task_serializer)
         _connect(connection)
-        known = _workers_know(app, name, connection)
+        known = _workers_know(app, sent.name, connection)
         if known is None:
-            known = not _was_unknown(name)
+            known = not _was_unknown(sent.name)
         if not known:
             raise NotRerunnableError(UNKNOWN)
-        return _send(app, name, run, options, connection)
+        return _send(app, sent.name, args, kwargs, options, connection)
 
 
-def _options(run: TaskRun, which: str) -> dict[str, Any]:
-    """Return the options with which this run was sent, without its destination.
+def _options(sent: _Sent) -> dict[str, Any]:
+    """Return the options with which a message was sent, without its destination.
 
     Raise NotRerunnableError if one of them is unknown.
     """
-    carried = run.sent_options
+    carried = sent.options
     if carried is None:
         raise NotRerunnableError(
-            f"It is not on record what the message of {which} carried besides its arguments: "
+            f"It is not on record what the message of {sent.which} carried besides its arguments: "
             "its headers, priority, expiry, time limits and serializer."
         )
     if missing := carried.get("missing"):
         raise NotRerunnableError(
-            f"The message of {which} is not on record as it was. Missing: {', '.join(missing)}."
+            f"The message of {sent.which} is not on record as it was. "
+            f"Missing: {', '.join(missing)}."
         )
     names = ("headers", "priority", "expires", "time_limit", "soft_time_limit")
     options = {name: carried[name] for name in names if name in carried}
+    if types := carried.get("header_types"):
+        # Where a broker keeps headers in JSON, it is kombu's.
+        options["headers"] = join(options["headers"], types, partial(_decoded, "json"))
     if (content_type := carried.get("content_type")) is not None:
         options["serializer"] = _serializer(content_type)
     return options
+
+
+def _arguments(sent: _Sent, serializer: str) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments, with the types that the message carried."""
+    arguments = {ARGS: sent.args or [], KWARGS: sent.kwargs or {}}
+    if sent.was_decoded and serializer == "json" and any(map(has_envelope, arguments.values())):
+        raise NotRerunnableError(
+            f"An argument of {sent.which} is a dictionary with the keys __type__ and __value__ "
+            "alone. A worker would read it from JSON as a value of another type."
+        )
+    types = (sent.options or {}).get("types", [])
+    joined = join(arguments, types, partial(_decoded, serializer))
+    return joined[ARGS], joined[KWARGS]
+
+
+def _decoded(serializer: str, text: str) -> object:
+    """Return the value of kombu's JSON.
+
+    Its type may be one of the project's own that this process does not know. In a message of JSON,
+    it is then sent as kombu had encoded it.
+    """
+    try:
+        return json.loads(text)
+    except Exception as error:
+        if serializer == "json":
+            return loads(text)
+        raise NotRerunnableError("The type of an argument is not known here.") from error
 
 
 def _serializer(content_type: str) -> str:
@@ -116,15 +186,15 @@ def _serializer(content_type: str) -> str:
         raise NotRerunnableError(f"No serializer is known here for {content_type}.") from None
 
 
-def _destination(app: Celery, run: TaskRun, connection: Connection) -> dict[str, Any]:
+def _destination(app: Celery, sent: _Sent, connection: Connection) -> dict[str, Any]:
     """Return the options for the exchange and the routing key, or for the queue.
 
-    A run that is not known to have had either goes where the app routes its task.
+    A task that is not known to have had either goes where the app routes it.
     """
-    carried = run.sent_options or {}
+    carried = sent.options or {}
     name, key = carried.get("exchange"), carried.get("routing_key", "")
     if not name or is_delayed(name):  # the delay is over
-        return {"queue": run.queue} if run.queue else {}
+        return {"queue": sent.queue} if sent.queue else {}
     if connection.transport.driver_type == "amqp":
         # The broker knows the exchange. To declare it needs the very arguments of its declaration.
         return {"exchange": name, "routing_key": key, "declare": []}
@@ -133,11 +203,11 @@ def _destination(app: Celery, run: TaskRun, connection: Connection) -> dict[str,
         if exchange is not None and exchange.name == name:
             return {"exchange": exchange, "routing_key": key, "declare": [exchange]}
     # A broker such as Redis has no exchanges: their types are known to the apps that use them.
-    if not run.queue:
+    if not sent.queue:
         raise NotRerunnableError(
-            f"The exchange {name} and the queue of the run are not known here."
+            f"The exchange {name} and the queue of {sent.which} are not known here."
         )
-    return {"queue": run.queue}
+    return {"queue": sent.queue}
 
 
 def _last_of(runs: TaskRunQuerySet) -> TaskRun | None:
@@ -197,7 +267,12 @@ def _connect(connection: Connection) -> None:
 
 
 def _send(
-    app: Celery, name: str, run: TaskRun, options: dict[str, Any], connection: Connection
+    app: Celery,
+    name: str,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+    connection: Connection,
 ) -> str:
     exchange = options.get("exchange")
     if isinstance(exchange, str):
@@ -205,8 +280,8 @@ def _send(
     try:
         result = app.send_task(
             name,
-            args=run.args or [],
-            kwargs=run.kwargs or {},
+            args=args,
+            kwargs=kwargs,
             connection=connection,
             retry=False,
             **options,

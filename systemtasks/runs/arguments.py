@@ -11,6 +11,7 @@ from systemtasks.runs.kinds import is_of, scalar_text, type_name
 from systemtasks.runs.records import NAME_LIMIT, TaskInfo
 from systemtasks.runs.secret_names import hides
 from systemtasks.runs.secret_texts import OwnSecrets, mask_text
+from systemtasks.runs.typed_values import ARGS, KWARGS, split
 from systemtasks.runs.values import (
     CONTAINERS,
     Cleaner,
@@ -35,6 +36,8 @@ class Arguments(NamedTuple):
     """The uid computed from them."""
     own: OwnSecrets | None = None
     """The values that are masked in them, and in the run's texts as well."""
+    types: str | None = None
+    """JSON with the values in them of types that JSON does not have (see `typed_values`)."""
 
 
 def clean_arguments(
@@ -78,7 +81,7 @@ def _cleaned(
         return Arguments(orjson.dumps([note]).decode(), "{}", uid=uid, own=kept.own)
     # Without the task, it is not known which positional arguments are secrets.
     args_text = kept.args.decode() if task.known or kept.args == b"[]" else None
-    return Arguments(args_text, kept.kwargs.decode(), kept.intact, uid, kept.own)
+    return Arguments(args_text, kept.kwargs.decode(), kept.intact, uid, kept.own, kept.types)
 
 
 class _Kept(NamedTuple):
@@ -86,6 +89,7 @@ class _Kept(NamedTuple):
     kwargs: bytes
     intact: bool
     own: OwnSecrets | None
+    types: str | None
 
     @property
     def size(self) -> int:
@@ -96,7 +100,7 @@ def _kept(
     task: TaskInfo, args: object, kwargs: object, text_limit: int, find_task: FindTask | None
 ) -> _Kept:
     """Return the arguments with texts cut to `text_limit` characters. Their size is not limited."""
-    cleaner = Cleaner(text_limit, find_task=find_task)
+    cleaner = Cleaner(text_limit, find_task=find_task, keeps_types=True)
     kept_args, kept_kwargs = cleaner.arguments(task, args, {} if kwargs is None else kwargs)
     cleaner.intact = cleaner.intact and kwargs is not None
     # Celery accepts objects of any type as arguments. The cleaner turns unknown types into text.
@@ -109,11 +113,17 @@ def _kept(
     own = None
     if cleaner.masked and conf().MASK_TEXTS:
         own = OwnSecrets.of(leaves_of(cleaner.masked, conf().ARGUMENTS_LIMIT))
+    types: list[Any] = []
+    if cleaner.has_typed:
+        kept_args, kept_kwargs = split(kept_args, types, ARGS), split(kept_kwargs, types, KWARGS)
     texts = orjson.dumps(kept_args), orjson.dumps(kept_kwargs)
     if own is not None and any(own.is_in(text.decode()) for text in texts):
         again = OwnMasker(own)
         texts = orjson.dumps(again.clean(kept_args)), orjson.dumps(again.clean(kept_kwargs))
-    return _Kept(*texts, cleaner.intact, own)
+    listed = orjson.dumps(types) if types and cleaner.intact else b""
+    if len(listed) + sum(map(len, texts)) > conf().ARGUMENTS_LIMIT:
+        cleaner.intact, listed = False, b""
+    return _Kept(*texts, cleaner.intact, own, listed.decode() or None)
 
 
 def _plain(args: object, limit: int) -> str | None:

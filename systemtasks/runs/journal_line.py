@@ -29,7 +29,7 @@ from systemtasks.runs.sent_options import QUEUE
 from systemtasks.runs.values import Cleaner, TextMasker, clean_column, moment
 from systemtasks.states import State, Status
 
-VERSION = 6
+VERSION = 7
 """The version of the format. Change it with any of the fields below."""
 
 SENT_HEADER = "systemtasks_sent"
@@ -124,6 +124,8 @@ class Line(TypedDict):
     args: str | None
     kwargs: str | None
     arguments_intact: bool
+    argument_types: NotRequired[str | None]
+    """`Arguments.types`, if it is not None."""
     start: NotRequired[float]
     """Seconds since 1970, UTC."""
     duration: NotRequired[float | None]
@@ -198,6 +200,7 @@ def shortened(line: Line, task: TaskInfo) -> Line:
         "args": None,
         "kwargs": None,
         "arguments_intact": False,
+        "argument_types": None,
         "exception": "",
         "messages": [],
         "is_shortened": True,
@@ -338,7 +341,9 @@ def decode(text: bytes) -> RunRecord:
         context=_object(request.get("context")),
         sent_options=None
         if line.get("is_shortened")
-        else sent_options.column(request.get("options"), sent, own, masks=masks),
+        else sent_options.column(
+            request.get("options"), sent, own, masks=masks, types=line.get("argument_types")
+        ),
         sent_timestamp=sent,
         eta_timestamp=eta,
         start_timestamp=start,
@@ -366,8 +371,10 @@ def _mask(line: Line) -> OwnSecrets | None:
     """
     found: list[str] = []
     args, kwargs = _mask_json(line["args"], found), _mask_json(line["kwargs"], found)
-    if found:
+    types = line.get("argument_types")
+    if found or _mask_json(types, found) != types:
         line["args"], line["kwargs"], line["arguments_intact"] = args, kwargs, False
+        line["argument_types"] = None
     own = OwnSecrets.of(found)
     if exception := line.get("exception"):
         line["exception"] = _mask_text(exception, own)

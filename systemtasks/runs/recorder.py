@@ -293,7 +293,7 @@ class Run:
         return make_entry(self._line(state, duration, provisional=provisional))
 
     def _line(self, state: State, duration: float | None, *, provisional: bool = False) -> Line:
-        args, kwargs, intact, first_uid, _ = self.arguments
+        args, kwargs, intact, first_uid, _, types = self.arguments
         line: Line = {
             "task": task_fields(self.task),
             "request": self.request,
@@ -311,6 +311,8 @@ class Run:
             "execution": self.execution,
         }
         # A field that is left out takes no memory while the line waits for the database.
+        if types is not None:
+            line["argument_types"] = types
         if provisional:
             line["provisional"] = True
         if self.from_main_process:
@@ -354,7 +356,7 @@ class Run:
 
 def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> Entry:
     """Return the entry of an attempt that has been sent and has not started."""
-    args, kwargs, intact, uid, own = arguments
+    args, kwargs, intact, uid, own, types = arguments
     fields = request_fields(request)
     if own is not None:
         _mask_request(fields, own)
@@ -369,6 +371,8 @@ def queued(task: TaskInfo, request: Mapping[str, Any], arguments: Arguments) -> 
         "kwargs": kwargs,
         "arguments_intact": intact,
     }
+    if types is not None:
+        line["argument_types"] = types
     return make_entry(line)
 
 

@@ -2,7 +2,8 @@
 
 The thread that sends or runs a task takes them from Celery's message or request. The thread of the
 writer makes the JSON of their column. A value that is not on record as it was, because it was
-masked or is too large, is named under `missing` there.
+masked or is too large, is named under `missing` there. `types` and `header_types` list the values
+of the arguments and of the headers that JSON has no type for (see `typed_values`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from systemtasks.runs.arguments import plain_keywords
 from systemtasks.runs.kinds import is_of, number
 from systemtasks.runs.records import NAME_LIMIT
 from systemtasks.runs.secret_texts import OwnSecrets, mask_text
+from systemtasks.runs.typed_values import split
 from systemtasks.runs.values import Cleaner, clean_text, moment
 
 PREFIX = "systemtasks_"
@@ -121,7 +123,7 @@ def fields_of(request: Mapping[str, Any], where: object) -> dict[str, Any]:
     if (content_type := get(CONTENT_TYPE)) is not None:
         fields["content_type"] = content_type
     if headers := _headers(request):
-        fields["headers"], fields["missing"] = _headers_text(headers)
+        fields.update(_headers_fields(headers))
     return _plain(fields) if fields else fields
 
 
@@ -146,12 +148,14 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 def without_own_secrets(fields: dict[str, Any], own: OwnSecrets) -> dict[str, Any]:
     """Return the fields without the headers that contain one of these secrets."""
-    if type(text := fields.get("headers")) is not str or not own.is_in(text):
+    texts = (fields.get("headers"), fields.get("header_types"))
+    if not any(type(text) is str and own.is_in(text) for text in texts):
         return fields
     missing = _names(fields)
-    headers = _without_secrets(_loaded(text), own, missing, masks=False)
-    text = orjson.dumps(headers).decode()
-    return {**fields, "headers": text, "missing": "\n".join(missing)}
+    headers = _loaded(fields.get("headers"))
+    types = _types(fields, headers)
+    headers, types = _without_secrets(headers, types, own, missing, masks=False)
+    return {**fields, "header_types": None, **_as_fields(headers, types, missing)}
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,34 +182,66 @@ def _is_own(name: object) -> bool:
     return type(name) is str and not name.startswith(PREFIX)
 
 
-def _headers_text(headers: dict[str, Any]) -> tuple[str, str]:
-    """Return the headers as JSON, and the names of those that are missing there, one a line."""
+def _headers_fields(headers: dict[str, Any]) -> dict[str, str]:
+    """Return the headers as JSON, their types, and the names of those that are missing there."""
     if (plain := plain_keywords(headers, HEADERS_LIMIT)) is not None:
-        return plain, ""
-    kept, missing, room = {}, [], HEADERS_LIMIT
+        return {"headers": plain}
+    kept: dict[str, Any] = {}
+    types: list[Any] = []
+    missing, room = [], HEADERS_LIMIT
     for name, value in headers.items():
-        cleaner = Cleaner(TEXT_LIMIT)
-        cleaned = cleaner.clean({name: value})
-        size = len(orjson.dumps(cleaned))
+        cleaner = Cleaner(TEXT_LIMIT, keeps_types=True)
+        own_types: list[Any] = []
+        cleaned = split(cleaner.clean({name: value}), own_types)
+        size = len(orjson.dumps(cleaned)) + len(orjson.dumps(own_types))
         if cleaner.intact and size <= room and cleaned.keys() == {name}:
             kept.update(cleaned)
+            types += own_types
             room -= size
         else:
             missing.append(clean_text(name, NAME_LIMIT))
-    return orjson.dumps(kept).decode(), "\n".join(missing)[:TEXT_LIMIT]
+    return _as_fields(kept, types, missing)
 
 
-def column(fields: object, sent: datetime | None, own: OwnSecrets | None, *, masks: bool) -> str:
+def _as_fields(headers: dict[str, Any], types: list[Any], missing: list[str]) -> dict[str, str]:
+    """Return the fields for these headers. The names of missing ones are one a line."""
+    fields = {
+        "headers": orjson.dumps(headers).decode(),
+        "missing": "\n".join(missing)[:TEXT_LIMIT],
+    }
+    return {**fields, "header_types": orjson.dumps(types).decode()} if types else fields
+
+
+def column(
+    fields: object,
+    sent: datetime | None,
+    own: OwnSecrets | None,
+    *,
+    masks: bool,
+    types: str | None = None,
+) -> str:
     """Return the JSON of the column for the fields of a line.
 
-    `own` are the secrets of the run's arguments. With `masks`, headers are searched for secrets.
+    `own` are the secrets of the run's arguments, and `types` is the JSON of their types. With
+    `masks`, headers are searched for secrets.
     """
-    if not isinstance(fields, dict) or not fields:
-        return "{}"
+    options: dict[str, Any] = {"types": orjson.loads(types)} if types else {}
+    if isinstance(fields, dict) and fields:
+        options |= _options(fields, sent, own, masks=masks)
+    return orjson.dumps(options).decode()
+
+
+def _options(
+    fields: dict[str, Any], sent: datetime | None, own: OwnSecrets | None, *, masks: bool
+) -> dict[str, Any]:
     names = _names(fields)
-    headers = _without_secrets(_loaded(fields.get("headers")), own, names, masks=masks)
+    headers = _loaded(fields.get("headers"))
+    types = _types(fields, headers)
+    headers, types = _without_secrets(headers, types, own, names, masks=masks)
     missing = [f"the header {name!r}" for name in names]
     options: dict[str, Any] = {"headers": headers} if headers else {}
+    if types:
+        options["header_types"] = types
     for name, read in _READERS.items():
         if (value := fields.get(name)) is None:
             continue
@@ -221,7 +257,7 @@ def column(fields: object, sent: datetime | None, own: OwnSecrets | None, *, mas
             options["expires"] = (end - sent).total_seconds()
     if missing:
         options["missing"] = missing
-    return orjson.dumps(options).decode()
+    return options
 
 
 def _short_text(value: object) -> str:
@@ -254,17 +290,31 @@ def _loaded(text: object) -> dict[str, Any]:
     return loaded if type(loaded) is dict else {}
 
 
+def _types(fields: Mapping[str, Any], headers: dict[str, Any]) -> list[Any]:
+    """Return the types of these headers, as `typed_values` lists them."""
+    text = fields.get("header_types")
+    types = orjson.loads(text) if type(text) is str else []
+    return [one for one in types if one[0][0] in headers]
+
+
 def _without_secrets(
-    headers: dict[str, Any], own: OwnSecrets | None, missing: list[str], *, masks: bool
-) -> dict[str, Any]:
-    """Return the headers without those that contain a secret, whose names go to `missing`."""
+    headers: dict[str, Any],
+    types: list[Any],
+    own: OwnSecrets | None,
+    missing: list[str],
+    *,
+    masks: bool,
+) -> tuple[dict[str, Any], list[Any]]:
+    """Return the headers and types without those of secrets, whose names go to `missing`."""
     if not headers or not (masks or own):
-        return headers
-    kept = {}
+        return headers, types
+    kept, kept_types = {}, []
     for name, value in headers.items():
-        text = orjson.dumps(value).decode()
+        own_types = [one for one in types if one[0][0] == name]
+        text = orjson.dumps([value, *own_types]).decode()
         if (masks and mask_text(text) != text) or (own is not None and own.is_in(text)):
             missing.append(name)
         else:
             kept[name] = value
-    return kept
+            kept_types += own_types
+    return kept, kept_types

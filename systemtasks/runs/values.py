@@ -4,18 +4,20 @@ Postgres refuses NUL, lone surrogates and NaN in jsonb. A value that is too larg
 in it says so.
 """
 
+import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from math import isfinite
+from math import copysign, isfinite
 from typing import Any, ClassVar
 
 import orjson
 
 from systemtasks.conf import conf
 from systemtasks.runs.kinds import (
+    BITS_LIMIT,
     LARGEST_INTEGER,
     built_in_number,
     field_names,
@@ -27,6 +29,7 @@ from systemtasks.runs.kinds import (
 from systemtasks.runs.records import TaskInfo
 from systemtasks.runs.secret_names import hides, spelled
 from systemtasks.runs.secret_texts import MASK, OwnSecrets, mask_text
+from systemtasks.runs.typed_values import JSON, Typed, exact_text, readable, registry, type_of
 
 DEPTH_LIMIT = 8
 ITEM_LIMIT = 200
@@ -141,9 +144,13 @@ class Cleaner:
     """Finds the task of a signature. Its rules mask the signature's arguments."""
     own: OwnSecrets | None = None
     """Values that are masked wherever they are."""
+    keeps_types: bool = False
+    """True if a value of a type that JSON does not have becomes a `Typed` where that is exact."""
     intact: bool = True
     masked: list[object] = field(default_factory=list)
     """The values that have been masked by their names."""
+    has_typed: bool = False
+    """True if there is a `Typed` in what it has returned."""
     _budget: int = BUDGET
     _open: set[int] = field(default_factory=set)
     _names: frozenset[str] = frozenset()
@@ -167,6 +174,8 @@ class Cleaner:
         for base in CONTAINERS:
             if issubclass(kind, base):
                 return self._container(value, base, depth)
+        if self.keeps_types and (typed := self._typed(value, depth)) is not None:
+            return typed
         self.intact = False
         return self._other(value, depth)
 
@@ -283,19 +292,59 @@ class Cleaner:
             value = orjson.loads(text)
         except ValueError:
             return text
-        count, intact = len(self.masked), self.intact
+        count, intact, keeps_types = len(self.masked), self.intact, self.keeps_types
+        self.keeps_types = False  # the text says all
         cleaned = self.clean(value, depth + 1)
+        self.keeps_types = keeps_types
         if len(self.masked) == count:
             self.intact = intact
             return text
         return orjson.dumps(cleaned).decode()
 
+    def _masked_json(self, value: bytes, depth: int) -> str | None:
+        """Return these bytes as text with masked values, or None if they are no JSON with any."""
+        if not self.masks or chr(value[0] if value else 0) not in JSON_STARTS:
+            return None
+        text = value.decode("utf-8", "replace")
+        masked = self._json(text, depth)
+        return None if masked == text else masked
+
     # The types of values.
 
-    def _string(self, text: str, depth: int) -> str:
+    def _string(self, text: str, depth: int) -> Any:  # noqa: ANN401
         if text[:1] in JSON_STARTS and self.masks and self.reads_json:
             text = self._json(text, depth)
-        return self._text(text, self.text_limit)
+        intact = self.intact
+        cleaned = self._text(text, self.text_limit)
+        if self.keeps_types and cleaned != text and self.own is None:
+            return self._kept(cleaned, text, intact=intact and len(text) <= self.text_limit)
+        return cleaned
+
+    def _kept(self, shown: Any, value: str | float, *, intact: bool) -> Any:  # noqa: ANN401
+        """Return what is shown for this value. If that is intact, keep the value as its JSON."""
+        self.intact = intact
+        return self._with_type(shown, JSON, json.dumps(value)) if intact else shown
+
+    def _typed(self, value: object, depth: int) -> Any:  # noqa: ANN401
+        """Return a `Typed` for this value or, if its type cannot be kept, None."""
+        if (name := type_of(value)) is not None:
+            if (text := exact_text(value, self.text_limit)) is None:
+                return None
+            if type(value) is bytes and (masked := self._masked_json(value, depth)) is not None:
+                return self._text(masked, self.text_limit)
+            shown = self._text(text, self.text_limit)
+            return self._with_type(shown, name) if shown == text else shown
+        if registry.encode is None or (encoded := registry.encode(value)) is None:
+            return None
+        self._budget -= len(encoded) // 100
+        shown, is_envelope = readable(encoded)
+        # Without an envelope, a JSON message carries no type, and others may carry the value's own.
+        self.intact = self.intact and is_envelope
+        return self._with_type(self.clean(shown, depth), JSON, encoded)
+
+    def _with_type(self, shown: Any, name: str, text: str | None = None) -> Typed:  # noqa: ANN401
+        self.has_typed = True
+        return Typed(shown, name, text)
 
     def _text(self, text: str, limit: int) -> str:
         cleaned = clean_text(text, limit)
@@ -311,13 +360,22 @@ class Cleaner:
             self.intact = False
             return MASK
         if type(number) is float and isfinite(number):
-            # Postgres prints a large float as an integer, with different digits.
-            self.intact = self.intact and abs(number) < LARGEST_EXACT_FLOAT
+            # Postgres prints a large float as an integer, with different digits, and -0.0 as 0.0.
+            if abs(number) < LARGEST_EXACT_FLOAT and (number or copysign(1.0, number) > 0):
+                return number
+            if self.keeps_types:
+                return self._kept(number, number, intact=self.intact)
+            self.intact = False
             return number
         if type(number) is int and -LARGEST_INTEGER <= number <= LARGEST_INTEGER:
             return number
+        intact = self.intact
         self.intact = False
-        return self._named(scalar_text(number, self.text_limit) or "")
+        text = scalar_text(number, self.text_limit) or ""
+        shown = self._named(text)
+        if self.keeps_types and shown == text and _has_exact_text(number):
+            return self._kept(shown, number, intact=intact)
+        return shown
 
     def _named(self, text: str) -> Any:  # noqa: ANN401
         return self._text(text, self.text_limit)
@@ -444,6 +502,10 @@ class Cleaner:
         return items
 
 
+def _has_exact_text(number: float) -> bool:
+    return type(number) is float or number.bit_length() <= BITS_LIMIT  # type: ignore[attr-defined]
+
+
 def _size(value: object) -> int:
     """Return the number of items of a list or tuple, or 0 for any other value."""
     if is_of(value, tuple):
@@ -507,7 +569,7 @@ class _Leaves(Cleaner):
     def _hides(self, name: str, value: object) -> bool:
         return False
 
-    def _string(self, text: str, depth: int) -> str:
+    def _string(self, text: str, depth: int) -> Any:  # noqa: ANN401
         self.found.append(text[: self.text_limit])
         return super()._string(text, depth)
 

@@ -256,7 +256,10 @@ INSERT_BEGINNINGS = _upsert_runs(
             "kwargs": "coalesce(EXCLUDED.kwargs, old.kwargs)",
             "arguments_intact": "CASE WHEN EXCLUDED.args IS NULL THEN old.arguments_intact "
             "ELSE EXCLUDED.arguments_intact END",
-            "sent_options": "coalesce(EXCLUDED.sent_options, old.sent_options)",
+            # They list the types of the arguments, so both are of one record.
+            "sent_options": "CASE WHEN EXCLUDED.args IS NULL "
+            "THEN coalesce(old.sent_options, EXCLUDED.sent_options) "
+            "ELSE coalesce(EXCLUDED.sent_options, old.sent_options) END",
         }
     ),
 )

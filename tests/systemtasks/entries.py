@@ -96,7 +96,10 @@ def entry_of(of: RunRecord) -> Entry:
         "from_main_process": of.from_main_process,
     }
     if of.sent_options != "{}":
-        line["request"]["options"] = _options(of)
+        options = _options(of)
+        if types := options.pop("types", None):
+            line["argument_types"] = orjson.dumps(types).decode()
+        line["request"]["options"] = options
     if of.start_timestamp:
         line["start"] = of.start_timestamp.timestamp()
     return make_entry(line)
@@ -106,6 +109,8 @@ def _options(of: RunRecord) -> dict[str, Any]:
     options = orjson.loads(of.sent_options or "{}")
     if "headers" in options:
         options["headers"] = orjson.dumps(options["headers"]).decode()
+    if "header_types" in options:
+        options["header_types"] = orjson.dumps(options["header_types"]).decode()
     if "expires" in options and of.sent_timestamp:
         options["expires"] = of.sent_timestamp + timedelta(seconds=options["expires"])
     return dict(options)

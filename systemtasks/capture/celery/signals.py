@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, NotRegistered, Reject, Retry, WorkerLostEr
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from systemtasks.capture import logs, loguru_sink, threads
-from systemtasks.capture.celery import beat, received, schedule, stored_states
+from systemtasks.capture.celery import beat, received, registered_types, schedule, stored_states
 from systemtasks.capture.celery.options import AnyTask, task_info
 from systemtasks.capture.guard import counting, never_raising
 from systemtasks.conf import conf
@@ -35,6 +35,7 @@ from systemtasks.runs.journal_line import (
 from systemtasks.runs.kinds import is_of, knows_its_offset, number
 from systemtasks.runs.recorder import Run
 from systemtasks.runs.sent_options import CONTENT_TYPE, QUEUE
+from systemtasks.runs.typed_values import registry
 from systemtasks.states import STATE_BY_CELERY_NAME, State
 from systemtasks.storage import leases
 from systemtasks.storage.writer import writer
@@ -49,6 +50,7 @@ STORED_COUNTS = {State.IGNORED.outcome.celery_name, State.REJECTED.outcome.celer
 
 def connect() -> None:
     """Connect the receivers, once."""
+    registry.encode = registered_types.encode
     for signal, receiver in (
         (signals.before_task_publish, stamp),
         (signals.after_task_publish, note_sent),

@@ -2,10 +2,12 @@
 
 import json
 from collections import OrderedDict, UserDict, deque
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
 from enum import IntEnum
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
@@ -41,28 +43,102 @@ class Size(IntEnum):
     LARGE = 3
 
 
+class UserId(UUID):
+    """A UUID of which a message would make an ordinary one."""
+
+
+class Summer(tzinfo):
+    """A project's own time zone, whose code is not run."""
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise AssertionError("its code was run")
+
+    dst = tzname = utcoffset  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     "value",
     [
-        "a\0b",
-        "\ud800",
-        2**64,
-        2**63,
-        float("nan"),
         (1, 2),
+        {3},
+        {b"bytes": 1},
         Size.LARGE,
-        UUID(int=1),
+        UserId(int=1),
         timedelta(1),
-        b"bytes",
+        bytearray(b"bytes"),
+        datetime(2026, 7, 1, tzinfo=Summer()),
+        time(12, tzinfo=ZoneInfo("Europe/Berlin")),
+        2**5000,
+        b"x" * 5000,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_argument_that_no_message_of_json_carries_as_it_is_is_not_intact(value: object) -> None:
+    found = clean_arguments(INFO, (value, UUID(int=1)), {})
+
+    assert len(json.loads(found.args or "")) == 2
+    assert (found.intact, found.types) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "types"),
+    [
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001", ["uuid"]),
+        (datetime(2026, 7, 1, 12, tzinfo=UTC), "2026-07-01T12:00:00+00:00", ["datetime"]),
+        (date(2026, 7, 1), "2026-07-01", ["date"]),
+        (time(12, 30), "12:30:00", ["time"]),
+        (Decimal("1.50"), "1.50", ["decimal"]),
+        (b"a\xff", r"b'a\xff'", ["bytes"]),
+        (2**70, "1180591620717411303424", ["json", "1180591620717411303424"]),
+        (2**63, "9223372036854775808", ["json", "9223372036854775808"]),
+        (1e300, 1e300, ["json", "1e+300"]),
+        (-0.0, -0.0, ["json", "-0.0"]),
+        (float("nan"), "nan", ["json", "NaN"]),
+        (float("-inf"), "-inf", ["json", "-Infinity"]),
+        ("a\0b", "a\ufffdb", ["json", r'"a\u0000b"']),
+        ("\ud800", "\ufffd", ["json", r'"\ud800"']),
     ],
     ids=repr,
 )
-def test_argument_that_json_or_postgres_does_not_take_is_kept_but_not_intact(value: object) -> None:
-    found = clean_arguments(INFO, (value,), {})
+def test_value_that_json_or_postgres_does_not_have_is_readable_and_keeps_its_type(
+    value: object, shown: object, types: list[str]
+) -> None:
+    found = clean_arguments(INFO, ([1, {"deep": value}],), {"at": value})
 
-    assert len(json.loads(found.args or "")) == 1
-    assert "\\u0000" not in (found.args or "")
-    assert not found.intact
+    assert found.intact
+    assert json.loads(found.args or "") == [[1, {"deep": shown}]]
+    assert json.loads(found.kwargs or "") == {"at": shown}
+    assert json.loads(found.types or "") == [
+        [["args", 0, 1, "deep"], *types],
+        [["kwargs", "at"], *types],
+    ]
+
+
+def test_types_of_plain_arguments_and_of_masked_ones_are_not_kept() -> None:
+    assert clean_arguments(INFO, (1, ["two", 3.5]), {"a": {}}).types is None
+    found = clean_arguments(INFO, (UUID(int=1),), {"token": UUID(int=2)})
+
+    assert (found.kwargs, found.intact, found.types) == ('{"token":"********"}', False, None)
+
+
+def test_types_count_towards_the_limit_and_leave_the_arguments_readable(
+    settings: Settings,
+) -> None:
+    settings.SYSTEMTASKS = {"ARGUMENTS_LIMIT": 200}
+    few, many = ([UUID(int=1)] * number for number in (3, 4))
+
+    assert clean_arguments(INFO, few, {}).intact
+    found = clean_arguments(INFO, many, {})
+    assert json.loads(found.args or "") == [str(UUID(int=1))] * 4
+    assert (found.intact, found.types) == (False, None)
+
+
+def test_bytes_that_are_json_are_masked_as_text_is() -> None:
+    secret = b'{"password": "hunter2", "page": 1}'
+    found = clean_arguments(INFO, (secret, secret.decode()), {})
+
+    assert "hunter2" not in (found.args or "")
+    assert (found.intact, found.types) == (False, None)
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,9 @@ FULL = record(
     root_id="root",
     context='{"user":7}',
     sent_options=(
-        '{"headers":{"tenant":"acme"},"exchange":"feeds","routing_key":"feed.tsv","priority":3,'
-        '"time_limit":60,"expires":90.0}'
+        '{"types":[[["args",1],"decimal"]],"headers":{"tenant":"acme","trace":"b\'1\'"},'
+        '"header_types":[[["trace"],"bytes"]],"exchange":"feeds","routing_key":"feed.tsv",'
+        '"priority":3,"time_limit":60,"expires":90.0}'
     ),
     eta_timestamp=NOON - timedelta(seconds=1),
     wait=1.0,
@@ -90,7 +91,7 @@ FULL = record(
     save_run=False,
 )
 EMPTY = record(messages="[]", sent_timestamp=None, wait=None, expires=None, args=None, kwargs=None)
-LINE_OF_VERSION_6 = """{
+LINE_OF_VERSION_7 = """{
     "task": {
         "name": "shop.charge",
         "description": "Charge.",
@@ -113,7 +114,8 @@ LINE_OF_VERSION_6 = """{
         "parent_run": "00000000-0000-0000-0000-000000000005",
         "replaces": "00000000-0000-0000-0000-000000000003",
         "options": {
-            "headers": "{\\"tenant\\":\\"acme\\"}",
+            "headers": "{\\"tenant\\":\\"acme\\",\\"trace\\":\\"b'1'\\"}",
+            "header_types": "[[[\\"trace\\"],\\"bytes\\"]]",
             "exchange": "feeds",
             "routing_key": "feed.tsv",
             "priority": 3,
@@ -128,6 +130,7 @@ LINE_OF_VERSION_6 = """{
     "args": "[1, \\"zwei\\"]",
     "kwargs": "{}",
     "arguments_intact": true,
+    "argument_types": "[[[\\"args\\",1],\\"decimal\\"]]",
     "start": 1795521600.0,
     "duration": 1.5,
     "exception": "ShopError: closed",
@@ -156,9 +159,9 @@ def test_every_field_of_a_record_is_encoded() -> None:
 
 def test_line_on_disk_is_decoded_by_a_process_of_the_same_version() -> None:
     """If the fields change, so must VERSION, and with it this line."""
-    assert VERSION == 6
-    assert decode(LINE_OF_VERSION_6.encode()) == FULL
-    assert orjson.loads(entry_of(FULL).line) == orjson.loads(LINE_OF_VERSION_6)
+    assert VERSION == 7
+    assert decode(LINE_OF_VERSION_7.encode()) == FULL
+    assert orjson.loads(entry_of(FULL).line) == orjson.loads(LINE_OF_VERSION_7)
 
 
 def test_provisional_end_can_be_made_final_until_it_is_read() -> None:
