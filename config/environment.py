@@ -140,14 +140,10 @@ def database(url: str) -> dict[str, Any]:
     }
 
 
-def broker(url: str, *, of_project: bool = False) -> str:
-    """Return the broker's URL. It must be one of Redis or Valkey that kombu accepts.
-
-    With `of_project`, RabbitMQ is accepted as well.
-    """
-    schemes = ["redis://", "rediss://", "redis+socket://", "sentinel://"]
-    schemes += ["amqp://", "amqps://"] if of_project else []
-    if not url.startswith(tuple(schemes)):
+def broker(url: str) -> str:
+    """Return the broker's URL. It must be one of Redis, Valkey or RabbitMQ that kombu accepts."""
+    schemes = ("redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://", "amqps://")
+    if not url.startswith(schemes):
         stop(f"BROKER_URL must begin with {schemes[0]} (or {', '.join(schemes[1:])}).")
     for part in url.split(";"):  # one for each broker
         try:

@@ -193,9 +193,7 @@ LOGGING = {
     },
 }
 
-CELERY_BROKER_URL = environment.broker(
-    environment.text("BROKER_URL") or EMBEDDED.broker_url(), of_project=WEB_ONLY
-)
+CELERY_BROKER_URL = environment.broker(environment.text("BROKER_URL") or EMBEDDED.broker_url())
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_RESULT_EXPIRES = None  # no results, so beat need not schedule their deletion
@@ -246,6 +244,10 @@ SYSTEMTASKS = {
     "LEASE_SECONDS": environment.number(
         "LEASE_SECONDS", _DEFAULTS.LEASE_SECONDS, least=1, most=86_400
     ),
+    "LOST_AFTER_DAYS": environment.number(
+        "LOST_AFTER_DAYS", _DEFAULTS.LOST_AFTER_DAYS, most=LONGEST_EXPIRY.days
+    ),
+    "MASK_TEXTS": environment.boolean("MASK_TEXTS", default=_DEFAULTS.MASK_TEXTS),
     "RECORD_ARGUMENTS": environment.boolean("RECORD_ARGUMENTS", default=_DEFAULTS.RECORD_ARGUMENTS),
     "MOST_WAITING": environment.whole_number("MOST_WAITING", _DEFAULTS.MOST_WAITING, most=1000),
     "TOKEN_RATE": environment.whole_number("TOKEN_RATE", _DEFAULTS.TOKEN_RATE, most=1_000_000_000),

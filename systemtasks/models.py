@@ -392,22 +392,37 @@ class ScheduleEntry(models.Model):
     entry = models.CharField(max_length=255, help_text="The entry's name in the schedule")
     task = models.CharField(max_length=255, help_text="The Celery task's name")
     uid = models.CharField(max_length=255, blank=True, default="")
-    words = models.CharField("schedule", max_length=255, blank=True, default="")
+    words = models.CharField(
+        pgettext_lazy("systemtasks", "schedule"), max_length=255, blank=True, default=""
+    )
     next_due = UTCDateTimeField(
         null=True, blank=True, help_text="When beat sends it next; never, where empty"
     )
     last_sent = UTCDateTimeField(null=True, blank=True)
-    enabled = models.BooleanField(default=True)
+    enabled = models.BooleanField(pgettext_lazy("systemtasks", "enabled"), default=True)
     args: "models.JSONField[Any, list[Any] | None]" = models.JSONField(null=True, blank=True)
     kwargs: "models.JSONField[Any, dict[str, Any] | None]" = models.JSONField(null=True, blank=True)
     arguments_intact = models.BooleanField(
         default=False,
         help_text="Whether args and kwargs are the very ones: nothing masked, cut or described",
     )
+    sent_options: "models.JSONField[Any, dict[str, Any] | None]" = models.JSONField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="What its messages carry besides the arguments; empty if it is unknown",
+    )
+    seen_timestamp = UTCDateTimeField(
+        "last sign of life",
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Of a beat that has the entry",
+    )
 
     class Meta:
-        verbose_name = "schedule entry"
-        verbose_name_plural = "schedule"
+        verbose_name = pgettext_lazy("systemtasks", "schedule entry")
+        verbose_name_plural = pgettext_lazy("systemtasks", "schedule")
         required_db_vendor = "postgresql"
         ordering = ("task", "uid", "entry")
         constraints = (

@@ -1,6 +1,6 @@
 """Send a run again, with its arguments and with what its message carried besides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from json import loads
 from typing import Any
@@ -14,7 +14,7 @@ from kombu.utils import json
 
 from systemtasks.capture.celery.apps import app_of
 from systemtasks.capture.celery.queues import is_delayed
-from systemtasks.models import SystemTask, TaskRun, TaskRunQuerySet
+from systemtasks.models import ScheduleEntry, SystemTask, TaskRun, TaskRunQuerySet
 from systemtasks.runs.typed_values import ARGS, KWARGS, has_envelope, join
 from systemtasks.states import State
 
@@ -29,6 +29,8 @@ TRANSPORT_OPTIONS = {
 }
 CONNECT_TIMEOUT = 2.0  # seconds
 ANSWER_TIMEOUT = 1.0  # seconds in which a worker must answer
+NAMED_ENTRIES = 5
+"""The entries of the schedule that an error names at most."""
 
 UNKNOWN = "No worker knows this task (any longer)."
 UNREGISTERED = Q(
@@ -53,12 +55,12 @@ def rerun(task: SystemTask) -> str:
     """Send the task again, as its last run was sent. Return the Celery id of the new run.
 
     The last run is the one that started last or, if none has started, the one that was sent last.
-    Runs that a worker discarded as unknown have no arguments, and do not count. Raise
-    NotRerunnableError, or BrokerAwayError within seconds.
+    Runs that a worker discarded as unknown have no arguments, and do not count. Without a run, the
+    task is sent as beat would send it. Raise NotRerunnableError, or BrokerAwayError within seconds.
     """
     run = _last_of(task.runs.exclude(UNREGISTERED))
     if run is None:
-        raise NotRerunnableError("No run of this task is on record, so its arguments are unknown.")
+        return _send_again(_scheduled(task))
     return _send_again(_Sent.by_run(task.name, run, "this task's last run"))
 
 
@@ -100,6 +102,36 @@ class _Sent:
         )
 
 
+def _scheduled(task: SystemTask) -> _Sent:
+    """Return what beat's messages of this task carry. Raise NotRerunnableError if that varies."""
+    entries = ScheduleEntry.objects.filter(task=task.name, uid=task.uid)
+    found = [
+        _Sent(
+            task.name,
+            f"the entry {entry.entry} of the schedule",
+            entry.args,
+            entry.kwargs,
+            entry.arguments_intact,
+            entry.sent_options,
+            (entry.sent_options or {}).get("queue", ""),
+            was_decoded=False,
+        )
+        for entry in entries
+    ]
+    if not found:
+        raise NotRerunnableError(
+            "No run of this task is on record, and no entry of the schedule names it, "
+            "so its arguments are unknown."
+        )
+    if any(replace(one, which="") != replace(found[0], which="") for one in found):
+        names = ", ".join(entry.entry for entry in entries[:NAMED_ENTRIES])
+        raise NotRerunnableError(
+            "No run of this task is on record, and the entries of the schedule that name it differ "
+            f"in their arguments or options: {names}{', …' if len(found) > NAMED_ENTRIES else ''}."
+        )
+    return found[0]
+
+
 def _send_again(sent: _Sent) -> str:
     """Send a task again. Return the Celery id of the new run.
 
@@ -135,7 +167,8 @@ def _options(sent: _Sent) -> dict[str, Any]:
     if carried is None:
         raise NotRerunnableError(
             f"It is not on record what the message of {sent.which} carried besides its arguments: "
-            "its headers, priority, expiry, time limits and serializer."
+            "its headers, priority, expiry, time limits and serializer. "
+            "Send the task from the project itself: it will be on record."
         )
     if missing := carried.get("missing"):
         raise NotRerunnableError(

@@ -21,6 +21,7 @@ import orjson
 from systemtasks.conf import conf
 from systemtasks.ids import NAMESPACE, new_id
 from systemtasks.runs import sent_options
+from systemtasks.runs.arguments import Arguments
 from systemtasks.runs.kinds import is_of
 from systemtasks.runs.messages import dumped, log_events
 from systemtasks.runs.records import NAME_LIMIT, RunRecord, TaskInfo
@@ -370,10 +371,10 @@ def _mask(line: Line) -> OwnSecrets | None:
     They are masked in the other texts as well.
     """
     found: list[str] = []
-    args, kwargs = _mask_json(line["args"], found), _mask_json(line["kwargs"], found)
-    types = line.get("argument_types")
-    if found or _mask_json(types, found) != types:
-        line["args"], line["kwargs"], line["arguments_intact"] = args, kwargs, False
+    given = Arguments(line["args"], line["kwargs"], types=line.get("argument_types"))
+    masked = without_secrets(given, found)
+    if masked is not given:
+        line["args"], line["kwargs"], line["arguments_intact"] = masked.args, masked.kwargs, False
         line["argument_types"] = None
     own = OwnSecrets.of(found)
     if exception := line.get("exception"):
@@ -383,6 +384,15 @@ def _mask(line: Line) -> OwnSecrets | None:
     if (context := line["request"].get("context")) is not None:
         line["request"]["context"] = _mask_json(_object(context), [], own)
     return own
+
+
+def without_secrets(arguments: Arguments, found: list[str] | None = None) -> Arguments:
+    """Return the arguments with the secrets in their texts masked, and add them to `found`."""
+    found = [] if found is None else found
+    args, kwargs = _mask_json(arguments.args, found), _mask_json(arguments.kwargs, found)
+    if not found and _mask_json(arguments.types, found) == arguments.types:
+        return arguments
+    return arguments._replace(args=args, kwargs=kwargs, intact=False, types=None)
 
 
 def _mask_text(text: Any, own: OwnSecrets | None) -> Any:  # noqa: ANN401

@@ -188,6 +188,8 @@ class ScheduleRecord:
     args: str | None
     kwargs: str | None
     arguments_intact: bool
+    sent_options: str | None
+    """What its messages carry (see `sent_options`), or None if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

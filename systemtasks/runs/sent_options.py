@@ -267,6 +267,7 @@ def _short_text(value: object) -> str:
 
 
 _READERS: dict[str, Callable[[object], object]] = {
+    "queue": _short_text,
     "exchange": _short_text,
     "routing_key": _short_text,
     "content_type": _short_text,

@@ -90,11 +90,21 @@ def delete_unrecorded(names: Sequence[str]) -> None:
         _execute(sql.DELETE_TASKS_OF_NAMES_THAT_NEVER_RAN, list(names))
 
 
-def write_schedule(app: str, changed: Collection[ScheduleRecord], entries: Collection[str]) -> None:
-    """Write the changed entries of the app's schedule, and delete those that it no longer has."""
-    schedule = orjson.dumps({"app": app, "entries": list(entries)}).decode()
+def write_schedule(
+    app: str,
+    changed: Collection[ScheduleRecord],
+    entries: Collection[str],
+    gone: Collection[str] = (),
+) -> None:
+    """Write the changed entries of the app's schedule, and a sign of life of beat in all of them.
+
+    Delete those that are gone from it, and those of beats that give no sign of life.
+    """
+    names = {"entries": list(entries), "gone": list(gone)}
+    schedule = orjson.dumps({"app": app, "lease": conf().LEASE_SECONDS, **names}).decode()
     with transaction.atomic(using=conf().DATABASE):
         _execute_with(sql.UPSERT_SCHEDULE, changed)
+        _execute(sql.KEEP_ENTRIES, schedule)
         _execute(sql.DELETE_OTHER_ENTRIES, schedule)
 
 

@@ -656,6 +656,7 @@ _ENTRY_COLUMNS = (
     "args",
     "kwargs",
     "arguments_intact",
+    "sent_options",
 )
 UPSERT_SCHEDULE = Statement(
     f"""
@@ -668,14 +669,28 @@ UPSERT_SCHEDULE = Statement(
 )
 """Insert or update entries of beat's schedule. Does nothing to the others."""
 
-DELETE_OTHER_ENTRIES = Statement(
-    """
-    DELETE FROM systemtasks_scheduleentry AS old USING (SELECT %s::jsonb AS schedule) AS given
-    WHERE old.app = given.schedule ->> 'app'
-    AND NOT jsonb_exists(given.schedule -> 'entries', old.entry)
+_SCHEDULE = "(SELECT %s::jsonb AS schedule) AS given"
+
+KEEP_ENTRIES = Statement(
+    f"""
+    UPDATE systemtasks_scheduleentry AS own SET seen_timestamp = now() FROM {_SCHEDULE}
+    WHERE own.app = given.schedule ->> 'app'
+    AND jsonb_exists(given.schedule -> 'entries', own.entry)
     """
 )
-"""Delete the entries that are not in an app's schedule, given its name and those of its entries.
+"""Record a sign of life of beat in the entries of its schedule, given the app's name and theirs."""
 
-Does nothing to the entries of other apps.
+DELETE_OTHER_ENTRIES = Statement(
+    f"""
+    DELETE FROM systemtasks_scheduleentry AS old USING {_SCHEDULE}
+    WHERE old.app = given.schedule ->> 'app'
+    AND NOT jsonb_exists(given.schedule -> 'entries', old.entry)
+    AND (jsonb_exists(given.schedule -> 'gone', old.entry) OR old.seen_timestamp IS NULL
+        OR old.seen_timestamp < now() - make_interval(secs => (given.schedule -> 'lease')::float8))
+    """
+)
+"""Delete entries that an app's schedule no longer has: those that are `gone` from it, and those of
+which no beat has given a sign of life for so many seconds (`lease`).
+
+Does nothing to the entries of other apps, nor to those of another beat with an app of this name.
 """

@@ -402,6 +402,8 @@ class Writer:
     def _keep_leases(self) -> None:
         """Renew this process's lease, and end the runs of workers that do not renew theirs."""
         if self._renewal.renew():
+            for app, schedule in self._written_schedules.items():
+                rows.write_schedule(app, (), schedule)
             self._keep_connection()
             self._reaper.reap()
 
@@ -447,7 +449,7 @@ class Writer:
             try:
                 before = self._written_schedules.get(app, {})
                 changed = [one for name, one in schedule.items() if one != before.get(name)]
-                rows.write_schedule(app, changed, schedule)
+                rows.write_schedule(app, changed, schedule, before.keys() - schedule)
                 self._written_schedules[app] = schedule
             except RECORD_ERRORS:
                 failures.count("a schedule is not recorded")

@@ -44,7 +44,8 @@ BAD = [
     ("DATABASE_URL", "postgresql://user@host"),
     ("DATABASE_URL", "postgresql://user@host:port/db"),
     ("DATABASE_URL", "postgresql://user@host/db?no_such_option=1"),
-    ("BROKER_URL", "amqp://guest@host//"),
+    ("BROKER_URL", "sqs://guest@host//"),
+    ("BROKER_URL", "amqp://guest@host:port//"),
     ("BROKER_URL", "redis://"),
     ("BROKER_URL", "redis://host:port/0"),
     ("BROKER_URL", "redis://host:6379/name"),
@@ -68,6 +69,8 @@ BAD = [
     ("DEBUG", "perhaps"),
     ("HTTPS", "2"),
     ("LOG_LEVEL", "LOUD"),
+    ("LOST_AFTER_DAYS", "-1"),
+    ("MASK_TEXTS", "perhaps"),
     ("RECORD_LOG_LEVEL", "LOUD"),
     ("EXPIRES_AFTER_DAYS", "soon"),
     ("EXPIRES_AFTER_DAYS", "-1"),
@@ -111,6 +114,8 @@ def test_bad_value_stops_the_start_with_one_sentence_that_names_it(
         "rediss://:word@broker:6380/1",
         "redis+socket:///run/valkey.sock?virtual_host=2",
         "sentinel://one:26379;sentinel://two:26379",
+        "amqp://user:word@broker:5672/shop",
+        "amqps://broker//",
     ],
 )
 def test_broker_urls_that_kombu_takes_are_taken(url: str) -> None:
@@ -130,15 +135,10 @@ def test_web_only_without_a_project_is_one_sentence(variables: dict[str, str]) -
     assert {"WEB_ONLY", *variables} <= {*re.findall(r"[A-Z_]+", loaded.stderr)}
 
 
-@pytest.mark.parametrize("url", ["amqp://user:word@broker:5672/shop", "amqps://broker//"])
-def test_broker_of_a_project_may_be_a_rabbitmq(url: str) -> None:
-    assert environment.broker(url, of_project=True) == url
-
-
 @pytest.mark.parametrize("url", ["amqp://", "amqp://broker:port//", "sqs://", "memory://"])
-def test_broker_of_a_project_is_one_that_can_be_asked(url: str) -> None:
+def test_broker_is_one_that_can_be_asked(url: str) -> None:
     with pytest.raises(SystemExit, match="BROKER_URL must"):
-        environment.broker(url, of_project=True)
+        environment.broker(url)
 
 
 @pytest.mark.parametrize("hosts", ["*", "tasks.internal", ".internal", "127.0.0.1", "[::1],a-b.c"])
@@ -168,7 +168,8 @@ MISTYPED = [
     ("DATABASE_URL", f"mysql://user:{SECRET}@host/db"),
     ("BROKER_URL", f"redis://:pass/{SECRET}@host/0"),
     ("BROKER_URL", f"redis://user:{SECRET}/0"),
-    ("BROKER_URL", f"amqp://user:{SECRET}@host//"),
+    ("BROKER_URL", f"sqs://user:{SECRET}@host//"),
+    ("BROKER_URL", f"amqp://user:{SECRET}@host:port//"),
     ("BROKER_URL", f"redis://[{SECRET}"),
     ("BROKER_TRANSPORT_OPTIONS", f'{{"password": "{SECRET}"'),
     ("ALLOWED_HOSTS", f"https://user:{SECRET}@host"),

@@ -1,12 +1,14 @@
 """A project with RabbitMQ: "run again" sends to its queues, in every way to declare them."""
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from amqp.exceptions import NotFound
@@ -19,6 +21,14 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 TASK = "project.greet"
+FIRST = """
+SELECT uuid, name FROM systemtasks_systemtask JOIN systemtasks_taskrun ON system_task_id = uuid
+WHERE state = 'success' LIMIT 1
+"""
+RUNS_OF = """
+SELECT count(*) FROM systemtasks_taskrun
+WHERE system_task_id = %s AND state = 'success' AND queue = 'systemtasks'
+"""
 ENDED = "SELECT count(*) FROM systemtasks_taskrun WHERE state = 'success' AND queue = %s"
 RUN_AGAIN = """
 from systemtasks.models import SystemTask
@@ -142,6 +152,25 @@ def test_a_task_is_run_again_by_its_exchange_with_its_headers_whatever_the_routi
             assert again.returncode == 0, again.stderr
             *_, (queue, options) = runs(4)
             assert (queue, options.get("exchange")) == ("feeds", None)
+
+
+def test_the_service_itself_runs_on_it_and_runs_a_task_again(
+    tmp_path: Path, broker: str, free_port: str
+) -> None:
+    with projects.database() as database:
+        service = Service(tmp_path, database, broker, DATA_DIR=str(tmp_path / "var"))
+        with service.started(
+            *("config.up", "--port", free_port), until="Ctrl-C stops everything"
+        ) as up:
+            [(task, name)] = query(database, FIRST)
+            token = re.findall(r"Bearer (\S+)'", up.log.read_text())[0]
+            url = f"http://127.0.0.1:{free_port}/api/v3/events/system_tasks/{task}/run/"
+            request = Request(url, method="POST", headers={"Authorization": f"Bearer {token}"})
+            with urlopen(request, timeout=30) as answer:
+                assert answer.status == 204
+            assert eventually(lambda: query(database, RUNS_OF, task)[0][0] >= 2), up.log.read_text()
+    assert name.startswith("demo.")
+    assert "amqp.exceptions" not in up.log.read_text()
 
 
 def has_exchange(project: Project, name: str) -> bool:

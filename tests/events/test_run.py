@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import celery
 import pytest
@@ -22,7 +22,7 @@ from kombu.connection import ConnectionPool
 from kombu.pools import ProducerPool
 from kombu.transport.redis import Channel as RedisChannel
 
-from systemtasks.models import SystemTask
+from systemtasks.models import ScheduleEntry, SystemTask
 from systemtasks.rerun import ANSWER_TIMEOUT
 from tests import factories, processes
 from tests.waiting import eventually
@@ -268,6 +268,89 @@ def test_a_task_of_another_app_is_sent_by_that_app(
     assert sent() == [("other.pay", [], {})]
 
 
+def scheduled(entry: str, **fields: Any) -> ScheduleEntry:
+    """Return a saved entry of the schedule."""
+    defaults: dict[str, Any] = {
+        "app": "tests",
+        "task": "app.sync",
+        "args": [1],
+        "kwargs": {"since": "2026-07-01"},
+        "arguments_intact": True,
+        "sent_options": {"queue": QUEUE, "types": [[["kwargs", "since"], "date"]]},
+    }
+    return ScheduleEntry.objects.create(entry=entry, **{**defaults, **fields})
+
+
+def never_run(uid: str = "") -> SystemTask:
+    """Return a saved task that is known from the schedule only."""
+    return factories.system_task("app.sync", uid, status="unknown", messages=[])
+
+
+@pytest.mark.usefixtures("app")
+def test_a_task_that_never_ran_is_sent_as_beat_would(runner: Client) -> None:
+    task = never_run("ldap")
+    options = {"queue": QUEUE, "types": [[["kwargs", "since"], "date"]], "priority": 3}
+    options |= {"headers": {"tenant": str(UUID(int=1))}, "header_types": [[["tenant"], "uuid"]]}
+    for number in (1, 2):  # alike
+        scheduled(f"nightly {number}", uid="ldap", sent_options=options)
+    scheduled("of another uid", args=["other"])
+    scheduled("of another task", task="app.other", uid="ldap")
+    assert run(runner, task).status_code == 204
+    (message,) = messages()
+    assert message.headers["task"] == "app.sync"
+    assert message.headers["tenant"] == UUID(int=1)
+    assert message.properties["priority"] == 3
+    assert message.decode()[:2] == [[1], {"since": date(2026, 7, 1)}]
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("differing", "sentence"),
+    [
+        ({"args": [2]}, "differ in their arguments or options: first, second."),
+        ({"sent_options": {}}, "differ in their arguments or options: first, second."),
+        ({"arguments_intact": False}, "differ in their arguments or options: first, second."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_task_whose_entries_differ_is_400(
+    runner: Client, differing: dict[str, Any], sentence: str
+) -> None:
+    task = never_run()
+    scheduled("first")
+    scheduled("second", **differing)
+    answer = run(runner, task)
+    assert (answer.status_code, sent()) == (400, [])
+    assert sentence in answer.json()["non_field_errors"][0]
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"arguments_intact": False}, "The arguments of the entry nightly of the schedule are not"),
+        ({"sent_options": None}, "what the message of the entry nightly of the schedule carried"),
+        ({"sent_options": {"missing": ["the queue"]}}, "Missing: the queue."),
+    ],
+    ids=repr,
+)
+def test_an_entry_that_is_not_on_record_as_it_is_is_400(
+    runner: Client, fields: dict[str, Any], sentence: str
+) -> None:
+    task = never_run()
+    scheduled("nightly", **fields)
+    answer = run(runner, task)
+    assert (answer.status_code, sent()) == (400, [])
+    assert sentence in answer.json()["non_field_errors"][0]
+
+
+def test_a_run_of_the_release_before_says_what_to_do(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    factories.task_run(task, queue=QUEUE, sent_options=None)
+    (sentence,) = run(runner, task).json()["non_field_errors"]
+    assert sentence.endswith("Send the task from the project itself: it will be on record.")
+
+
 @pytest.mark.usefixtures("app")
 def test_a_body_is_ignored(runner: Client) -> None:
     task = factories.system_task("app.sync")
@@ -307,7 +390,10 @@ def test_a_task_with_no_run_on_record_is_400(runner: Client) -> None:
     answer = run(runner, factories.system_task())
     assert answer.status_code == 400
     assert answer.json() == {
-        "non_field_errors": ["No run of this task is on record, so its arguments are unknown."],
+        "non_field_errors": [
+            "No run of this task is on record, and no entry of the schedule names it, "
+            "so its arguments are unknown."
+        ],
         "code": "invalid",
     }
 

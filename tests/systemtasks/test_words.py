@@ -10,13 +10,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.utils import label_for_field
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from django.urls import path
 from django.utils import timezone, translation
 
-from systemtasks.admin import register
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.admin import ScheduleEntryAdmin, register
+from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.states import State, Status
 from tests import factories
 from tests.processes import ROOT
@@ -125,6 +126,31 @@ def test_pages_are_in_the_viewers_language_and_zone(admin_client: Client) -> Non
     assert "Sonntag, 2. Juni 2024, CEST" in page.content.decode()
     assert 'title="2024-06-02 01:30:00.000 CEST">01:30:00.000<' in page.content.decode()
     assert "Argumente" in run_page.content.decode()
+
+
+@pytest.mark.django_db
+def test_columns_and_filters_of_the_schedule_are_in_the_viewers_language(
+    admin_client: Client,
+) -> None:
+    ScheduleEntry.objects.create(app="shop", entry="nightly", task="shop.clean", words="at 02:30")
+    url = "/admin/systemtasks/scheduleentry/"
+    page = admin_client.get(url, headers={"accept-language": "de"}).content.decode()
+    with translation.override("de"):
+        columns = [
+            str(label_for_field(name, ScheduleEntry, ScheduleEntryAdmin(ScheduleEntry, admin.site)))
+            for name in ScheduleEntryAdmin.list_display
+        ]
+    assert columns == [
+        "Task und Eintrag",
+        "Zeitplan",
+        "nächster Lauf",
+        "zuletzt gesendet",
+        "aktiv",
+    ]
+    for word in (*columns, "Zeitplan"):
+        assert word.lower() in page.lower()
+    for word in ("schedule entry", "By enabled", "Enabled<"):
+        assert word not in page
 
 
 @pytest.mark.django_db

@@ -14,13 +14,16 @@ from typing import Any
 from celery import Celery
 from django.utils import timezone
 
+from systemtasks.capture.celery import entry_options
 from systemtasks.capture.celery.options import info_of
 from systemtasks.capture.celery.schedule import known_tasks
 from systemtasks.capture.celery.words import in_words
 from systemtasks.capture.guard import never_raising
+from systemtasks.conf import conf
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.arguments import clean_arguments
 from systemtasks.runs.exceptions import log_handled
+from systemtasks.runs.journal_line import without_secrets
 from systemtasks.runs.records import NAME_LIMIT, KnownTask, ScheduleRecord
 from systemtasks.runs.values import clean_column
 from systemtasks.storage.writer import writer
@@ -84,7 +87,7 @@ class ScheduleFollower:
         made = {}
         for name, entry in entries.items():
             sent = _sent(entry)
-            facts = (entry.task, entry.schedule, *sent, entry.args, entry.kwargs)
+            facts = (entry.task, entry.schedule, *sent, entry.args, entry.kwargs, entry.options)
             before = self._made.get(name)
             if before is not None and before[0] == facts:
                 record = before[1]
@@ -120,6 +123,8 @@ class ScheduleFollower:
             return None
         find_task = partial(info_of, self._app)
         kept = clean_arguments(info, entry.args or (), entry.kwargs or {}, find_task)
+        if conf().MASK_TEXTS:
+            kept = without_secrets(kept)
         last_run_at, total_run_count = _sent(entry)
         last = _aware(last_run_at)
         return ScheduleRecord(
@@ -135,6 +140,7 @@ class ScheduleFollower:
             args=kept.args,
             kwargs=kept.kwargs,
             arguments_intact=kept.intact,
+            sent_options=entry_options.column(self._app, entry, kept.types),
         )
 
 
@@ -145,6 +151,13 @@ class _DisabledEntry:
         self.task, self.last_run_at = row.task, row.last_run_at
         self.total_run_count = row.total_run_count
         self.args, self.kwargs = _decoded(row.args, []), _decoded(row.kwargs, {})
+        options = ("queue", "exchange", "routing_key", "priority", "expires", "expire_seconds")
+        given = {name: getattr(row, name, None) for name in options}
+        self.options = {name: value for name, value in given.items() if value not in (None, "")}
+        if (seconds := self.options.pop("expire_seconds", None)) is not None:
+            self.options["expires"] = seconds
+        if headers := _decoded(getattr(row, "headers", None), {}):
+            self.options["headers"] = headers
         self.schedule: Any = None
         with suppress(Exception):  # its schedule may have been deleted
             self.schedule = row.schedule

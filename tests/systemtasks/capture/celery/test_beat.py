@@ -3,8 +3,9 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from celery import Celery
@@ -56,8 +57,9 @@ class DirectWriter:
         rows.announce(tasks)
 
     def write_schedule(self, app: str, schedule: Schedule) -> None:
+        before = self.schedules[-1] if self.schedules else {}
         self.schedules.append(schedule)
-        rows.write_schedule(app, list(schedule.values()), schedule)
+        rows.write_schedule(app, list(schedule.values()), schedule, before.keys() - schedule)
 
 
 @pytest.fixture
@@ -149,6 +151,100 @@ def test_entries_of_another_app_stay(app: Celery, direct: DirectWriter) -> None:
     followed(app)
 
     assert ScheduleEntry.objects.filter(entry="nightly").count() == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "carried"),
+    [
+        ({}, {"queue": "shop"}),
+        ({"queue": "slow", "countdown": 5}, {"queue": "slow"}),
+        (
+            {"exchange": "feeds", "routing_key": "feed.tsv"},
+            {"exchange": "feeds", "routing_key": "feed.tsv"},
+        ),
+        ({"expires": 90, "priority": 3}, {"queue": "shop", "expires": 90.0, "priority": 3}),
+        (
+            {"headers": {"tenant": UUID(int=1)}},
+            {
+                "queue": "shop",
+                "headers": {"tenant": str(UUID(int=1))},
+                "header_types": [[["tenant"], "uuid"]],
+            },
+        ),
+        ({"serializer": "yaml"}, {"queue": "shop", "content_type": "application/x-yaml"}),
+        (
+            {"expires": datetime(2026, 11, 24, tzinfo=UTC), "headers": {"api_key": "0815"}},
+            {"queue": "shop", "missing": ["the header 'api_key'", "the time until it expires"]},
+        ),
+        ({"link": "shop.next"}, {"queue": "shop", "missing": ["the option 'link'"]}),
+    ],
+    ids=repr,
+)
+def test_what_the_messages_of_an_entry_carry_is_written(
+    app: Celery, direct: DirectWriter, options: dict[str, Any], carried: dict[str, Any]
+) -> None:
+    app.conf.task_routes = {"shop.clean": {"queue": "shop"}}
+    app.conf.beat_schedule["nightly"]["options"] = options
+    followed(app)
+
+    assert entry("nightly").sent_options == carried
+
+
+def test_options_of_a_task_are_those_of_its_entries(app: Celery, direct: DirectWriter) -> None:
+    app.tasks["shop.sync"].priority = 7
+    app.tasks["shop.sync"].time_limit = 60
+    app.conf.beat_schedule["sync"]["kwargs"] = {"since": date(2026, 7, 1)}
+    followed(app)
+
+    sync = entry("sync")
+    assert (sync.kwargs, sync.arguments_intact) == ({"since": "2026-07-01"}, True)
+    assert sync.sent_options == {
+        "types": [[["kwargs", "since"], "date"]],
+        "queue": "celery",
+        "priority": 7,
+        "time_limit": 60,
+    }
+
+
+def test_secret_in_a_text_of_an_entry_is_masked(app: Celery, direct: DirectWriter) -> None:
+    app.conf.beat_schedule["nightly"]["args"] = ["postgres://bob:hunter2@db", date(2026, 7, 1)]
+    followed(app)
+
+    nightly = entry("nightly")
+    assert "hunter2" not in repr(nightly.args)
+    assert (nightly.arguments_intact, nightly.sent_options) == (False, {"queue": "celery"})
+
+
+def test_entry_whose_route_is_not_known_says_so(
+    app: Celery, direct: DirectWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    def route(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no way")
+
+    app.conf.task_routes = (route,)
+    followed(app)
+
+    assert entry("nightly").sent_options == {"missing": ["the queue"]}
+    assert "Where the task shop.clean of the schedule is sent is not known" in caplog.text
+
+
+def test_entries_of_another_beat_with_an_app_of_this_name_stay_while_it_lives(
+    app: Celery, direct: DirectWriter, settings: Settings
+) -> None:
+    settings.SYSTEMTASKS = {"LEASE_SECONDS": 60.0}
+    for name, age in (("living", 50), ("dead", 70)):
+        seen = datetime.now(UTC) - timedelta(seconds=age)
+        ScheduleEntry.objects.create(app="shop", entry=name, task="a", seen_timestamp=seen)
+    ScheduleEntry.objects.create(app="shop", entry="of the release before", task="a")
+    scheduler = followed(app)
+
+    names = ScheduleEntry.objects.values_list("entry", flat=True)
+    assert set(names) == {"living", "sync", "nightly", "ended"}
+    ScheduleEntry.objects.update(seen_timestamp=datetime.now(UTC) - timedelta(seconds=70))
+    scheduler.schedule["sync"].total_run_count += 1
+    scheduler.tick()
+    assert set(names.all()) == {"sync", "nightly", "ended"}
+    assert datetime.now(UTC) - entry("nightly").seen_timestamp < timedelta(seconds=5)
 
 
 def test_entry_whose_schedule_raises_is_written_and_beat_goes_on(
