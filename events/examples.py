@@ -123,7 +123,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "events_system_tasks_run_create": {
         "400": {
-            "non_field_errors": ["No run of this task is on record, so its arguments are unknown."],
+            "non_field_errors": [
+                "No run of this task is on record, and no entry of the schedule names it, "
+                "so its arguments are unknown."
+            ],
             "code": "invalid",
         },
         "404": NOT_FOUND,

@@ -59,7 +59,10 @@ class Typed:
 def type_of(value: object) -> str | None:
     """Return the name of the value's type, or None if it is another one. Subclasses are others."""
     kind = type(value)
-    return next((name for known, name in _NAMES if kind is known), None)
+    for known, name in _NAMES:
+        if kind is known:
+            return name
+    return None
 
 
 def exact_text(value: Any, limit: int) -> str | None:  # noqa: ANN401 - of one of these types
