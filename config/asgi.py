@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
-from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -25,6 +24,7 @@ from config.wsgi import application as django_application  # it sets Django up
 from django.conf import settings
 from rest_framework.exceptions import APIException
 
+from config.jobs import Jobs, client_key
 from config.sockets import end_unread_connections
 from events.errors import BodyTooLarge, BodyTooSlow, Overloaded, refusal
 
@@ -61,16 +61,13 @@ class Application:
     ) -> None:
         """Take the WSGI application and the limits.
 
-        At most `queue` requests wait for one of the threads.
+        At most `queue` requests wait for one of the threads. See `Jobs` for what one client has.
         """
         self._wsgi = wsgi
         self._body_bytes = body_bytes
         self._body_seconds = body_seconds
-        self._most = threads + queue
-        # Only the event loop's thread changes these two.
-        self._requests = 0  # requests that have a thread or wait for one
-        self._held = 0  # bytes of bodies
-        self._jobs: SimpleQueue[tuple[Environ, asyncio.Future[Answer]]] = SimpleQueue()
+        self._held = 0  # bytes of bodies; only the event loop's thread changes it
+        self._jobs: Jobs[tuple[str, Environ, asyncio.Future[Answer]]] = Jobs(threads, queue)
         self._threads = [Thread(target=self._work, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -131,21 +128,20 @@ class Application:
 
     async def _ask(self, environ: Environ, body: bytes, receive: Receive) -> Answer:
         """Return the answer of a thread. Raise Overloaded if too many requests wait for one."""
-        if self._requests >= self._most:
+        client = client_key(environ)
+        if not self._jobs.has_room(client):
             raise Overloaded
         environ["wsgi.input"] = BytesIO(body)
         environ["CONTENT_LENGTH"] = str(len(body))
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._requests += 1
-        self._jobs.put((environ, answer))
-        if self._requests > len(self._threads):
+        if not self._jobs.put(client, (client, environ, answer)):
             await _while_connected(answer, receive)
         return await answer
 
     def _work(self) -> None:
         """Answer requests, one after the other. This runs in each thread."""
         while True:
-            environ, answer = self._jobs.get()
+            client, environ, answer = self._jobs.get()
             result: Answer | Exception | None = None
             if not answer.cancelled():
                 try:
@@ -155,10 +151,15 @@ class Application:
                 except BaseException as error:  # noqa: BLE001 - it would end the event loop
                     result = RuntimeError(f"the application raised {error!r}")
             with suppress(RuntimeError):  # the event loop is closed
-                answer.get_loop().call_soon_threadsafe(self._end, answer, result)
+                answer.get_loop().call_soon_threadsafe(self._end, client, answer, result)
 
-    def _end(self, answer: "asyncio.Future[Answer]", result: Answer | Exception | None) -> None:
-        self._requests -= 1
+    def _end(
+        self,
+        client: str,
+        answer: "asyncio.Future[Answer]",
+        result: Answer | Exception | None,
+    ) -> None:
+        self._jobs.end(client)
         if answer.cancelled() or result is None:
             return
         if isinstance(result, Exception):

@@ -29,6 +29,7 @@ class Client:
         method: str = "GET",
         headers: Headers = (),
         more: bool = False,
+        address: str = "127.0.0.1",
     ) -> None:
         """Make a request with these parts of a body. With `more`, the body is never complete."""
         path, _, query = target.partition("?")
@@ -42,7 +43,7 @@ class Client:
             "query_string": query.encode(),
             "headers": [(b"host", b"testserver"), *headers],
             "server": ("127.0.0.1", "8000"),
-            "client": ("127.0.0.1", "40000"),
+            "client": (address, "40000"),
         }
         self._parts = list(parts) or [b""]
         self._more = more
@@ -317,7 +318,7 @@ def test_requests_wait_for_a_thread_up_to_a_bound() -> None:
 
     async def scenario() -> None:
         application = serving(upstream, threads=1, queue=2)
-        clients = [Client(API) for _ in range(3)]
+        clients = [Client(API, address=f"192.0.2.{number}") for number in range(3)]
         waiting = [asyncio.create_task(client.ask(application)) for client in clients]
         await until(lambda: len(upstream.asked) == 1)
         refused = await Client(API).ask(application)
@@ -357,7 +358,7 @@ def test_a_request_that_is_being_answered_keeps_its_place_when_its_client_goes_a
 
     async def scenario() -> None:
         application = serving(upstream, threads=1, queue=1)
-        first, second = Client("/first"), Client("/second")
+        first, second = Client("/first"), Client("/second", address="192.0.2.1")
         waiting = [asyncio.create_task(c.ask(application)) for c in (first, second)]
         await until(lambda: len(upstream.asked) == 1)
         first.go_away()
@@ -367,3 +368,73 @@ def test_a_request_that_is_being_answered_keeps_its_place_when_its_client_goes_a
         assert second.status == 200
 
     asyncio.run(scenario())
+
+
+# What one client has of the threads
+
+SLOW, FAST = "?slow", "?fast"
+SCHEMES = ("Bearer ", "bearer   ", "BEARER ")
+
+
+def bearer(token: str, scheme: str = "Bearer ") -> Headers:
+    return ((b"authorization", f"{scheme}{token}".encode()),)
+
+
+def session(name: str) -> Headers:
+    return ((b"cookie", f"a=b; sessionid={name}".encode()),)
+
+
+ADDRESSES = ("192.0.2.1", "192.0.2.2", "192.0.2.3")
+ONE_CLIENT: dict[str, Callable[[str], list[Client]]] = {
+    "a token from several addresses": lambda query: [
+        Client(API + query, headers=bearer("a"), address=address) for address in ADDRESSES
+    ],
+    "a token written in several ways": lambda query: [
+        Client(API + query, headers=bearer("a", scheme))
+        for scheme in ("Bearer ", "bearer   ", "B ")
+    ],
+    "a session from several addresses": lambda query: [
+        Client(f"/admin/{query}", headers=session("a"), address=address) for address in ADDRESSES
+    ],
+    "a session with tokens that its pages do not read": lambda query: [
+        Client(f"/admin/{query}", headers=(*session("a"), *bearer(token))) for token in "abc"
+    ],
+    "an address": lambda query: [Client(f"/{path}{query}") for path in "abc"],
+}
+
+
+@pytest.mark.parametrize("one", ONE_CLIENT.values(), ids=ONE_CLIENT)
+def test_one_client_leaves_half_of_the_threads_and_of_the_queue_to_the_others(
+    one: Callable[[str], list[Client]],
+) -> None:
+    upstream, others = Upstream(), Upstream()
+    upstream.may_answer.clear()
+
+    def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        answer = upstream if environ["QUERY_STRING"] == "slow" else others
+        return answer(environ, start_response)
+
+    async def scenario() -> None:
+        application = serving(wsgi, threads=4, queue=8)
+        slow = [*one(SLOW), *one(SLOW)]  # half of 4 threads, and half of a queue of 8
+        waiting = [asyncio.create_task(client.ask(application)) for client in slow]
+        await until(lambda: len(upstream.asked) == 2)
+        assert [(await client.ask(application)).status for client in one(FAST)] == [503] * 3
+        fast = [
+            Client(API + FAST, headers=bearer("b")),
+            Client(f"/admin/{FAST}", headers=session("b")),
+            Client(f"/{FAST}", address="192.0.2.9"),
+        ]
+        for client in fast:
+            await asyncio.wait_for(client.ask(application), 20)
+        assert [client.status for client in fast] == [200] * 3
+        assert len(upstream.asked) == 2
+        upstream.may_answer.set()
+        await asyncio.wait(waiting)
+        assert [client.status for client in slow] == [200] * 6
+        assert (await one(FAST)[0].ask(application)).status == 200
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        upstream.may_answer.set()

@@ -302,7 +302,7 @@ def listening_for_runs() -> bool:
 def test_liveness_is_answered_and_a_bound_kept_while_every_thread_is_busy(
     tmp_path: Path, authorization: str, run: TaskRun
 ) -> None:
-    few = {"WEB_THREADS": "2", "WEB_QUEUE": "2", "MOST_WAITING": "9"}
+    few = {"WEB_THREADS": "1", "WEB_QUEUE": "6", "MOST_WAITING": "9"}
     with (
         Web(tmp_path / "log", **few) as web,
         waiting_for(run, web, authorization, number=5) as waiting,
