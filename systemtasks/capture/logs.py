@@ -26,6 +26,8 @@ from systemtasks.runs.exceptions import ExceptionText, formatted, log_handled, p
 from systemtasks.runs.kinds import is_of, is_plain
 from systemtasks.runs.recorder import Run, current, current_run
 from systemtasks.runs.records import NAME_LIMIT
+from systemtasks.runs.secret_names import hides
+from systemtasks.runs.secret_texts import MASK
 from systemtasks.runs.values import ITEM_LIMIT, Printer, describe
 from systemtasks.storage.failures import failures
 
@@ -264,7 +266,9 @@ def _add(run: Run, name: str, record: logging.LogRecord) -> None:
     if (type(message) is not str or message[:1] == "{") and (event := _structured(fields)):
         text = formatted(event["event"], conf().TEXT_LIMIT)
         attributes |= {k: v for k, v in event.items() if k not in STRUCTLOG_KEYS}
-    elif type(printed := fields.get("message")) is str:
+    elif type(printed := fields.get("message")) is str and (
+        type(args := fields["args"]) is tuple or not _names_a_secret(args)
+    ):
         text = printed  # made by a `logging.Formatter` for an earlier handler
     else:
         text = _text(message, fields["args"], attributes)
@@ -328,6 +332,15 @@ def _text(
         return message  # type: ignore[no-any-return]
 
 
+def _names_a_secret(args: object) -> bool:
+    """Return True if these arguments of a message are by name, and one of them is masked."""
+    return (
+        is_of(args, dict)
+        and conf().MASK_TEXTS
+        and any(type(key) is str and hides(key) for key in islice(dict.keys(args), ITEM_LIMIT))
+    )
+
+
 def _are_plain(args: object) -> bool:
     if type(args) is not tuple:
         return args is None
@@ -355,9 +368,11 @@ class _Named(dict[str, object]):
 
     def __init__(self, args: dict[Any, Any], limit: int) -> None:
         self._args, self._limit = args, limit
+        masks = conf().MASK_TEXTS
         for key, value in islice(dict.items(args), ITEM_LIMIT):
             if type(key) is str:
-                self[key] = printable(value, limit)
+                is_secret = masks and value is not None and hides(key)
+                self[key] = MASK if is_secret else printable(value, limit)
 
     def __repr__(self) -> str:
         return str(Printer(self._limit, conf().MASK_TEXTS).clean(self._args))

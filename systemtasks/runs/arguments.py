@@ -159,7 +159,7 @@ def plain_keywords(kwargs: Any, limit: int) -> str | None:  # noqa: ANN401 - a d
     """
     for name in list(kwargs):  # another thread may change it
         # The argument "value" may be a secret whose name is in another argument.
-        if type(name) is not str or name == "value" or hides(name):
+        if type(name) is not str or name in ("value", "Value") or hides(name):
             return None
     if _plain([*kwargs, *kwargs.values()], limit) is None:
         return None

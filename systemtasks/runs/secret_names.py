@@ -17,28 +17,29 @@ def _listed(text: str) -> frozenset[str]:
 
 ENDINGS = tuple(
     _listed("""
-    apikey cookie credential passcode passphrase passwd password passwort secret token
+    apikey cookie credential kennwort passcode passphrase passwd password passwort secret token
 """)
 )
 """Words of secrets, which need not stand alone: `dbpassword` ends with one."""
 
 WORDS = _listed("""
-    authorization cred cvc cvn cvv dsn hotp jsessionid jwt mnemonic otp pgpass phpsessid privkey
-    pwd sessid ssn totp
+    authorization cred cvc cvn cvv dsn hotp jsessionid jwt keytab kubeconfig mnemonic otp pgpass
+    phpsessid privkey psk puk pwd senha sessid ssn totp
 """)
 """Words of secrets, anywhere in a name."""
 
 LAST_WORDS = _listed("""
-    auth authentication bearer csrf oauth pass pin session sig signature xsrf
+    auth authentication bearer csrf oauth pass pin pw session sig signature xsrf
 """)
 """Words of secrets only at the end of a name: `user_pin`, but not `pin_color`."""
 
 PHRASES = _listed("""
     access_code auth_code auth_data auth_header auth_info backup_code card_no card_num
-    card_number cc_num cc_number connection_string credit_card debit_card fa_code mfa_code
-    pass_code pass_key pass_phrase pass_wd pass_word pin_code pin_hash pin_number recovery_code
-    recovery_phrase security_answer security_code seed_phrase sess_id session_data session_hash
-    session_id session_key verification_code
+    card_number cc_num cc_number client_assertion code_verifier connection_string credit_card
+    debit_card fa_code magic_link mfa_code oauth_verifier pass_code pass_key pass_phrase pass_wd
+    pass_word pin_code pin_hash pin_number recovery_code recovery_phrase saml_response
+    security_answer security_code seed_phrase sess_id session_data session_hash session_id
+    session_key time_code verification_code
 """)
 """Two words that are a secret together."""
 
@@ -48,7 +49,7 @@ KEYS = _listed("""
     deployment django dsa ecdsa encrypt encryption fernet firebase gcp github gitlab google gpg
     hmac host ingest ingestion instrumentation integration jwk kms licence license mailgun
     master merchant openai pgp private recovery rsa security sendgrid sentry server service
-    shared sign signature signing slack ssh ssl stripe subscription tls twilio vault wallet
+    shared sign signature signing slack ssh ssl storage stripe subscription tls twilio vault wallet
     webhook
 """)
 """The words before `key` that make it a secret. `cache_key` is not one, and neither is `key`."""

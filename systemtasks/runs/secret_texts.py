@@ -59,7 +59,8 @@ _HEADER = re.compile(
     r"""(?<![\w-]) (?: (?:proxy-)?authorization (?:\\*["'])? \s? : \s?
     (?P<secret> (?:digest|aws4[\w-]*|hawk|oauth|signature) \s [^\r\n]+
         | (?:[a-z][\w-]* \s)? [^\s"'`,;<>(){}\[\]\\]+ )
-    | (?:set-)?cookie \s? : \s? (?P<cookie> [^\r\n"']+ ) )""",
+    | (?:set-)?cookie \s? : \s?
+    (?P<cookie> (?: = \\*["'] [^"'\r\n]* ["'] | [^\r\n"'] )+ ) )""",
     re.IGNORECASE | re.VERBOSE,
 )
 _TOKENS = re.compile(
@@ -71,6 +72,8 @@ _TOKENS = re.compile(
     | xox[a-z]- [\w-]{6,} | xapp- [\w-]{8,} | hooks\.slack\.com/services/ [\w/]{8,}
     | AIza [\w-]{20,} | ya29\. [\w-]{8,} | GOCSPX- [\w-]{8,}
     | npm_ \w{20,} | pypi- [\w-]{20,} | dop_v1_ \w{20,} | SG\. [\w-]{12,} \. [\w-]{12,}
+    | discord(?:app)?\.com/api/webhooks/ \d+ / [\w-]{8,} | (?:bot)? \d{6,12} :AA [\w-]{20,}
+    | 1//0 [\w-]{20,} | AGE-SECRET-KEY-1 [A-Z0-9]{8,}
     | shp(?:at|ss)_ \w{12,} | hf_ \w{20,} | dckr_pat_ [\w-]{12,} | hvs\. [\w-]{12,}
     )""",
     re.VERBOSE,
@@ -80,6 +83,59 @@ _PRIVATE_KEY = re.compile(
     r"(?P<secret>.*?)(?=-----END |…\ \(|\Z)",
     re.DOTALL,
 )
+
+_ENCODED_USERINFO = re.compile(
+    r"""%2F%2F (?P<secret>
+        (?: (?!%2F|%3A|%40) [^\s"'<>&=] )* %3A (?! \d{1,5} %2F )
+        (?: (?!%2F%2F) [^\s"'<>&=] )*
+    ) (?= %40 )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ENCODED_QUERY = re.compile(
+    r"""(?<![\w.-]) (?P<names> [\w.-]{1,100}+ ) %3D
+    (?P<secret> (?: (?!%26|%3B) [^\s"'<>&;,] )+ )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_COLUMNS = re.compile(
+    r"""\( (?P<names> [\w", ]{1,1000}+ ) \)=\( (?P<secret> [^\n]+ ) \)""", re.VERBOSE
+)
+"""The columns and values of a row that Postgres refuses: `Key (token)=(…) already exists.`"""
+_SQL = re.compile(
+    r"""(?<!\w) (?: password | identified \s+ by ) \s+ E?' (?P<secret> (?: [^'] | '' )+ ) '""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ELEMENT = re.compile(
+    r"""< (?: [\w.-]{1,100}+ : )? (?P<names> [\w.-]{1,100}+ ) (?: \s [^<>]* )? >
+    (?P<secret> <!\[CDATA\[ (?: (?!\]\]>) . )+ \]\]> | [^<]+ ) (?= </ )""",
+    re.DOTALL | re.VERBOSE,
+)
+_PROPERTY = re.compile(
+    r"""(?<![a-z]) (?: name | key ) (?: \\*["'] )? \s?[=:]\s?
+    \\*["'] (?P<names> [\w.-]{1,100}+ ) \\*["']
+    (?: [\s,]{1,3} (?: \\*["'] )? value (?: \\*["'] )? \s?[=:]\s? (?P<quote> \\*["'] ) | > )
+    (?P<secret> (?(quote) (?: (?!(?P=quote)) [^\n] )+ | [^<\n]+ ) )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A name and its value that are the values of two names: `name="password" value="…"`."""
+_LOGIN = re.compile(
+    r"""(?<![\w-]) (?: -u | --(?:proxy-)?user ) (?: \s+ | = ) ["']?
+    (?P<secret> (?! \d+:\d+ (?!\S) ) [^\s:"'/]+ : [^\s"']+ )""",
+    re.VERBOSE,
+)
+"""The user and the password in an option of curl."""
+
+_RULES: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
+    (("%2f%2f", "%40"), _ENCODED_USERINFO),
+    (("%3d",), _ENCODED_QUERY),
+    ((")=(",), _COLUMNS),
+    (("password ", "'"), _SQL),
+    (("identified", "'"), _SQL),
+    (("</",), _ELEMENT),
+    (("value",), _PROPERTY),
+    (("name", "</"), _PROPERTY),
+    (("-u", ":"), _LOGIN),
+)
+"""Patterns, each with the texts in small letters that are looked for first."""
 
 _SCHEMES = ("bearer", "basic", "token", "apikey")
 _HEADERS = ("authorization", "cookie")
@@ -98,7 +154,7 @@ _PREFIXES = (
         "ya29.",
     ),
     *("GOCSPX-", "npm_", "pypi-", "dop_v1_", "SG.", "shpat_", "shpss_", "hf_", "dckr_pat_", "hvs."),
-    "hooks.slack.com",
+    *("hooks.slack.com", "/api/webhooks/", ":AA", "1//0", "AGE-SECRET-KEY-1"),
 )
 """Texts that are looked for first: that is much faster than a regular expression."""
 
@@ -134,7 +190,21 @@ def mask_text(text: str, found: Found | None = None) -> str:
         text = _SCHEME.sub(lambda match: _masked_scheme(match, found), text)
     if _LONG_WORD.search(text) is not None and _has_one(text, _PREFIXES):
         text = _TOKENS.sub(lambda match: _masked(match, "secret", found), text)
+    for signs, pattern in _RULES:
+        for sign in signs:
+            if sign not in lowered:
+                break
+        else:
+            text = pattern.sub(lambda match: _masked_if_named(match, found), text)
     return _mask_named(text, found) if _has_one(text, _SIGNS) or "--" in text else text
+
+
+def _masked_if_named(match: re.Match[str], found: Found | None) -> str:
+    """Return the match with its secret masked, if one of its names is that of a secret."""
+    names = match.groupdict().get("names")
+    if names is not None and not any(map(hides, names.split(","))):
+        return match[0]
+    return _masked(match, "secret", found)
 
 
 def _has_one(text: str, signs: tuple[str, ...]) -> bool:
@@ -157,6 +227,8 @@ def _masked(match: re.Match[str], group: str, found: Found | None) -> str:
         found.append(secret)
         if match.re is _USERINFO:
             found.append(secret.partition(":")[2])
+        elif match.re is _ENCODED_USERINFO:
+            found.append(unquote(secret).partition(":")[2])
     start, end = match.start(group) - match.start(), match.end(group) - match.start()
     return f"{match[0][:start]}{MASK}{match[0][end:]}"
 
@@ -198,6 +270,9 @@ _IS_CREDENTIAL: dict[str, Callable[[str, str], bool]] = {
 
 # Secrets found by their names: `password=…`, `'password': '…'`, `{"password": "…"}`.
 
+SIGNS = frozenset(("", "=", "=>", ":", ",", ">"))
+"""What is between a name and its value."""
+
 _NAMED_BACKWARDS = re.compile(
     r"""
     (?P<sign> [>=:,] =? ) \s? \]? (?P<quote> ["']\\* )? (?P<name> [\w.-]{1,100}+ )
@@ -211,13 +286,22 @@ _CODE = re.compile(r"""^[ |]*File "[^"\n]*", line \d+[^\n]*(?:\n[ |]* {4}[^\n]*)
 """The lines of a traceback that quote the source."""
 _VALUE = re.compile(
     r"""
-    [bBuUrR]{0,2} (?P<quote>\\*["']) (?P<quoted> (?: (?!(?P=quote)) (?: \\. | [^\\] ) )* )
+    (?P<block> [|>] [+-]? [ ]* \n (?P<indent> [ \t]+ ) [^\n]+ (?: \n (?P=indent) [^\n]+ )* )
+    | [bBfFuUrR]{0,2} (?P<quote> \"{3} | '{3} | \\*["'])
+        (?P<quoted> (?: (?!(?P=quote)) (?: \\. | [^\\] ) )* )
     | (?P<container> \{ (?: [^{}] | \{[^{}]*\} )* \} | \[ (?: [^\[\]] | \[[^\[\]]*\] )* \]
         | \( (?: [^()] | \([^()]*\) )* \) )
-    | (?P<bare> [^\s,;&'"(){}\[\]<>\\]+ )
+    | (?P<bare> (?![=:/]) [^\s,;&'"(){}\[\]<>\\]+  # neither `==`, nor `:=`, nor `://`
+        # The rest of it after a comma, unless another name and its value begin there.
+        (?: [,;&] [^\s,;&'"(){}\[\]<>\\=:]+ (?= [\s,;&] | \Z ) )* )
     """,
     re.DOTALL | re.VERBOSE,
 )
+"""A value: a block of YAML, a quoted text, a container, or a word."""
+_REST = re.compile(
+    r"""[(\[{] \S* | (?P<quote>["']) (?: \\. | (?!(?P=quote)) [^\\\n] )* (?P=quote)""", re.VERBOSE
+)
+"""What is directly after a word, and not closed or no container: `hun(ter2`, `sid='…'`."""
 _LITERALS = re.compile(
     r"""(?P<quote>["'])(?P<text>(?:(?!(?P=quote))(?:\\.|[^\\]))*)(?P=quote)(?P<colon>\s?:)?"""
 )
@@ -234,7 +318,7 @@ class _Name:
     end: int
     """The index at which the value begins."""
     sign: str
-    """The text between the name and its value: one of `=`, `=>`, `:`, `,`, `>`, or nothing."""
+    """The text between the name and its value; see SIGNS."""
     is_quoted: bool
 
 
@@ -242,8 +326,8 @@ def _mask_named(text: str, found: Found | None) -> str:
     pieces: list[str] = []
     end = 0
     for name in _names_in(text):
-        if name.start < end:
-            continue  # it is in the value of the one before
+        if name.start < end or name.sign not in SIGNS:
+            continue  # it is in the value of the one before, or compared with something
         value = _VALUE.match(text, name.end)
         if value is None or not _is_value(text, name, value):
             continue
@@ -251,7 +335,7 @@ def _mask_named(text: str, found: Found | None) -> str:
         if found is not None:
             found += _literals(value) if group == "container" else [value[group]]
         pieces += (text[end : value.start(group)], MASK)
-        end = value.end(group)
+        end = value.end(group) if group != "bare" else _end_of_word(text, value)
     return "".join((*pieces, text[end:])) if pieces else text
 
 
@@ -281,6 +365,17 @@ def _names_in(text: str) -> list[_Name]:
     return sorted(names, key=lambda name: name.start)
 
 
+def _end_of_word(text: str, word: re.Match[str]) -> int:
+    """Return the index after a word and what belongs to it, as in `SecretStr('…')`."""
+    end = word.end()
+    if text[end : end + 1] in ("(", "[", "{", "'", '"'):
+        rest = _VALUE.match(text, end)
+        if rest is None or rest["container"] is None:
+            rest = _REST.match(text, end)
+        end = rest.end() if rest is not None else end
+    return end
+
+
 def _after_space(text: str, index: int) -> int:
     """Return the index after up to two spaces at this index."""
     for _ in range(2):
@@ -296,7 +391,9 @@ def _is_within(spans: Sequence[tuple[int, int]], index: int) -> bool:
 
 
 def _secret_of_value(value: re.Match[str]) -> str:
-    return next(group for group in ("quoted", "container", "bare") if value[group] is not None)
+    return next(
+        group for group in ("block", "quoted", "container", "bare") if value[group] is not None
+    )
 
 
 def _literals(value: re.Match[str]) -> list[str]:
@@ -308,11 +405,13 @@ def _is_value(text: str, name: _Name, value: re.Match[str]) -> bool:
     """Return True if this is the value of the name, and not the next word of a sentence."""
     group = _secret_of_value(value)
     secret = value[group]
-    if not secret or secret == MASK or name.sign not in ("", "=", "=>", ":", ",", ">"):
+    if not secret or secret == MASK:
         return False
-    if group == "bare" and (secret in NO_SECRETS or secret[0] in "=:/"):
-        return False  # neither is what follows `==`, `:=` or `://`
+    if group == "bare" and secret in NO_SECRETS:
+        return False
     before = text[name.start - 1 : name.start] if name.start else ""
+    if before == "b" and name.is_quoted and name.start > 1:  # (b"cookie", b"…")
+        before = text[name.start - 2]
     if (
         name.sign == ","
     ):  # a pair, or two words of a command: ("password", "…"), ["--password", "…"]
@@ -323,7 +422,7 @@ def _is_value(text: str, name: _Name, value: re.Match[str]) -> bool:
     if name.sign == ">":
         return before == "<" and group == "bare"
     if name.sign == ":" and not name.is_quoted:
-        return group == "quoted" or (
+        return group in ("block", "quoted") or (
             group == "bare" and len(secret) >= SHORTEST and not secret.isalpha()
         )
     return True

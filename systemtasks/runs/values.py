@@ -278,10 +278,15 @@ class Cleaner:
         return len(value) == 2 and self._hides(_name_of(value[0]), value[1])
 
     def _hides_value(self, value: Any) -> bool:  # noqa: ANN401
-        """Return True for a dictionary with a name and its value: `{"name": …, "value": …}`."""
-        item = dict.get(value, "value")
-        return item is not None and any(
-            self._hides(_name_of(dict.get(value, key)), item) for key in ("name", "key")
+        """Return True for a dictionary with a name and its value: `{"name": …, "value": …}`.
+
+        The API of AWS has them as `Name` or `Key`, and `Value`.
+        """
+        get = dict.get
+        if (item := get(value, "value")) is None and (item := get(value, "Value")) is None:
+            return False
+        return any(
+            self._hides(_name_of(get(value, key)), item) for key in ("name", "key", "Name", "Key")
         )
 
     def _json(self, text: str, depth: int) -> str:
@@ -447,7 +452,7 @@ class Cleaner:
                 name = clean_text(str(self._printed(key, depth + 1)), self.key_limit)
             if masks_others and task is not None and task.masks_keyword(name):
                 kept: Any = self._mask(item, is_secret=task.known)
-            elif self._hides(name, item) or (hides_value and name == "value"):
+            elif self._hides(name, item) or (hides_value and name in ("value", "Value")):
                 kept = self._mask(item)
             elif name in prepared:
                 kept = prepared[name]
@@ -466,7 +471,8 @@ class Cleaner:
             self.intact = False
         if each is None and base is tuple and (names := field_names(type(value))):
             each = self._each_field(names, depth)
-        cleaned = []
+        cleaned: list[Any] = []
+        option: str | None = None  # a word of a command, such as `--password`, before its value
         for number, item in enumerate(base.__iter__(value)):
             if number == self.item_limit or self._budget <= 0:
                 self.intact = False
@@ -474,14 +480,19 @@ class Cleaner:
                 break
             if each is not None:
                 cleaned.append(each(number, item))
-            elif (
-                self.masks
-                and ((kind := type(item)) is list or kind is tuple)
-                and self._is_hidden_pair(item)
-            ):
-                cleaned.append(self._masked_pair(item, depth + 1))
+            elif (kind := type(item)) is str:
+                if option is not None and self._hides(option, item):
+                    cleaned.append(self._mask(item))
+                else:
+                    self._budget -= 1
+                    cleaned.append(self._string(item, depth + 1))
+                option = item if item[:2] == "--" else None
             else:
-                cleaned.append(self.clean(item, depth + 1))
+                option = None
+                if (kind is list or kind is tuple) and self.masks and self._is_hidden_pair(item):
+                    cleaned.append(self._masked_pair(item, depth + 1))
+                else:
+                    cleaned.append(self.clean(item, depth + 1))
         return self._gathered(cleaned, base)
 
     def _each_field(self, names: tuple[str, ...], depth: int) -> Each:

@@ -20,6 +20,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
+from pytest_django import Settings
 
 from systemtasks import reporting
 from systemtasks.capture import logs, loguru_sink
@@ -163,6 +164,19 @@ def test_malformed_call_is_one_message(run: Run, capsys: pytest.CaptureFixture[s
         ("Paid %(sum)d", {"args": {"sum": "x", "password": "********"}}),
     ]
     assert capsys.readouterr().err == ""
+
+
+def test_named_argument_of_a_message_is_masked_by_its_name(run: Run, settings: Settings) -> None:
+    logger = logging.getLogger("shop")
+    given = {"password": "hun ter", "user": "bob", "pin": 1234, "token": None}
+    logger.warning("%(user)s has %(password)s, %(pin)s, %(token)s", given)
+    settings.SYSTEMTASKS = {"MASK_TEXTS": False}
+    logger.warning("%(user)s has %(password)s", given)
+
+    assert [message["event"] for message in said(run)] == [
+        "bob has ********, ********, None",
+        "bob has hun ter",
+    ]
 
 
 class Counting:

@@ -19,7 +19,8 @@ HIDDEN = """
     ssn jwt JWTs private_key privateKey PRIVATE_KEY private-keys ssh_key sshKey signing_key
     encryptionKey api_key apiKey apikey API_KEY APIKey APIKeys X-Api-Key x.api.key stripe_key
     access_key accessKey aws_access_key signature sig x-hub-signature seed_phrase mnemonic
-    recovery_codes verification_code
+    recovery_codes verification_code wpa_psk PSK puk db_pw pw kubeconfig keytab kennwort
+    one_time_code client_assertion SAMLResponse code_verifier oauth_verifier magicLink storage_key
 """
 
 SHOWN = """
@@ -35,6 +36,7 @@ SHOWN = """
     session_count session_timeout obsession assessment SESSION_COOKIE_NAME cookie_domain
     cookiecutter password_changed_at password_length password_required credit credits accredited
     discard cards signal design assign signed_at significance codec barcode code encoding cvs
+    pwned upward time_zone code response storage_class http_response spw
     dns assn hotpot otpimized name url page id file user InvalidTokenError
 """
 
