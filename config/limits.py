@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.exceptions import FieldDoesNotExist
 from django.db import DEFAULT_DB_ALIAS, DataError, connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from psycopg.errors import UndefinedFunction
 from rest_framework.exceptions import APIException
 
 from events.errors import API_PREFIX, BodyTooLarge, QueryTooSlow, is_cancelled, refusal
@@ -72,14 +73,16 @@ class LimitRequests:
 
         That is the case if Postgres has cancelled a statement, or refuses a value of the query.
         Django's own admin does not check some values: NUL, times out of range, names of fields that
-        do not exist.
+        do not exist, lookups that need a function of an extension (`username__unaccent`).
         """
         if request.path_info.startswith(API_PREFIX):
             return None
         if is_cancelled(error):
             logger.warning("%s %s took the database too long", request.method, request.path)
             return refusal(request.path_info, QueryTooSlow())
-        if isinstance(error, (DataError, FieldDoesNotExist)):
+        if isinstance(error, (DataError, FieldDoesNotExist)) or isinstance(
+            error.__cause__, UndefinedFunction
+        ):
             logger.warning("%s %s makes no sense: %s", request.method, request.path, error)
             return refusal(request.path_info, BadPage())
         return None

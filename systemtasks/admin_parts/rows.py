@@ -4,9 +4,10 @@ from typing import Any
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.db import DataError
+from django.db import DataError, ProgrammingError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from psycopg.errors import UndefinedFunction
 
 from systemtasks.admin_parts.filters import StatusFilter
 
@@ -24,8 +25,11 @@ class RowList(ChangeList):
         """Read the page's rows. Raise IncorrectLookupParameters if Postgres refuses a value."""
         try:
             super().get_results(request)
-        except DataError as error:
-            raise IncorrectLookupParameters(str(error)) from error
+        except (DataError, ProgrammingError) as error:
+            # A lookup such as `name__unaccent` needs a function that Postgres may not have.
+            if isinstance(error, DataError) or isinstance(error.__cause__, UndefinedFunction):
+                raise IncorrectLookupParameters(str(error)) from error
+            raise
         # If the two differ, django-unfold shows "(Show all)" in the page's title.
         self.full_result_count = self.result_count
         self.status_counts: dict[str, int] = {}

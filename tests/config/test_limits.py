@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connection
+from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.test import Client, RequestFactory
 from django.urls import resolve
@@ -197,3 +197,11 @@ def test_one_login_at_a_time_is_checked() -> None:
     assert busy.status_code == 429
     assert busy["Retry-After"] == "1"
     assert [getattr(other, "content", None) for other in others] == [b"logged in"] * 2
+
+
+def test_a_lookup_that_postgres_has_no_function_for_is_400(admin_client: Client) -> None:
+    with transaction.atomic():
+        response = admin_client.get("/admin/auth/user/?username__unaccent=x")
+        transaction.set_rollback(True)
+    assert response.status_code == 400
+    assert response.content.startswith(b"There is no such page")

@@ -17,7 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
@@ -335,6 +335,13 @@ def test_a_filter_that_makes_no_sense_leads_back_to_the_list(
     response = staff.get(RUNS, query)
     assert response.headers["location"] == f"{RUNS}?e=1"
     assert staff.get(f"{RUNS}?e=1").status_code == 200
+
+
+def test_a_lookup_that_postgres_has_no_function_for_leads_back_to_the_list(staff: Client) -> None:
+    with transaction.atomic():
+        response = staff.get(RUNS, {"queue__unaccent": "x"})
+        transaction.set_rollback(True)
+    assert response.headers["location"] == f"{RUNS}?e=1"
 
 
 def test_the_task_filter_offers_a_chosen_task_that_is_far_down_the_alphabet(
