@@ -161,9 +161,15 @@ class TaskSummarySerializer(serializers.Serializer[dict[str, Any]]):
     uid = serializers.CharField()
     runs = serializers.IntegerField(help_text="Runs that ended")
     failures = serializers.IntegerField(help_text="Runs whose status is `error`")
-    duration_p50 = serializers.FloatField(allow_null=True, help_text="Seconds; the median")
-    duration_p95 = serializers.FloatField(allow_null=True, help_text="Seconds")
-    duration_max = serializers.FloatField(allow_null=True, help_text="Seconds")
+    duration_p50 = serializers.FloatField(
+        allow_null=True,
+        help_text="Seconds that half of the runs did not exceed; wrong by 4.4 % at the most",
+    )
+    duration_p95 = serializers.FloatField(
+        allow_null=True,
+        help_text="Seconds that 95 % of the runs did not exceed; wrong by 4.4 % at the most",
+    )
+    duration_max = serializers.FloatField(allow_null=True, help_text="Seconds; exact")
     last_success = serializers.DateTimeField(
         allow_null=True, help_text="End of the last run in that time that was `successful`"
     )

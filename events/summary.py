@@ -2,25 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
 from typing import Any
+from uuid import UUID
 
-from django.db.models import (
-    Aggregate,
-    Count,
-    F,
-    FloatField,
-    Max,
-    Min,
-    Q,
-    QuerySet,
-)
+from django.db.models import Min
 from rest_framework import ISO_8601, serializers
 from rest_framework.request import Request
 
-from systemtasks.models import ScheduleEntry, TaskRun
-from systemtasks.states import Status
+from systemtasks import statistics
+from systemtasks.models import ScheduleEntry
 
 from .errors import Overloaded
 from .filters import utc_time
@@ -28,25 +21,20 @@ from .filters import utc_time
 DEFAULT_SPAN = timedelta(days=1)
 """The time that a summary goes back by default."""
 
-LONGEST_SPAN = timedelta(days=31)
-"""The maximum span of a summary: it reads every run in its span."""
+LONGEST_SPAN = timedelta(days=92)
+"""The maximum span of a summary. It reads the runs themselves where they are not counted yet."""
 
 MOST_AT_ONCE = 1
 """Maximum summaries that each process makes at once.
 
 Summaries and waiting requests together leave the other threads of a process free."""
 
+LAST = datetime.max.replace(tzinfo=UTC)
+"""The end of a span without one: a run has started by the database's clock, not by ours."""
+
 _turns = BoundedSemaphore(MOST_AT_ONCE)
 
 TOO_LONG = f"A summary covers {LONGEST_SPAN.days} days at the most."
-
-
-class Percentile(Aggregate):
-    """The value that `share` (0 to 1) of all values do not exceed, interpolated if necessary."""
-
-    function = "PERCENTILE_CONT"
-    template = "%(function)s(%(share)s) WITHIN GROUP (ORDER BY %(expressions)s)"
-    output_field = FloatField()
 
 
 class TimeField(serializers.DateTimeField):
@@ -75,33 +63,57 @@ class SpanSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(required=False, help_text="Only the tasks of this name")
 
 
-def summaries(request: Request) -> "QuerySet[Any, Any]":
-    """Return one row for each task that has finished runs in the span, ordered by name and uid.
+Task = tuple[UUID, str, str]
+"""The uuid, name and uid of a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time and the tasks that a summary is of."""
+
+    start: datetime
+    end: datetime
+    name: str | None
+
+    def tasks(self) -> list[Task]:
+        """Return the tasks that have finished runs in the span, ordered by name and uid."""
+        return statistics.tasks_with_runs(self.start, self.end, name=self.name)
+
+    def summaries(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+        """Return one row for each of these tasks."""
+        found = statistics.by_task(self.start, self.end, tasks=[uuid for uuid, _, _ in tasks])
+        return [
+            {"system_task": uuid, "name": name, "uid": uid, **_figures(found[uuid])}
+            for uuid, name, uid in tasks
+            if uuid in found
+        ]
+
+
+def span_of(request: Request) -> Span:
+    """Return what a request asks for.
 
     Raise ValidationError for a malformed query, and for a span longer than LONGEST_SPAN.
     """
     query = SpanSerializer(data=request.query_params.dict())
     query.is_valid(raise_exception=True)
-    span = query.validated_data
+    given = query.validated_data
     now = datetime.now(UTC)
-    start = span.get("started_from", now - DEFAULT_SPAN)
-    if min(span.get("started_until", now), now) - start > LONGEST_SPAN:
+    start = given.get("started_from", now - DEFAULT_SPAN)
+    end = given.get("started_until", LAST)
+    if min(end, now) - start > LONGEST_SPAN:
         raise serializers.ValidationError({"started_from": [TOO_LONG]})
-    ended: QuerySet[Any, Any] = TaskRun.objects.finished().filter(sort_timestamp__gte=start)
-    if "started_until" in span:
-        ended = ended.filter(sort_timestamp__lt=span["started_until"])
-    if "name" in span:
-        ended = ended.filter(system_task__name=span["name"])
-    tasks = {"name": F("system_task__name"), "uid": F("system_task__uid")}
-    grouped: QuerySet[Any, Any] = ended.values("system_task", **tasks).annotate(
-        runs=Count("id"),
-        failures=Count("id", filter=Q(status=Status.ERROR)),
-        duration_p50=Percentile("duration", share=0.5),
-        duration_p95=Percentile("duration", share=0.95),
-        duration_max=Max("duration"),
-        last_success=Max("finish_timestamp", filter=Q(status=Status.SUCCESSFUL)),
-    )
-    return grouped.order_by("system_task__name", "system_task__uid")
+    return Span(start, end, given.get("name"))
+
+
+def _figures(total: statistics.Totals) -> dict[str, Any]:
+    return {
+        "runs": total.runs,
+        "failures": total.failures,
+        "duration_p50": total.duration.percentile(0.5),
+        "duration_p95": total.duration.percentile(0.95),
+        "duration_max": total.duration.longest,
+        "last_success": total.last_success,
+    }
 
 
 @contextmanager
@@ -119,7 +131,7 @@ def turn() -> Iterator[None]:
 
 
 def with_next_runs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of `summaries`. Add `next_run`, the time at which beat sends the task.
+    """Return the rows of a summary. Add `next_run`, the time at which beat sends the task.
 
     The earliest of a task's entries counts. If beat is late or stopped, that is in the past.
     """

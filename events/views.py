@@ -37,7 +37,7 @@ from .serializers import (
     TaskSummarySerializer,
     with_json_texts,
 )
-from .summary import summaries, turn, with_next_runs
+from .summary import span_of, turn, with_next_runs
 from .throttling import TokenThrottle
 from .waiting import LONGEST_WAIT, wait_for_end
 
@@ -189,9 +189,9 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     @action(detail=False, pagination_class=Pagination, filter_backends=())
     def summary(self, request: Request) -> Response:
         """Summarise each task's runs in a span of time, in the order of the tasks' names"""  # noqa: D400, D415
-        found = summaries(request)
+        span = span_of(request)
         with turn():
-            rows = list(found)
-        page: Any = self.paginate_queryset(rows)
-        serializer: Any = TaskSummarySerializer(with_next_runs(page), many=True)  # type: ignore[arg-type]
+            page: Any = self.paginate_queryset(span.tasks())
+            rows = span.summaries(page)
+        serializer: Any = TaskSummarySerializer(with_next_runs(rows), many=True)  # type: ignore[arg-type]
         return self.get_paginated_response(serializer.data)

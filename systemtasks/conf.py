@@ -36,6 +36,15 @@ class Conf:
     EXPIRES_AFTER_DAYS: float = 30
     """Days to keep a finished run, and a task after its last run; 0 keeps them forever."""
 
+    HOURLY_STATISTICS_DAYS: float = 100
+    """Days to keep the statistics of each hour, at least 2; 0 keeps them forever."""
+
+    DAILY_STATISTICS_DAYS: float = 1100
+    """Days to keep the statistics of each day, at least 62; 0 keeps them forever."""
+
+    MONTHLY_STATISTICS_DAYS: float = 3660
+    """Days to keep the statistics of each month, at least 62; 0 keeps them forever."""
+
     WARNING_FROM_LOGS: bool = True
     """Give a run that succeeds but logs a WARNING or worse the status `warning`."""
 
@@ -226,6 +235,15 @@ def _faults_of_days(read: Conf) -> Iterator[tuple[str, str]]:
     for name in ("EXPIRES_AFTER_DAYS", "LOST_AFTER_DAYS"):
         if not 0 <= getattr(read, name) <= LONGEST_EXPIRY.days:
             yield name, f"from 0 to {LONGEST_EXPIRY.days}"
+    # A day is made of its hours, and a month of its days, so these have to be there.
+    for name, fewest in (
+        ("HOURLY_STATISTICS_DAYS", 2),
+        ("DAILY_STATISTICS_DAYS", 62),
+        ("MONTHLY_STATISTICS_DAYS", 62),
+    ):
+        days = getattr(read, name)
+        if days and not fewest <= days <= LONGEST_EXPIRY.days:
+            yield name, f"0, or from {fewest} to {LONGEST_EXPIRY.days}"
 
 
 def _faults_of_code(read: Conf) -> Iterator[tuple[str, str]]:

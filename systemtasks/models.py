@@ -1,12 +1,14 @@
 """The tables.
 
 SystemTask has the outcome of a task's last run, TaskRun has every run, and ScheduleEntry has the
-schedule of beat. The search of tasks reads SearchText and SearchChange.
+schedule of beat. The search of tasks reads SearchText and SearchChange. TaskStatistics has what is
+kept of the runs for longer than they are.
 """
 
 from collections.abc import Iterable
 from typing import Any, Self
 
+from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import F, Func, Q, Value
@@ -437,3 +439,90 @@ class ScheduleEntry(models.Model):
     def full_name(self) -> str:
         """Return the task's name with its uid."""
         return full_name(self.task, self.uid)
+
+
+class Period(models.TextChoices):
+    """The lengths of time for which runs are counted, in UTC."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+
+
+class TaskStatistics(models.Model):
+    """The runs of one task that started in one hour, day or month and ended in one way.
+
+    A run is of the hour of its `sort_timestamp`. That time is set once, by the database's clock,
+    and is the one by which lists of runs are filtered and ordered.
+    """
+
+    pk = models.CompositePrimaryKey("period", "start", "system_task", "state", "status")
+    period = models.CharField(max_length=5, choices=Period)
+    start = UTCDateTimeField()
+    # No foreign key: a task's statistics outlive its row.
+    system_task = models.UUIDField()
+    state = models.CharField(max_length=10, choices=State)
+    status = models.CharField(max_length=10, choices=Status)
+    runs = models.IntegerField()
+    retries = models.IntegerField(help_text="Runs that are a retry")
+    further = models.IntegerField(help_text="Runs that are a further execution of their message")
+    duration_sum = models.BigIntegerField(help_text="Microseconds, which add up exactly")
+    duration_max = models.FloatField(null=True, help_text="Seconds")
+    duration_buckets = ArrayField(models.SmallIntegerField(), default=list)
+    duration_counts = ArrayField(models.IntegerField(), default=list)
+    wait_sum = models.BigIntegerField(help_text="Microseconds")
+    wait_buckets = ArrayField(models.SmallIntegerField(), default=list)
+    wait_counts = ArrayField(models.IntegerField(), default=list)
+    last_finish = UTCDateTimeField(help_text="The end of the run that ended last", null=True)
+
+    class Meta:
+        verbose_name = verbose_name_plural = "task statistics"
+        required_db_vendor = "postgresql"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.runs} runs of {self.system_task} in the {self.period} of {self.start}"
+
+
+class StatisticsChange(models.Model):
+    """A change of an ended run whose hour was over, until it is added to the statistics.
+
+    A trigger of the table of runs inserts it, in the transaction of the change.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    sign = models.SmallIntegerField(help_text="1 for what the run is now, -1 for what it was")
+    sort_timestamp = UTCDateTimeField()
+    system_task_id = models.UUIDField()
+    state = models.CharField(max_length=10)
+    status = models.CharField(max_length=10)
+    attempt = models.IntegerField()
+    number = models.IntegerField()
+    duration = models.FloatField(null=True)
+    wait = models.FloatField(null=True)
+    finish_timestamp = UTCDateTimeField(null=True)
+
+    class Meta:
+        required_db_vendor = "postgresql"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.sign:+d} run of {self.system_task_id} at {self.sort_timestamp}"
+
+
+class StatisticsProgress(models.Model):
+    """The one row that says how far the runs have been counted."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    folded_until = UTCDateTimeField(null=True, help_text="Hours before are in the statistics")
+    due_until = UTCDateTimeField(null=True, help_text="Hours before are to be counted next")
+    transaction = models.BigIntegerField(
+        null=True, help_text="All transactions up to this one have to end before"
+    )
+
+    class Meta:
+        required_db_vendor = "postgresql"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"Runs are counted until {self.folded_until}"

@@ -36,6 +36,8 @@ from systemtasks.conf import conf
 from systemtasks.models import TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.states import UNFINISHED, State
+from systemtasks.statistics import folded_until
+from systemtasks.storage.folding import LATE
 
 logger = own_logger(__name__)
 
@@ -48,8 +50,12 @@ TABLE = TaskRun._meta.db_table
 DEFAULT = f"{TABLE}_default"
 DAY = timedelta(days=1)
 NAME = re.compile(rf"{TABLE}_(\d{{8}})")
-OUTLIVES = "(expires IS NULL OR expires > now() OR state = ANY({kept_states}))"
-"""The condition in SQL that a run is kept although its day is dropped."""
+OUTLIVES = """(expires IS NULL OR expires > now() OR state = ANY({kept_states})
+    OR (sort_timestamp >= {folded_until} AND expires > now() - {late}))"""
+"""The condition in SQL that a run is kept although its day is dropped.
+
+Also if it is not in the statistics yet, as long as these are not late.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +251,8 @@ def _turn() -> Iterator[bool]:
     with transaction.atomic(using=conf().DATABASE):
         _execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         _execute("SET CONSTRAINTS ALL IMMEDIATE")  # those of a transaction around this one
+        # What moves to another partition is neither a new run nor one that is gone.
+        _execute("SET LOCAL systemtasks.moves_runs = 'on'")
         [(has_turn,)] = _execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.days'))")
         yield bool(has_turn)
 
@@ -270,7 +278,11 @@ def _named(statement: str, day: date | None = None) -> sql.Composable:
     values: dict[str, sql.Composable] = {
         "table": sql.Identifier(schema, TABLE),
         "default": sql.Identifier(schema, DEFAULT),
-        "outlives": sql.SQL(OUTLIVES).format(kept_states=sql.Literal([*map(str, kept_states())])),
+        "outlives": sql.SQL(OUTLIVES).format(
+            kept_states=sql.Literal([*map(str, kept_states())]),
+            folded_until=sql.Literal(folded_until() or datetime.min.replace(tzinfo=UTC)),
+            late=sql.Literal(LATE),
+        ),
     }
     if day is not None:
         first, end = bounds(day)

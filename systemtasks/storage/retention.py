@@ -1,5 +1,7 @@
 """Delete expired rows in small batches, between the writer's own batches.
 
+Runs are counted before, in `folding.py`.
+
 Runs that are kept for the usual time go with the partition of their day: see `partitions.py`.
 Each worker and beat can do so, but only one process at a time does.
 """
@@ -20,6 +22,7 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
+from systemtasks.storage.folding import counted, fold_for_a_while
 from systemtasks.storage.partitions import Partitions, is_of, kept_states
 
 logger = own_logger(__name__)
@@ -33,7 +36,7 @@ Protected = defaultdict[type[Model], set[Any]]
 
 
 class Retention:
-    """Deletes expired rows, once it is known which tasks keep their row."""
+    """Counts runs and deletes expired rows, once it is known which tasks keep their row."""
 
     def __init__(self) -> None:
         self._kept: list[KnownTask] | None = None
@@ -47,7 +50,7 @@ class Retention:
         self._kept = [*tasks]
 
     def delete(self) -> bool:
-        """Delete a batch, if one is due. Return True if there may be more to delete.
+        """Count runs and delete a batch, if it is time. Return True if there may be more to do.
 
         Raise OperationalError or InterfaceError if the database is away or busy.
         """
@@ -55,6 +58,7 @@ class Retention:
         if self._kept is None or now < self._next_look:
             return False
         self._next_look = now + INTERVAL
+        is_more = fold_for_a_while()
         try:
             self._partitions.keep()
             left_alone = is_of(self._partitions.left_alone)
@@ -65,7 +69,7 @@ class Retention:
             logger.exception("What has expired is not deleted")
             return False
         self._deleted += deleted
-        if deleted >= BATCH_LIMIT:
+        if is_more or deleted >= BATCH_LIMIT:
             self._next_look = now
             return True
         if self._deleted:
@@ -99,15 +103,16 @@ def expired(
 ) -> "tuple[QuerySet[TaskRun], QuerySet[SystemTask]]":
     """Return the runs, and the tasks, that have expired and are deleted one by one.
 
-    Runs in a state of `kept_states`, runs that meet the condition `left_alone`, the tasks that do
-    not expire, and tasks that still have runs are not among them.
+    Runs in a state of `kept_states`, runs that are not in the statistics yet, runs that meet the
+    condition `left_alone`, the tasks that do not expire, and tasks that still have runs are not
+    among them.
     """
     alias = conf().DATABASE
     tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
     unused = tasks.exclude(pk__in=_kept_uuids(kept)).filter(
         ~Exists(runs.filter(system_task=OuterRef("pk")))
     )
-    ended = runs.exclude(state__in=kept_states())
+    ended = runs.exclude(state__in=kept_states()).filter(counted())
     if left_alone:
         ended = ended.exclude(left_alone)
     return ended.filter(expires__lte=Now()), unused.filter(expires__lte=Now())

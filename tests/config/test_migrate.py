@@ -18,6 +18,8 @@ GRANTS = """
 GRANT SELECT, INSERT, UPDATE, DELETE ON systemtasks_systemtask, systemtasks_taskrun,
     systemtasks_searchtext, systemtasks_searchchange TO own_role;
 GRANT SELECT ON systemtasks_scheduleentry TO own_role;
+GRANT SELECT ON systemtasks_taskstatistics, systemtasks_statisticsprogress TO own_role;
+GRANT SELECT, INSERT ON systemtasks_statisticschange TO own_role;
 GRANT SELECT ON django_migrations TO own_role;
 """
 

@@ -1,0 +1,516 @@
+"""Count runs: how many a task has had in a span of time, how they ended, how long they took.
+
+Whole hours come from the statistics, in which `storage/folding.py` has counted them, also after the
+runs have expired. What is not counted yet, and the parts of an hour at both ends, come from the
+runs themselves. Numbers and sums are exact. Percentiles come from histograms, and may be wrong by
+up to 4.4 %.
+
+A run is of the time at which it started by the database's clock, its `sort_timestamp`. Runs that
+are in progress are not counted.
+
+Every function takes a span as two times, `start` and `end`, with an offset. A run that started at
+`end` is not in the span. `tasks` are the uuids of SystemTasks, and None stands for all.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Any
+from uuid import UUID
+
+from django.db import connections
+
+from systemtasks.conf import conf
+from systemtasks.models import Period, StatisticsProgress, SystemTask, TaskRun
+from systemtasks.states import UNFINISHED, Status
+
+BUCKETS_PER_DOUBLING = 8
+"""The buckets of a histogram between a time and its double.
+
+The value in the middle of a bucket differs from any other in it by 2 ** (1 / 16), 4.4 %, at most.
+"""
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+SHORTEST = 1e-6  # seconds; what is shorter is in the bucket of this
+LONGEST = 1e9  # seconds; what is longer counts as this in a sum
+
+# A part is a row of numbers that can be added to others: of one run, or of many. Its columns are
+# those of TaskStatistics. The statement that adds parts up is the only one: it counts the runs of
+# an hour, the hours of a day, and whatever is asked for.
+
+KEYS = ("start", "system_task", "state", "status")
+_SUMS = ("runs", "retries", "further", "duration_sum", "wait_sum")
+_MAXIMA = ("duration_max", "last_finish")
+_HISTOGRAMS = ("duration", "wait")
+_PLAIN = (*_SUMS, *_MAXIMA)
+VALUES = (
+    *_PLAIN,
+    *(f"{kind}_{part}" for kind in _HISTOGRAMS for part in ("buckets", "counts")),
+)
+"""The columns of a part beside its keys."""
+
+SIGN = "sign::int4"
+"""What a row of StatisticsChange counts, for `parts_of_runs`."""
+
+_SCALE = f"(ln(2::float8) / {BUCKETS_PER_DOUBLING})"
+_ENDED = f"state NOT IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
+
+
+def parts_of_runs(table: str, condition: str, sign: str = "1") -> str:
+    """Return the query of a part for each ended run in the table that meets the condition.
+
+    `sign` is 1, or -1 for a run that is to be taken out, as SQL.
+    """
+    columns = []
+    for kind in _HISTOGRAMS:
+        bucket = f"floor(ln(greatest({kind}, {SHORTEST})) / {_SCALE})::int2"
+        microseconds = f"coalesce(round(least({kind}, {LONGEST}) * 1e6), 0)::int8"
+        is_empty = f"CASE WHEN {kind} IS NULL THEN '{{}}'"
+        columns += [
+            f"{sign} * {microseconds} AS {kind}_sum",
+            f"{is_empty}::int2[] ELSE ARRAY[{bucket}] END AS {kind}_buckets",
+            f"{is_empty}::int4[] ELSE ARRAY[{sign}] END AS {kind}_counts",
+        ]
+    return f"""
+        SELECT date_trunc('hour', sort_timestamp, 'UTC') AS start, system_task_id AS system_task,
+            state, status, {sign} AS runs, {sign} * (attempt > 1)::int AS retries,
+            {sign} * (number > 1)::int AS further,
+            CASE WHEN {sign} > 0 THEN duration END AS duration_max,
+            CASE WHEN {sign} > 0 THEN finish_timestamp END AS last_finish,
+            {", ".join(columns)}
+        FROM {table} WHERE {_ENDED} AND {condition}
+    """
+
+
+def sum_of_parts(parts: str, keys: Sequence[str], *, histograms: bool = True) -> str:
+    """Return the query that adds up parts, given their query. One row for each value of the keys.
+
+    Its columns are the keys and VALUES; without `histograms`, only the keys and the plain numbers.
+    """
+    key = ", ".join(keys)
+    sums = [f"sum({name})::int8 AS {name}" for name in _SUMS]
+    sums += [f"max({name}) AS {name}" for name in _MAXIMA]
+    plain = f"SELECT {', '.join((*keys, *sums))} FROM part" + (f" GROUP BY {key}" if keys else "")
+    columns = ", ".join((*keys, *_PLAIN))
+    if not histograms:
+        return f"WITH part AS ({parts}) SELECT {columns} FROM ({plain}) AS plain"
+    queries, joins = [f"part AS MATERIALIZED ({parts})"], []
+    for kind in _HISTOGRAMS:
+        counted = f"""
+            SELECT {", ".join((*keys, "bucket"))}, sum(count)::int4 AS count
+            FROM part, unnest({kind}_buckets, {kind}_counts) AS entry (bucket, count)
+            GROUP BY {", ".join((*keys, "bucket"))} HAVING sum(count) <> 0
+        """
+        queries.append(f"""{kind} AS (
+            SELECT {key + "," if keys else ""} array_agg(bucket ORDER BY bucket) AS buckets,
+                array_agg(count ORDER BY bucket) AS counts
+            FROM ({counted}) AS counted {"GROUP BY " + key if keys else ""}
+        )""")
+        for part, type_ in (("buckets", "int2"), ("counts", "int4")):
+            columns += f", coalesce({kind}.{part}, '{{}}'::{type_}[]) AS {kind}_{part}"
+        joins.append(f"LEFT JOIN {kind} " + (f"USING ({key})" if keys else "ON true"))
+    return f"WITH {', '.join(queries)} SELECT {columns} FROM ({plain}) AS plain {' '.join(joins)}"
+
+
+@dataclass(slots=True)
+class Times:
+    """How long runs took, or waited: a histogram, in seconds."""
+
+    sum: float = 0.0
+    counts: Counter[int] = field(default_factory=Counter)
+    """The number of runs in each bucket."""
+    longest: float | None = None
+    """Exact. Empty for the times that runs waited."""
+
+    def percentile(self, share: float) -> float | None:
+        """Return the time that this share of the runs, 0 to 1, did not exceed, to 4.4 %.
+
+        Return None without runs. If it is the time of the longest run, it is exact.
+        """
+        rank = max(ceil(share * self.counts.total()), 1)
+        if rank == self.counts.total() and self.longest is not None:
+            return self.longest
+        for bucket in sorted(self.counts):
+            rank -= self.counts[bucket]
+            if rank <= 0:
+                middle: float = 2.0 ** ((bucket + 0.5) / BUCKETS_PER_DOUBLING)
+                return middle if self.longest is None else min(middle, self.longest)
+        return None
+
+
+@dataclass(slots=True)
+class Totals:
+    """The ended runs of a task, or of a span."""
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The number of runs for each state and status."""
+    retries: int = 0
+    """The runs that were a retry."""
+    further: int = 0
+    """The runs that were a further execution of their message."""
+    duration: Times = field(default_factory=Times)
+    wait: Times = field(default_factory=Times)
+    last_finish: dict[str, datetime] = field(default_factory=dict)
+    """When the last run ended, for each status."""
+
+    @property
+    def runs(self) -> int:
+        """Return the number of runs."""
+        return self.outcomes.total()
+
+    @property
+    def failures(self) -> int:
+        """Return the number of runs with the status `error`."""
+        return self.by_status[Status.ERROR]
+
+    @property
+    def by_status(self) -> Counter[str]:
+        """Return the number of runs for each status."""
+        return _added((status, number) for (_, status), number in self.outcomes.items())
+
+    @property
+    def by_state(self) -> Counter[str]:
+        """Return the number of runs for each final state."""
+        return _added((state, number) for (state, _), number in self.outcomes.items())
+
+    @property
+    def last_success(self) -> datetime | None:
+        """Return when the last run ended that was successful."""
+        return self.last_finish.get(Status.SUCCESSFUL)
+
+    @property
+    def last_failure(self) -> datetime | None:
+        """Return when the last run ended with the status `error`."""
+        return self.last_finish.get(Status.ERROR)
+
+    def _add(self, row: Mapping[str, Any]) -> None:
+        """Add a row of `sum_of_parts`."""
+        self.outcomes[row["state"], row["status"]] += row["runs"]
+        self.retries += row["retries"]
+        self.further += row["further"]
+        self.duration.sum += row["duration_sum"] / 1e6
+        self.wait.sum += row["wait_sum"] / 1e6
+        longest = (self.duration.longest, row["duration_max"])
+        self.duration.longest = max((one for one in longest if one is not None), default=None)
+        for kind, times in (("duration", self.duration), ("wait", self.wait)):
+            buckets, counts = row.get(f"{kind}_buckets", ()), row.get(f"{kind}_counts", ())
+            for bucket, count in zip(buckets, counts, strict=True):
+                times.counts[bucket] += count
+        if finish := row["last_finish"]:
+            status, finish = row["status"], finish.replace(tzinfo=UTC)
+            self.last_finish[status] = max(finish, self.last_finish.get(status, finish))
+
+
+def by_task(
+    start: datetime,
+    end: datetime,
+    *,
+    tasks: Collection[UUID] | None = None,
+    name: str | None = None,
+    histograms: bool = True,
+) -> dict[UUID, Totals]:
+    """Return the totals of each task that has ended runs in the span; of those of a name, if given.
+
+    Without `histograms`, which take the most time, there are no percentiles.
+    """
+    reader = _Reader(start, end, tasks, name)
+    found: dict[UUID, Totals] = {}
+    for row in reader.rows(("system_task", "state", "status"), histograms=histograms):
+        found.setdefault(row["system_task"], Totals())._add(row)
+    return found
+
+
+def tasks_with_runs(
+    start: datetime, end: datetime, *, name: str | None = None
+) -> list[tuple[UUID, str, str]]:
+    """Return uuid, name and uid of the tasks that have ended runs in the span, by name and uid.
+
+    A task that has been deleted with its last run has no name any more, and is left out.
+    """
+    with_runs = _Reader(start, end, None, name).tasks()
+    tasks = SystemTask.objects.using(conf().DATABASE)
+    if name is not None:
+        tasks = tasks.filter(name=name)
+    return [
+        (uuid, name, uid)
+        for uuid, name, uid in tasks.order_by("name", "uid").values_list("uuid", "name", "uid")
+        if uuid in with_runs
+    ]
+
+
+def in_all(start: datetime, end: datetime, *, tasks: Collection[UUID] | None = None) -> Totals:
+    """Return the totals of all tasks together, also of those that have no row any more."""
+    total = Totals()
+    for row in _Reader(start, end, tasks).rows(("state", "status")):
+        total._add(row)
+    return total
+
+
+def by_time(
+    start: datetime,
+    end: datetime,
+    each: Period,
+    *,
+    tasks: Collection[UUID] | None = None,
+    histograms: bool = False,
+) -> dict[datetime, Totals]:
+    """Return the totals of each hour, day or month of UTC in the span, oldest first.
+
+    One without runs is there, too. The first and the last are as much of it as is in the span.
+    """
+    found = {moment: Totals() for moment in _starts(floor(start, each), end, each)}
+    reader = _Reader(start, end, tasks, coarsest=each)
+    for row in reader.rows(("start", "state", "status"), each=each, histograms=histograms):
+        found[row["start"].replace(tzinfo=UTC)]._add(row)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A task with runs that have ended as errors lately."""
+
+    system_task: UUID
+    failures: int
+    runs: int
+    since: datetime | None
+    """When the first one started of those after the last success that are still on record."""
+    last_success: datetime | None
+    """When the last success ended, in the past 31 days."""
+
+
+def failing(now: datetime, within: timedelta = HOUR) -> list[Failing]:
+    """Return the tasks with errors among the runs that started within that time, worst first.
+
+    Looks at the errors first, so that it costs little where there are few.
+    """
+    alias, start = conf().DATABASE, now - within
+    errors = TaskRun.objects.using(alias).filter(status=Status.ERROR)
+    lately = errors.filter(sort_timestamp__gte=start, sort_timestamp__lt=now)
+    tasks = [*lately.order_by().values_list("system_task", flat=True).distinct()]
+    if not tasks:
+        return []
+    counted = by_task(start, now, tasks=tasks, histograms=False)
+    month = by_task(now - 31 * DAY, now, tasks=tasks, histograms=False)
+    found = []
+    for task, totals in counted.items():
+        success = month[task].last_success
+        own = errors.filter(system_task=task, sort_timestamp__lt=now)
+        if success is not None:
+            # From a day before, since the run may have taken that long. The first condition is for
+            # the index.
+            own = own.filter(sort_timestamp__gte=success - DAY, finish_timestamp__gt=success)
+        since = own.order_by("sort_timestamp").values_list("sort_timestamp", flat=True).first()
+        found.append(Failing(task, totals.failures, totals.runs, since, success))
+    return sorted(found, key=lambda one: (-one.failures / one.runs, -one.failures))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A task's runs in a span, and in one before it."""
+
+    system_task: UUID
+    now: Totals
+    before: Totals
+
+    def ratio(self, share: float = 0.5) -> float | None:
+        """Return by how much a percentile of the duration has changed: 2.0 if it has doubled.
+
+        Return None if there were no runs in one of the spans.
+        """
+        now, before = self.now.duration.percentile(share), self.before.duration.percentile(share)
+        return now / before if now and before else None
+
+
+def compared(
+    start: datetime,
+    end: datetime,
+    *,
+    before: timedelta = 7 * DAY,
+    tasks: Collection[UUID] | None = None,
+) -> list[Comparison]:
+    """Return the tasks with runs in the span, each with what it did in the time before `start`."""
+    now, earlier = by_task(start, end, tasks=tasks), by_task(start - before, start, tasks=tasks)
+    return [Comparison(task, total, earlier.get(task, Totals())) for task, total in now.items()]
+
+
+def slower(
+    start: datetime,
+    end: datetime,
+    *,
+    before: timedelta = 7 * DAY,
+    ratio: float = 1.5,
+    fewest: int = 5,
+) -> list[Comparison]:
+    """Return the tasks whose median duration is that much longer than before, the slowest first.
+
+    A task needs so many runs in both spans, since a few say little.
+    """
+    found = [
+        (by, one)
+        for one in compared(start, end, before=before)
+        if (by := one.ratio()) is not None
+        and by >= ratio
+        and min(one.now.runs, one.before.runs) >= fewest
+    ]
+    return [one for _, one in sorted(found, key=lambda pair: -pair[0])]
+
+
+def folded_until() -> datetime | None:
+    """Return the time before which runs are in the statistics; None if none is yet."""
+    progress = StatisticsProgress.objects.using(conf().DATABASE).first()
+    until = progress and progress.folded_until
+    return until.astimezone(UTC) if until else None
+
+
+def floor(moment: datetime, period: Period) -> datetime:
+    """Return the start of the hour, day or month of UTC that the moment is in."""
+    start = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    if period != Period.HOUR:
+        start = start.replace(hour=0)
+    return start.replace(day=1) if period == Period.MONTH else start
+
+
+def following(start: datetime, period: Period) -> datetime:
+    """Return the start of the next hour, day or month, given the start of one."""
+    if period == Period.MONTH:
+        return (start + 31 * DAY).replace(day=1)
+    return start + (HOUR if period == Period.HOUR else DAY)
+
+
+class _Reader:
+    """Reads the parts of a span, from the statistics and from the runs."""
+
+    def __init__(
+        self,
+        start: datetime,
+        end: datetime,
+        tasks: Collection[UUID] | None = None,
+        name: str | None = None,
+        *,
+        coarsest: Period = Period.MONTH,
+    ) -> None:
+        # Read before the parts are, in another statement, so that Postgres knows how few runs it
+        # has to read. If more is folded meanwhile, it is read from the runs.
+        until = folded_until()
+        self._hours, self._raw = (start, start), [(start, end)]
+        self._periods: dict[Period, list[datetime]] = {}
+        if until is not None and start < min(end, until):
+            first, last = _ceil(start, Period.HOUR), floor(min(end, until), Period.HOUR)
+            if first < last:
+                self._hours, self._raw = (first, last), [(start, first), (last, end)]
+                self._periods = _cover(first, last, coarsest)
+        self._tasks = tasks
+        self._name = name
+
+    def rows(
+        self, keys: Sequence[str], *, each: Period | None = None, histograms: bool = True
+    ) -> list[dict[str, Any]]:
+        parts, parameters = self._parts()
+        if each:
+            columns = ", ".join((*KEYS[1:], *VALUES))
+            parts = (
+                f"SELECT date_trunc('{each}', start, 'UTC') AS start, {columns} "
+                f"FROM ({parts}) AS exact"
+            )
+        values = VALUES if histograms else _PLAIN
+        columns = ", ".join(
+            f"{name} AT TIME ZONE 'UTC' AS {name}" if name in ("start", "last_finish") else name
+            for name in (*keys, *values)
+        )
+        query = sum_of_parts(parts, keys, histograms=histograms)
+        return _execute(f"SELECT {columns} FROM ({query}) AS added", parameters)
+
+    def tasks(self) -> set[UUID]:
+        """Return the tasks that have runs."""
+        parts, parameters = self._parts()
+        query = (
+            f"SELECT system_task FROM ({parts}) AS part GROUP BY system_task HAVING sum(runs) > 0"
+        )
+        return {row["system_task"] for row in _execute(query, parameters)}
+
+    def _parts(self) -> tuple[str, list[Any]]:
+        """Return the query of all parts, and its parameters."""
+        columns = ", ".join((*KEYS, *VALUES))
+        queries: list[str] = []
+        parameters: list[Any] = []
+        for period, starts in self._periods.items():
+            of_tasks, values = self._condition("system_task")
+            queries.append(
+                f"SELECT {columns} FROM systemtasks_taskstatistics "
+                f"WHERE period = %s AND start = ANY(%s) AND {of_tasks}"
+            )
+            parameters += [str(period), starts, *values]
+        changes = ("systemtasks_statisticschange", SIGN, [self._hours])
+        runs = (TaskRun._meta.db_table, "1", self._raw)
+        for table, sign, spans in (changes, runs):
+            of_tasks, values = self._condition("system_task_id")
+            for first, end in spans:
+                if first >= end:
+                    continue
+                between = f"sort_timestamp >= %s AND sort_timestamp < %s AND {of_tasks}"
+                one = parts_of_runs(table, between, sign)
+                queries.append(f"SELECT {columns} FROM ({one}) AS one")
+                parameters += [first, end, *values]
+        if not queries:
+            return self._nothing(columns), []
+        return " UNION ALL ".join(queries), parameters
+
+    def _condition(self, column: str) -> tuple[str, list[Any]]:
+        """Return the condition that a row is of the tasks, and its parameters."""
+        if self._tasks is not None:
+            return f"{column} = ANY(%s)", [[*self._tasks]]
+        if self._name is not None:
+            return (
+                f"{column} IN (SELECT uuid FROM systemtasks_systemtask WHERE name = %s)",
+                [self._name],
+            )
+        return "true", []
+
+    @staticmethod
+    def _nothing(columns: str) -> str:
+        return f"SELECT {columns} FROM systemtasks_taskstatistics WHERE false"
+
+
+def _cover(start: datetime, end: datetime, coarsest: Period) -> dict[Period, list[datetime]]:
+    """Return the months, days and hours that make up the whole hours, as few as there may be."""
+    periods = [*Period]
+    periods = periods[: periods.index(coarsest) + 1]
+    covering: dict[Period, list[datetime]] = {}
+    left = [(start, end)]
+    for period in reversed(periods):
+        spans, left = left, []
+        for first, last in spans:
+            inner = _ceil(first, period), floor(last, period)
+            if inner[0] >= inner[1]:
+                left.append((first, last))
+                continue
+            covering.setdefault(period, []).extend(_starts(*inner, period))
+            left += [(first, inner[0]), (inner[1], last)]
+    return covering
+
+
+def _ceil(moment: datetime, period: Period) -> datetime:
+    start = floor(moment, period)
+    return start if start == moment else following(start, period)
+
+
+def _starts(start: datetime, end: datetime, period: Period) -> Iterator[datetime]:
+    while start < end:
+        yield start
+        start = following(start, period)
+
+
+def _added(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    added: Counter[str] = Counter()
+    for key, number in pairs:
+        added[key] += number
+    return added
+
+
+def _execute(query: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+    with connections[conf().DATABASE].cursor() as cursor:
+        cursor.execute(query, parameters)
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
