@@ -81,7 +81,12 @@ class Span:
 
     def summaries(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         """Return one row for each of these tasks."""
-        found = statistics.by_task(self.start, self.end, tasks=[uuid for uuid, _, _ in tasks])
+        found = statistics.by_task(
+            self.start,
+            self.end,
+            tasks=[uuid for uuid, _, _ in tasks],
+            histograms=["duration"],
+        )
         return [
             {"system_task": uuid, "name": name, "uid": uid, **_figures(found[uuid])}
             for uuid, name, uid in tasks

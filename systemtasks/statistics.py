@@ -43,12 +43,25 @@ LONGEST = 1e9  # seconds; what is longer counts as this in a sum
 KEYS = ("start", "system_task", "state", "status")
 _SUMS = ("runs", "retries", "further", "duration_sum", "wait_sum")
 _MAXIMA = ("duration_max", "last_finish")
-_HISTOGRAMS = ("duration", "wait")
 _PLAIN = (*_SUMS, *_MAXIMA)
-VALUES = (
-    *_PLAIN,
-    *(f"{kind}_{part}" for kind in _HISTOGRAMS for part in ("buckets", "counts")),
-)
+_TYPES = dict.fromkeys(_SUMS, "int8") | {
+    "duration_max": "float8",
+    "last_finish": "timestamptz",
+    "duration_buckets": "int2[]",
+    "duration_counts": "int4[]",
+    "wait_buckets": "int2[]",
+    "wait_counts": "int4[]",
+}
+HISTOGRAMS = ("duration", "wait")
+
+
+def values_with(histograms: Collection[str]) -> tuple[str, ...]:
+    """Return the columns of a part beside its keys, with those of some histograms only."""
+    parts = ("buckets", "counts")
+    return (*_PLAIN, *(f"{kind}_{part}" for kind in histograms for part in parts))
+
+
+VALUES = values_with(HISTOGRAMS)
 """The columns of a part beside its keys."""
 
 SIGN = "sign::int4"
@@ -64,9 +77,9 @@ def parts_of_runs(table: str, condition: str, sign: str = "1") -> str:
     `sign` is 1, or -1 for a run that is to be taken out, as SQL.
     """
     columns = []
-    for kind in _HISTOGRAMS:
+    for kind in HISTOGRAMS:
         bucket = f"floor(ln(greatest({kind}, {SHORTEST})) / {_SCALE})::int2"
-        microseconds = f"coalesce(round(least({kind}, {LONGEST}) * 1e6), 0)::int8"
+        microseconds = f"round(least(coalesce({kind}, 0), {LONGEST}) * 1e6)::int8"
         is_empty = f"CASE WHEN {kind} IS NULL THEN '{{}}'"
         columns += [
             f"{sign} * {microseconds} AS {kind}_sum",
@@ -84,34 +97,44 @@ def parts_of_runs(table: str, condition: str, sign: str = "1") -> str:
     """
 
 
-def sum_of_parts(parts: str, keys: Sequence[str], *, histograms: bool = True) -> str:
+def sum_of_parts(parts: str, keys: Sequence[str], histograms: Collection[str] = HISTOGRAMS) -> str:
     """Return the query that adds up parts, given their query. One row for each value of the keys.
 
-    Its columns are the keys and VALUES; without `histograms`, only the keys and the plain numbers.
+    Its columns are the keys, and those of `values_with` for the same histograms.
     """
-    key = ", ".join(keys)
-    sums = [f"sum({name})::int8 AS {name}" for name in _SUMS]
-    sums += [f"max({name}) AS {name}" for name in _MAXIMA]
-    plain = f"SELECT {', '.join((*keys, *sums))} FROM part" + (f" GROUP BY {key}" if keys else "")
-    columns = ", ".join((*keys, *_PLAIN))
-    if not histograms:
-        return f"WITH part AS ({parts}) SELECT {columns} FROM ({plain}) AS plain"
-    queries, joins = [f"part AS MATERIALIZED ({parts})"], []
-    for kind in _HISTOGRAMS:
-        counted = f"""
-            SELECT {", ".join((*keys, "bucket"))}, sum(count)::int4 AS count
-            FROM part, unnest({kind}_buckets, {kind}_counts) AS entry (bucket, count)
-            GROUP BY {", ".join((*keys, "bucket"))} HAVING sum(count) <> 0
+    # The plain numbers and each histogram are added up alone, and put into one row by grouping them
+    # again. To join them may take a nested loop, since Postgres knows little of how many there are.
+    columns = values_with(histograms)
+    grouped = f"GROUP BY {', '.join(keys)}" if keys else ""
+
+    def select(values: Mapping[str, str], source: str) -> str:
+        own = [f"{values.get(name, f'NULL::{_TYPES[name]}')} AS {name}" for name in columns]
+        return f"SELECT {', '.join((*keys, *own))} FROM {source} {grouped}"
+
+    plain = {name: f"sum({name})::int8" for name in _SUMS}
+    plain |= {name: f"max({name})" for name in _MAXIMA}
+    queries = [select(plain, "part")]
+    for kind in histograms:
+        with_bucket = ", ".join((*keys, "bucket"))
+        # To unnest in the list of columns costs half of what it does in FROM.
+        entries = f"""
+            SELECT {with_bucket}, sum(number)::int4 AS number FROM (
+                SELECT {", ".join((*keys, f"unnest({kind}_buckets) AS bucket"))},
+                    unnest({kind}_counts) AS number
+                FROM part
+            ) AS entry GROUP BY {with_bucket} HAVING sum(number) <> 0
         """
-        queries.append(f"""{kind} AS (
-            SELECT {key + "," if keys else ""} array_agg(bucket ORDER BY bucket) AS buckets,
-                array_agg(count ORDER BY bucket) AS counts
-            FROM ({counted}) AS counted {"GROUP BY " + key if keys else ""}
-        )""")
-        for part, type_ in (("buckets", "int2"), ("counts", "int4")):
-            columns += f", coalesce({kind}.{part}, '{{}}'::{type_}[]) AS {kind}_{part}"
-        joins.append(f"LEFT JOIN {kind} " + (f"USING ({key})" if keys else "ON true"))
-    return f"WITH {', '.join(queries)} SELECT {columns} FROM ({plain}) AS plain {' '.join(joins)}"
+        arrays = {
+            f"{kind}_buckets": "array_agg(bucket ORDER BY bucket)",
+            f"{kind}_counts": "array_agg(number ORDER BY bucket)",
+        }
+        queries.append(select(arrays, f"({entries}) AS counted"))
+    whole = [f"max({name}) AS {name}" for name in _PLAIN]
+    whole += [f"coalesce(max({name}), '{{}}') AS {name}" for name in columns[len(_PLAIN) :]]
+    return f"""
+        WITH part AS ({parts})
+        SELECT {", ".join((*keys, *whole))} FROM ({" UNION ALL ".join(queries)}) AS added {grouped}
+    """
 
 
 @dataclass(slots=True)
@@ -209,15 +232,16 @@ def by_task(
     *,
     tasks: Collection[UUID] | None = None,
     name: str | None = None,
-    histograms: bool = True,
+    histograms: Collection[str] = HISTOGRAMS,
 ) -> dict[UUID, Totals]:
     """Return the totals of each task that has ended runs in the span; of those of a name, if given.
 
-    Without `histograms`, which take the most time, there are no percentiles.
+    There are percentiles of `histograms` only: of the duration, of the wait, of both or of none.
+    They take the most time.
     """
     reader = _Reader(start, end, tasks, name)
     found: dict[UUID, Totals] = {}
-    for row in reader.rows(("system_task", "state", "status"), histograms=histograms):
+    for row in reader.rows(("system_task", "state", "status"), histograms):
         found.setdefault(row["system_task"], Totals())._add(row)
     return found
 
@@ -240,10 +264,16 @@ def tasks_with_runs(
     ]
 
 
-def in_all(start: datetime, end: datetime, *, tasks: Collection[UUID] | None = None) -> Totals:
+def in_all(
+    start: datetime,
+    end: datetime,
+    *,
+    tasks: Collection[UUID] | None = None,
+    histograms: Collection[str] = HISTOGRAMS,
+) -> Totals:
     """Return the totals of all tasks together, also of those that have no row any more."""
     total = Totals()
-    for row in _Reader(start, end, tasks).rows(("state", "status")):
+    for row in _Reader(start, end, tasks).rows(("state", "status"), histograms):
         total._add(row)
     return total
 
@@ -254,7 +284,7 @@ def by_time(
     each: Period,
     *,
     tasks: Collection[UUID] | None = None,
-    histograms: bool = False,
+    histograms: Collection[str] = (),
 ) -> dict[datetime, Totals]:
     """Return the totals of each hour, day or month of UTC in the span, oldest first.
 
@@ -262,7 +292,7 @@ def by_time(
     """
     found = {moment: Totals() for moment in _starts(floor(start, each), end, each)}
     reader = _Reader(start, end, tasks, coarsest=each)
-    for row in reader.rows(("start", "state", "status"), each=each, histograms=histograms):
+    for row in reader.rows(("start", "state", "status"), histograms, each=each):
         found[row["start"].replace(tzinfo=UTC)]._add(row)
     return found
 
@@ -291,8 +321,8 @@ def failing(now: datetime, within: timedelta = HOUR) -> list[Failing]:
     tasks = [*lately.order_by().values_list("system_task", flat=True).distinct()]
     if not tasks:
         return []
-    counted = by_task(start, now, tasks=tasks, histograms=False)
-    month = by_task(now - 31 * DAY, now, tasks=tasks, histograms=False)
+    counted = by_task(start, now, tasks=tasks, histograms=())
+    month = by_task(now - 31 * DAY, now, tasks=tasks, histograms=())
     found = []
     for task, totals in counted.items():
         success = month[task].last_success
@@ -331,7 +361,10 @@ def compared(
     tasks: Collection[UUID] | None = None,
 ) -> list[Comparison]:
     """Return the tasks with runs in the span, each with what it did in the time before `start`."""
-    now, earlier = by_task(start, end, tasks=tasks), by_task(start - before, start, tasks=tasks)
+    now, earlier = (
+        by_task(*span, tasks=tasks, histograms=["duration"])
+        for span in ((start, end), (start - before, start))
+    )
     return [Comparison(task, total, earlier.get(task, Totals())) for task, total in now.items()]
 
 
@@ -405,7 +438,7 @@ class _Reader:
         self._name = name
 
     def rows(
-        self, keys: Sequence[str], *, each: Period | None = None, histograms: bool = True
+        self, keys: Sequence[str], histograms: Collection[str], *, each: Period | None = None
     ) -> list[dict[str, Any]]:
         parts, parameters = self._parts()
         if each:
@@ -414,12 +447,12 @@ class _Reader:
                 f"SELECT date_trunc('{each}', start, 'UTC') AS start, {columns} "
                 f"FROM ({parts}) AS exact"
             )
-        values = VALUES if histograms else _PLAIN
+        values = values_with(histograms)
         columns = ", ".join(
             f"{name} AT TIME ZONE 'UTC' AS {name}" if name in ("start", "last_finish") else name
             for name in (*keys, *values)
         )
-        query = sum_of_parts(parts, keys, histograms=histograms)
+        query = sum_of_parts(parts, keys, histograms)
         return _execute(f"SELECT {columns} FROM ({query}) AS added", parameters)
 
     def tasks(self) -> set[UUID]:

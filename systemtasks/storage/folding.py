@@ -156,7 +156,7 @@ def _set_maxima(parts: str) -> str:
     return f"""
         UPDATE systemtasks_taskstatistics AS old
         SET duration_max = found.duration_max, last_finish = found.last_finish
-        FROM ({sum_of_parts(parts, KEYS[1:], histograms=False)}) AS found
+        FROM ({sum_of_parts(parts, KEYS[1:], ())}) AS found
         WHERE old.period = %s AND old.start = %s AND old.runs = found.runs
         AND (old.system_task, old.state, old.status)
             = (found.system_task, found.state, found.status)

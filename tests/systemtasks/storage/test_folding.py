@@ -345,7 +345,7 @@ OUTCOMES = [
     (State.FAILURE, Status.ERROR),
     (State.RETRY, Status.WARNING),
 ]
-DURATIONS = [0.0, 1e-7, 0.01, 1.0, 1.05, 3600.0, 1e12]
+DURATIONS = [None, 0.0, 1e-7, 0.01, 1.0, 1.05, 3600.0, 1e12]
 Step = tuple[Any, ...]
 writes = st.tuples(
     st.just("write"),
@@ -387,7 +387,7 @@ class Reference:
         self,
         which: int,
         outcome: tuple[State, Status],
-        duration: float,
+        duration: float | None,
         task: int,
         is_in_time: bool,
     ) -> None:
@@ -407,8 +407,8 @@ class Reference:
             "start_timestamp": time,
             "sort_timestamp": time,
             "duration": duration,
-            "wait": duration / 2,
-            "finish_timestamp": time + timedelta(seconds=min(duration, 10_000)),
+            "wait": None if duration is None else duration / 2,
+            "finish_timestamp": time + timedelta(seconds=min(duration or 0.0, 10_000)),
             "expires": now() - HOUR,
         }
         if outcome[0] == State.RUNNING:
@@ -445,10 +445,12 @@ class Reference:
             total.retries += run["attempt"] > 1
             total.further += run["number"] > 1
             for name, times in (("duration", total.duration), ("wait", total.wait)):
-                times.sum += round(min(run[name], LONGEST), 6)
-                times.counts[int(log2(max(run[name], SHORTEST)) * BUCKETS_PER_DOUBLING // 1)] += 1
-            longest = total.duration.longest
-            total.duration.longest = max(run["duration"], longest or 0.0)
+                if (seconds := run[name]) is not None:
+                    times.sum += round(min(seconds, LONGEST), 6)
+                    bucket = log2(max(seconds, SHORTEST)) * BUCKETS_PER_DOUBLING // 1
+                    times.counts[int(bucket)] += 1
+            longest = [total.duration.longest, run["duration"]]
+            total.duration.longest = max((one for one in longest if one is not None), default=None)
             finish = run["finish_timestamp"]
             last = total.last_finish.get(str(run["status"]), finish)
             total.last_finish[str(run["status"])] = max(finish, last)
