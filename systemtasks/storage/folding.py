@@ -124,6 +124,10 @@ Takes the end of the counted hours, and then the names of the periods and until 
 counted. Returns the keys of the hours, with each sign that a change of them had.
 """
 
+DELETE_PERIODS = """
+    DELETE FROM systemtasks_taskstatistics WHERE period = %s AND start BETWEEN %s AND %s RETURNING 1
+"""
+
 DELETE_EMPTY = """
     DELETE FROM systemtasks_taskstatistics WHERE runs = 0 AND start = ANY(
         SELECT date_trunc(name, %s::timestamptz, 'UTC') FROM unnest(%s::text[]) AS period (name)
@@ -195,6 +199,12 @@ def fold_for_a_while() -> bool:
     return is_more
 
 
+def fold_all() -> None:
+    """Fold all that is due."""
+    while fold():
+        pass
+
+
 def fold() -> bool:
     """Add up to CHANGES_LIMIT changes, or count an hour. Return True if there may be more to do."""
     with transaction.atomic(using=conf().DATABASE):
@@ -242,10 +252,10 @@ def expired_statistics() -> "dict[Period, QuerySet[TaskStatistics]]":
 def delete_expired_statistics() -> int:
     """Delete about EXPIRED_LIMIT expired rows of each period. Return their number."""
     deleted = 0
-    for rows in expired_statistics().values():
+    for period, rows in expired_statistics().items():
         starts = [*rows.order_by("start").values_list("start", flat=True)[:EXPIRED_LIMIT]]
         if starts:
-            deleted += rows.filter(start__lte=starts[-1]).delete()[0]
+            deleted += _delete(period, starts[0], starts[-1])
     return deleted
 
 
@@ -285,7 +295,7 @@ def _count_next_hour(progress: StatisticsProgress, due_until: datetime) -> None:
     until = hour
     if hour == folded:
         until = hour + HOUR
-        _delete(Period.HOUR, hour)
+        _delete(Period.HOUR, hour, hour)
         _execute(COUNT_HOUR, [hour, until] * 2)
     if folded is not None:
         _sum_period(Period.DAY, Period.HOUR, folded, until)
@@ -301,14 +311,16 @@ def _sum_period(period: Period, of: Period, folded: datetime, until: datetime) -
     start = floor(folded, period)
     if start == floor(until, period):
         return
-    _delete(period, start)
+    _delete(period, start, start)
     _execute(SUM_PERIODS, [str(period), start, str(of), start, following(start, period)])
 
 
-def _delete(period: Period, start: datetime) -> None:
-    """Delete what there is of an hour, day or month, such as if the progress was lost."""
-    rows = TaskStatistics.objects.using(conf().DATABASE)
-    rows.filter(period=period, start=start).delete()
+def _delete(period: Period, first: datetime, last: datetime) -> int:
+    """Delete the hours, days or months from the first to the last. Return the number of rows.
+
+    Not by the ORM, which would tell receivers of the project's that listen to any model.
+    """
+    return len(_execute(DELETE_PERIODS, [str(period), first, last]))
 
 
 def _add_changes(folded: datetime) -> int:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
 from config.celery import app
 from systemtasks.capture.celery import signals
 from systemtasks.capture.celery.options import AnyTask
+from systemtasks.models import StatisticsProgress
 from systemtasks.runs import recorder
 from systemtasks.runs.journal_line import Entry
 from systemtasks.runs.recorder import Run
@@ -80,6 +82,12 @@ def make_task() -> Iterator[MakeTask]:
     yield make
     for name in made:
         del app.tasks[name]
+
+
+@pytest.fixture
+def everything_is_counted(db: None) -> None:
+    """Have all runs in the statistics, so that they may be deleted when they have expired."""
+    StatisticsProgress.objects.create(folded_until=timezone.now())
 
 
 @pytest.fixture

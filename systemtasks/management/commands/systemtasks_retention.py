@@ -6,7 +6,7 @@ from celery import current_app
 from django.core.management.base import BaseCommand, CommandParser
 
 from systemtasks.capture.celery.schedule import known_tasks
-from systemtasks.storage import partitions, retention
+from systemtasks.storage import folding, partitions, retention
 from systemtasks.storage.retention import Protected
 
 
@@ -23,6 +23,8 @@ class Command(BaseCommand):
         kept = known_tasks(current_app)
         for day in () if dry_run else partitions.make_ahead():
             self.stdout.write(f"{day}: a partition is made")
+        if not dry_run:
+            folding.fold_all()  # what is not counted yet is not deleted
         plan = partitions.plan_days()
         for old in plan.to_drop:
             self.stdout.write(
@@ -39,9 +41,17 @@ class Command(BaseCommand):
         left_alone = partitions.is_of(plan.left_alone)
         for rows in retention.expired(kept, left_alone):
             self.stdout.write(f"{rows.count()} {rows.model._meta.verbose_name}s are deleted")
+        self._delete_statistics(dry_run=dry_run)
         if dry_run:
             self.stdout.write("Nothing was changed.")
             return
         protected: Protected = defaultdict(set)
         while retention.delete_expired(kept, protected, left_alone):
+            pass
+
+    def _delete_statistics(self, *, dry_run: bool) -> None:
+        for period, statistics in folding.expired_statistics().items():
+            if number := statistics.count():
+                self.stdout.write(f"{number} rows of statistics of each {period} are deleted")
+        while not dry_run and folding.delete_expired_statistics():
             pass

@@ -15,7 +15,7 @@ from django.db.models.signals import post_delete
 from django.utils import timezone
 from pytest_django import Settings
 
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import SystemTask, TaskRun, TaskStatistics
 from systemtasks.states import State
 from systemtasks.storage import partitions, rows
 from systemtasks.storage.partitions import (
@@ -31,7 +31,7 @@ from systemtasks.storage.retention import Retention, delete_expired
 from tests.factories import system_task, task_run
 from tests.systemtasks.entries import record
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_is_counted")]
 
 DAY = timedelta(days=1)
 LONG_AGO = date(2020, 1, 1)
@@ -306,13 +306,28 @@ def test_command_says_what_it_would_delete_and_then_does(old_day: date) -> None:
         f"{old_day}: 1 runs are dropped with their partition, 1 are kept longer",
         "1 task runs are deleted",
         "1 System Tasks are deleted",
+        "1 rows of statistics of each hour are deleted",
     ]
+    statistics = TaskStatistics(
+        period="hour",
+        start=noon(LONG_AGO),
+        system_task=uuid4(),
+        state="success",
+        status="successful",
+        runs=1,
+        retries=0,
+        further=0,
+        duration_sum=1,
+        wait_sum=1,
+    )
+    statistics.save(force_insert=True)
 
     assert said("--dry-run") == [*lines, "Nothing was changed."]
     assert (TaskRun.objects.count(), old_day in existing()) == (3, True)
     assert [line for line in said() if "is made" not in line] == lines
     assert (TaskRun.objects.count(), old_day in existing()) == (1, False)
     assert not SystemTask.objects.filter(name="unused").exists()
+    assert not TaskStatistics.objects.exists()
 
 
 def said(*options: str) -> list[str]:

@@ -21,7 +21,7 @@ from tests.factories import system_task, task_run
 from tests.systemtasks.conftest import another_connection
 from tests.systemtasks.entries import record
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_is_counted")]
 
 DAY = timedelta(days=1)
 
