@@ -3,11 +3,12 @@
 It is in Django's own site. A project that has another one calls `register` with it.
 """
 
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
-from django.db.models import Case, F, IntegerField, Q, QuerySet, When
+from django.db.models import Case, F, IntegerField, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Left
 from django.http import HttpRequest
@@ -16,19 +17,33 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
 
 from systemtasks.admin_parts.base import ReadOnlyAdmin
-from systemtasks.admin_parts.cells import ago, badge, started, two_lines, which_one
+from systemtasks.admin_parts.cells import (
+    ago,
+    badge,
+    has_run,
+    started,
+    two_lines,
+    which_one,
+    word,
+)
 from systemtasks.admin_parts.counting import VALUE_LIMIT
+from systemtasks.admin_parts.export import Column, pages
 from systemtasks.admin_parts.filters import (
+    EnabledFilter,
     QueueFilter,
     RunTimeFilter,
     StateFilter,
     StatusFilter,
     TaskFilter,
-    TimeFilter,
+    TaskTimeFilter,
     WorkerFilter,
+    is_short,
 )
+from systemtasks.admin_parts.finding import meaning, of_task
+from systemtasks.admin_parts.rows import RowList
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
+    NOTHING,
     duration_text,
     first_line,
     log_lines,
@@ -41,9 +56,11 @@ from systemtasks.models import (
     SystemTaskQuerySet,
     TaskRun,
 )
-from systemtasks.states import Status
+from systemtasks.states import State, Status
 
 LAST_RUNS = 25
+NEWEST = ("sort_timestamp", "id")
+"""The order of runs, for an export."""
 SEVERITY = Case(
     *(
         When(status=status, then=rank)
@@ -52,6 +69,8 @@ SEVERITY = Case(
     default=3,
     output_field=IntegerField(),
 )
+LAST_START = Case(When(sort_timestamp__isnull=False, then=F("start_timestamp")))
+LAST_DURATION = Case(When(sort_timestamp__isnull=False, then=F("duration")))
 FAILURE = Left("exception", LONGEST_LINE + 1)
 LAST_EVENT = Left(KeyTextTransform("event", KeyTransform("-1", F("messages"))), LONGEST_LINE + 1)
 RUN_COLUMNS = (
@@ -80,11 +99,23 @@ class SystemTaskAdmin(ReadOnlyAdmin):
 
     list_display = ("badge", "task", "last_message", "started", "took")
     list_display_links = ("task",)
-    list_filter = (StatusFilter, TimeFilter)
+    list_filter = (StatusFilter, TaskTimeFilter)
     counts_statuses = True
+    pills = (
+        (pgettext_lazy("systemtasks", "All"), {}),
+        (pgettext_lazy("systemtasks", "Failed"), {"status": Status.ERROR}),
+        (pgettext_lazy("systemtasks", "Warning"), {"status": Status.WARNING}),
+        (pgettext_lazy("systemtasks", "Successful"), {"status": Status.SUCCESSFUL}),
+        (pgettext_lazy("systemtasks", "Unknown"), {"status": Status.UNKNOWN}),
+    )
+    newest_first = ("started", "took")
     search_fields = (*SYSTEM_TASK_SEARCH, "messages")
     search_help_text = pgettext_lazy("systemtasks", "Name, description or message")
     change_form_template = "systemtasks/system_task.html"
+
+    def get_ordering(self, request: HttpRequest) -> tuple[Any, ...]:
+        """Return the default order: a task that never ran has no last run, and so is last."""
+        return (LAST_START.desc(nulls_last=True),)
 
     def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
         shown: QuerySet[Any] = rows.defer("messages").annotate(last_event=LAST_EVENT)
@@ -94,7 +125,20 @@ class SystemTaskAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
     ) -> "tuple[QuerySet[Any], bool]":
         tasks: SystemTaskQuerySet = queryset  # type: ignore[assignment]
-        return tasks.containing(search_term.split()), False
+        return tasks.containing(of_task(search_term).split()), False
+
+    def export_columns(self) -> list[Column]:
+        names = ("uuid", "name", "uid", "description", "status")
+        return [
+            *((name, attrgetter(name)) for name in names),
+            ("start_timestamp", lambda task: task.start_timestamp if has_run(task) else None),
+            ("finish_timestamp", lambda task: task.finish_timestamp if has_run(task) else None),
+            ("duration", lambda task: task.duration if has_run(task) else None),
+            ("last_message", attrgetter("last_event")),
+        ]
+
+    def exported(self, rows: "QuerySet[Any]") -> "Iterable[Any]":
+        return pages(rows, ("start_timestamp", "uuid"))
 
     def page_context(self, request: HttpRequest, row: SystemTask) -> dict[str, Any]:
         log = log_lines(row.messages)
@@ -119,13 +163,19 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     def last_message(self, row: SystemTask) -> str:
         return first_line(row.last_event or "")  # type: ignore[attr-defined]
 
-    @admin.display(description=pgettext_lazy("systemtasks", "started"), ordering="start_timestamp")
+    @admin.display(
+        description=pgettext_lazy("systemtasks", "started"),
+        ordering=LAST_START.asc(nulls_first=True),
+    )
     def started(self, row: SystemTask) -> str:
-        return ago(row.start_timestamp)
+        return ago(row.start_timestamp) if has_run(row) else pgettext("systemtasks", "never")
 
-    @admin.display(description=pgettext_lazy("systemtasks", "duration"), ordering="duration")
+    @admin.display(
+        description=pgettext_lazy("systemtasks", "duration"),
+        ordering=LAST_DURATION.asc(nulls_first=True),
+    )
     def took(self, row: SystemTask) -> str:
-        return duration_text(row.duration)
+        return duration_text(row.duration if has_run(row) else None)
 
 
 class TaskRunAdmin(ReadOnlyAdmin):
@@ -133,7 +183,16 @@ class TaskRunAdmin(ReadOnlyAdmin):
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
     list_display_links = ("run",)
-    list_filter = (StatusFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter, RunTimeFilter)
+    list_filter = (StatusFilter, RunTimeFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter)
+    pills = (
+        (pgettext_lazy("systemtasks", "All"), {}),
+        (pgettext_lazy("systemtasks", "Running"), {"state": State.RUNNING}),
+        (pgettext_lazy("systemtasks", "Queued"), {"state": State.QUEUED}),
+        (pgettext_lazy("systemtasks", "Failed"), {"status": Status.ERROR}),
+        (pgettext_lazy("systemtasks", "Warning"), {"status": Status.WARNING}),
+        (pgettext_lazy("systemtasks", "Successful"), {"status": Status.SUCCESSFUL}),
+    )
+    newest_first = ("started",)
     search_fields = ("celery_id", "system_task__name")
     search_help_text = pgettext_lazy("systemtasks", "Celery id or task")
     change_form_template = "systemtasks/task_run.html"
@@ -146,17 +205,45 @@ class TaskRunAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
     ) -> "tuple[QuerySet[Any], bool]":
-        words = search_term.split()
-        if not words:
+        if not search_term.strip():
             return queryset, False
-        named = SystemTask.objects.all()
-        for word in words:
-            named = named.filter(Q(name__icontains=word) | Q(uid__icontains=word))
-        # Uuids instead of a subquery, so that the planner can use both indexes.
-        uuids = list(named.values_list("uuid", flat=True)[:VALUE_LIMIT])
-        return queryset.filter(
-            Q(celery_id__startswith=search_term.strip()) | Q(system_task__in=uuids)
-        ), False
+        condition = meaning(search_term).condition(is_short=is_short(request.GET))
+        return queryset.filter(condition), False
+
+    def search_hint(self, cl: RowList) -> dict[str, str]:
+        """Return what was not searched because no index finds it, and a link that searches it."""
+        if not cl.query.strip() or is_short(cl.request_parameters):
+            return {}
+        what = meaning(cl.query).what
+        if not what or (what == "part" and cl.result_count):
+            return {}
+        if what == "context":
+            text = pgettext("systemtasks", "Contexts of senders are only searched in one day.")
+        else:
+            text = pgettext(
+                "systemtasks", "Only the beginning of an id is found in more than one day."
+            )
+        return {
+            "text": text,
+            "link": pgettext("systemtasks", "Search the past 24 hours"),
+            "url": cl.get_query_string({"started": "day", "from": None, "until": None}),
+        }
+
+    def export_columns(self) -> list[Column]:
+        names = (
+            "id", "celery_id", "attempt", "number", "state", "status", "queue", "worker", "sender",
+            "sent_timestamp", "start_timestamp", "finish_timestamp", "wait", "duration",
+            "exception", "parent_id", "root_id", "context",
+        )  # fmt: skip
+        return [
+            ("task", lambda run: run.system_task.name),
+            ("uid", lambda run: run.system_task.uid),
+            *((name, attrgetter(name)) for name in names),
+        ]
+
+    def exported(self, rows: "QuerySet[Any]") -> "Iterable[Any]":
+        unread = ("args", "kwargs", "messages", "sent_options", "system_task__messages")
+        return pages(rows.select_related("system_task").defer(None).defer(*unread), NEWEST)
 
     def page_context(self, request: HttpRequest, row: TaskRun) -> dict[str, Any]:
         # Newest first, since an id may be used again and again, and the table has a limit.
@@ -182,8 +269,8 @@ class TaskRunAdmin(ReadOnlyAdmin):
             "may_view_task": request.user.has_perm("systemtasks.view_systemtask"),
         }
 
-    # In alphabetical order, errors come first, and there is an index for it.
-    @admin.display(description=pgettext_lazy("systemtasks", "status"), ordering="status")
+    # Only the start has an index that gives millions of runs in its order.
+    @admin.display(description=pgettext_lazy("systemtasks", "status"))
     def badge(self, row: TaskRun) -> SafeString:
         return badge(row)
 
@@ -201,20 +288,15 @@ class TaskRunAdmin(ReadOnlyAdmin):
     def started(self, row: TaskRun) -> str:
         return started(row)
 
-    @admin.display(
-        description=pgettext_lazy("systemtasks", "duration"),
-        ordering=F("duration").asc(nulls_first=True),
-    )
+    @admin.display(description=pgettext_lazy("systemtasks", "duration"))
     def took(self, row: TaskRun) -> str:
         return duration_text(row.duration)
 
-    @admin.display(
-        description=pgettext_lazy("systemtasks", "wait"), ordering=F("wait").asc(nulls_first=True)
-    )
+    @admin.display(description=pgettext_lazy("systemtasks", "wait"))
     def waited(self, row: TaskRun) -> str:
         return duration_text(row.wait)
 
-    @admin.display(description=pgettext_lazy("systemtasks", "queue and worker"), ordering="queue")
+    @admin.display(description=pgettext_lazy("systemtasks", "queue and worker"))
     def place(self, row: TaskRun) -> SafeString:
         return two_lines(row.queue, row.worker)
 
@@ -222,21 +304,20 @@ class TaskRunAdmin(ReadOnlyAdmin):
 class ScheduleEntryAdmin(ReadOnlyAdmin):
     """Lists the entries of beat's schedule."""
 
-    change_list_template = (
-        "admin/change_list.html"  # Django's own, since an entry has neither a status nor a start
-    )
-    list_display = ("name", "words", "due", "sent", "enabled")
+    list_display = ("name", "schedule", "due", "sent", "is_enabled")
+    sorted_by = ("name", "asc")
     list_display_links = None
-    list_filter = ("enabled",)
+    list_filter = (EnabledFilter,)
     search_fields = ("entry", "task", "uid")
     search_help_text = pgettext_lazy("systemtasks", "Entry or task")
-
-    def get_changelist(self, request: HttpRequest, **_: Any) -> type[ChangeList]:  # noqa: ANN401
-        return ChangeList
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ANN401
         """Return True if the user may view the tasks: there is no other permission for entries."""
         return request.user.has_perm("systemtasks.view_systemtask")
+
+    def export_columns(self) -> list[Column]:
+        names = ("app", "entry", "task", "uid", "words", "next_due", "last_sent", "enabled")
+        return [(name, attrgetter(name)) for name in names]
 
     def page_context(self, request: HttpRequest, row: ScheduleEntry) -> dict[str, Any]:
         return {}
@@ -245,13 +326,29 @@ class ScheduleEntryAdmin(ReadOnlyAdmin):
     def name(self, row: ScheduleEntry) -> SafeString:
         return two_lines(row.full_name, row.entry if row.entry != row.full_name else "")
 
-    @admin.display(description=pgettext_lazy("systemtasks", "next due"), ordering="next_due")
+    @admin.display(description=pgettext_lazy("systemtasks", "schedule"))
+    def schedule(self, row: ScheduleEntry) -> str:
+        return row.words or NOTHING
+
+    @admin.display(
+        description=pgettext_lazy("systemtasks", "next due"),
+        ordering=F("next_due").asc(nulls_last=True),
+    )
     def due(self, row: ScheduleEntry) -> str:
         return ago(row.next_due)
 
-    @admin.display(description=pgettext_lazy("systemtasks", "last sent"), ordering="last_sent")
+    @admin.display(
+        description=pgettext_lazy("systemtasks", "last sent"),
+        ordering=F("last_sent").asc(nulls_first=True),
+    )
     def sent(self, row: ScheduleEntry) -> str:
         return ago(row.last_sent)
+
+    @admin.display(description=pgettext_lazy("systemtasks", "enabled"))
+    def is_enabled(self, row: ScheduleEntry) -> SafeString:
+        if row.enabled:
+            return word("successful", pgettext("systemtasks", "enabled"))
+        return word("unknown", pgettext("systemtasks", "not enabled"))
 
 
 ADMINS: tuple[tuple[Any, type[ReadOnlyAdmin]], ...] = (

@@ -1,15 +1,24 @@
 """The base class of the admins: read-only, with or without django-unfold."""
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.cache import patch_vary_headers
+from django.utils.translation import pgettext
 
 from systemtasks.admin_parts.counting import BoundedPaginator
-from systemtasks.admin_parts.rows import RowList
+from systemtasks.admin_parts.export import FORMATS, Column
+from systemtasks.admin_parts.export import response as export
+from systemtasks.admin_parts.rows import RowList, UnreadRowList
 from systemtasks.admin_parts.text import with_unseen_shown
 
 if TYPE_CHECKING:
@@ -21,17 +30,28 @@ elif apps.is_installed("unfold"):
 else:
     from django.contrib.admin import ModelAdmin as SkinnedAdmin
 
+LIVE_HEADER = "X-Systemtasks-Live"
+"""The header by which the script of a page asks for the parts of it that change by themselves."""
+
 
 class ReadOnlyAdmin(SkinnedAdmin):
     """An admin in which nothing can be added, changed or deleted."""
 
     actions = None
     list_per_page = 50
+    list_max_show_all = 0
     list_fullwidth = True  # django-unfold's
     paginator = BoundedPaginator
     show_full_result_count = False
     counts_statuses = False  # counting millions of rows takes too long
+    pills: "ClassVar[tuple[tuple[Any, dict[str, str]], ...]]" = ()
+    """The filters that are one click away, each a text and its parameters."""
+    newest_first: ClassVar[tuple[str, ...]] = ()
+    """The columns that the first click sorts in descending order."""
+    sorted_by: ClassVar[tuple[str, str]] = ("started", "desc")
+    """The column by which the list is sorted at first, and in which direction."""
     change_list_template = "systemtasks/list.html"
+    live_list_template = "systemtasks/list_content.html"
 
     class Media:
         css: ClassVar = {"all": ("systemtasks/admin.css",)}
@@ -39,14 +59,19 @@ class ReadOnlyAdmin(SkinnedAdmin):
 
     def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
         """Return the rows with only the columns that the list shows."""
-        raise NotImplementedError
+        return rows
 
     def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return the template context that the page of this row needs in addition to the row."""
         raise NotImplementedError
 
+    def search_hint(self, cl: RowList) -> dict[str, str]:
+        """Return what a list says of its search: a text, perhaps with a link and its address."""
+        return {}
+
     def get_changelist(self, request: HttpRequest, **_: Any) -> type[ChangeList]:  # noqa: ANN401
-        return RowList
+        match = request.resolver_match
+        return UnreadRowList if match and match.url_name == self._export_name else RowList
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -63,10 +88,39 @@ class ReadOnlyAdmin(SkinnedAdmin):
         """Return the row, or None. Ignore an empty `from_field`, which names no field."""
         return super().get_object(request, object_id, from_field or None)
 
+    @property
+    def _export_name(self) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_export"
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs, whose views say in the admin's look what the user may not see."""
+        view = self.admin_site.admin_view(self.export_view)
+        urls = [path("export.<slug:kind>", view, name=self._export_name), *super().get_urls()]
+        for url in urls:
+            url.callback = self._explaining(url.callback)
+        return urls
+
+    def _explaining(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        def explaining(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401
+            try:
+                return view(request, *args, **kwargs)
+            except PermissionDenied:
+                return forbidden(request, self.admin_site.each_context(request))
+
+        # Django's decorators keep what they say of a view on the function.
+        explaining.__dict__.update(getattr(view, "__dict__", {}))
+        return explaining
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return _with_unseen_shown(super().changelist_view(request, extra_context))
+        is_live = LIVE_HEADER in request.headers
+        context = {"is_live": is_live, **(extra_context or {})}
+        page = super().changelist_view(request, context)
+        if is_live and isinstance(page, TemplateResponse):
+            page.template_name = self.live_list_template
+        patch_vary_headers(page, [LIVE_HEADER])
+        return _with_unseen_shown(page)
 
     def changeform_view(
         self,
@@ -89,8 +143,36 @@ class ReadOnlyAdmin(SkinnedAdmin):
     ) -> HttpResponse:
         # The name is a text, because django-unfold capitalises an object's name.
         context |= {"row": obj, "original": str(obj), "title": str(obj), "subtitle": None}
+        list_name = f"{self.opts.app_label}_{self.opts.model_name}_changelist"
+        context["list_url"] = reverse(f"{self.admin_site.name}:{list_name}")
         context |= self.page_context(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def export_columns(self) -> list[Column]:
+        """Return the columns of an export: each a name, and a function of a row."""
+        raise NotImplementedError
+
+    def exported(self, rows: "QuerySet[Any]") -> Iterable[Any]:
+        """Return the rows of an export, which may be many."""
+        return rows
+
+    def export_view(self, request: HttpRequest, kind: str) -> HttpResponseBase:
+        """Stream the rows that the filters in the address leave. Whoever may view may export."""
+        if kind not in FORMATS:
+            raise Http404
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        cl: Any = self.get_changelist_instance(request)
+        if cl.is_refused or any(chip.is_wrong for chip in cl.chips()):
+            raise BadRequest("A filter in the address is wrong.")
+        name = f"{self.opts.model_name}s-{timezone.now():%Y-%m-%d-%H%M}"
+        return export(self.exported(cl.queryset), self.export_columns(), name, kind)
+
+
+def forbidden(request: HttpRequest, context: dict[str, Any]) -> TemplateResponse:
+    """Return the page that says, in the look of the admin, that the user may not see another."""
+    context |= {"title": pgettext("systemtasks", "You may not see this page"), "subtitle": None}
+    return TemplateResponse(request, "systemtasks/forbidden.html", context, status=403)
 
 
 def _with_unseen_shown(page: HttpResponse) -> HttpResponse:

@@ -15,10 +15,20 @@ from systemtasks.states import State
 def badge(row: SystemTask | TaskRun) -> SafeString:
     """Return the status as a coloured word, or the state of a run that has not ended."""
     if isinstance(row, TaskRun) and not row.is_finished:
-        kind, word = row.state, row.get_state_display()
+        kind, text = row.state, row.get_state_display()
     else:
-        kind, word = row.status, row.get_status_display()
-    return format_html('<span class="st-badge st-is-{}">{}</span>', kind, word)
+        kind, text = row.status, row.get_status_display()
+    return word(kind, text)
+
+
+def word(kind: str, text: str) -> SafeString:
+    """Return a coloured word."""
+    return format_html('<span class="st-badge st-is-{}">{}</span>', kind, text)
+
+
+def has_run(task: SystemTask) -> bool:
+    """Return True if a run of the task has ended. One that is only known has the time of that."""
+    return task.sort_timestamp is not None
 
 
 def ago(moment: datetime | None) -> SafeString | str:

@@ -93,7 +93,7 @@ def test_from_login_to_what_the_failed_task_said(live_server: LiveServer, rows: 
         page = visited.page
         table = page.locator("#result_list")
         expect(table).to_contain_text("demo.nightly_report")
-        page.get_by_role("link", name="Error 1").click()
+        page.get_by_role("link", name="Failed 1").click()
         expect(table).not_to_contain_text("demo.nightly_report")
         table.get_by_role("link", name="demo.charge_card").click()
         expect(page.locator(".st-log")).to_contain_text("PermissionError: The bank refuses")
@@ -108,19 +108,43 @@ def test_from_login_to_what_the_failed_task_said(live_server: LiveServer, rows: 
         }
 
 
-def test_a_choice_in_a_filter_takes_effect_at_once(live_server: LiveServer, rows: None) -> None:
+def test_choice_in_a_filter_takes_effect_with_the_button_alone(
+    live_server: LiveServer, rows: None
+) -> None:
     with visit(live_server) as visited:
         page = visited.page
-        page.get_by_role("combobox", name="Started").select_option("hour")
-        page.wait_for_url("**/systemtask/?started=hour")
-        expect(page.locator("#result_list")).to_have_count(0)
-        page.get_by_role("link", name="Clear").click()
+        page.get_by_text("Filters", exact=True).click()
+        started = page.get_by_role("combobox", name="Started")
+        started.focus()
+        started.press("ArrowDown")
+        started.press("ArrowDown")
+        expect(started).to_have_value("day")
+        assert page.url.endswith("/systemtask/")
+        page.get_by_role("button", name="Apply").click()
+        page.wait_for_url("**/systemtask/?started=day")
+        expect(page.locator("#result_list")).not_to_contain_text("demo.charge_card")
+        page.get_by_label("Remove the filter Started: Past 24 hours").click()
         expect(page.locator("#result_list")).to_contain_text("demo.charge_card")
         page.get_by_label("Search").fill("bank refuses")
         page.get_by_label("Search").press("Enter")
         page.wait_for_url("**/systemtask/?q=bank+refuses")
         expect(page.locator("#result_list")).not_to_contain_text("demo.nightly_report")
         assert visited.troubles == []
+
+
+def test_who_comes_back_sees_the_filters_in_force(live_server: LiveServer, rows: None) -> None:
+    with visit(live_server) as visited:
+        page = visited.page
+        page.get_by_text("Filters", exact=True).click()
+        page.get_by_role("combobox", name="Started").select_option("hour")
+        page.get_by_label("Search").fill("never sent")
+        page.get_by_role("link", name="Failed 1").click()
+        page.wait_for_url("**/?status=error")
+        page.go_back()
+        page.wait_for_url("**/systemtask/")
+        expect(page.get_by_label("Search")).to_have_value("")
+        expect(page.locator("select[name=started]")).to_have_value("")
+        expect(page.locator(".st-chips")).to_have_count(0)
 
 
 def test_nothing_is_wider_than_a_phone(live_server: LiveServer, rows: None) -> None:
@@ -131,6 +155,23 @@ def test_nothing_is_wider_than_a_phone(live_server: LiveServer, rows: None) -> N
                 page.get_by_role("link", name=click).first.click()
                 expect(page.locator(".st-page")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_rows_begin_on_the_first_screen_of_a_phone_and_open_anywhere(
+    live_server: LiveServer, rows: None
+) -> None:
+    with visit(live_server, viewport={"width": 390, "height": 844}, has_touch=True) as visited:
+        page = visited.page
+        bar, card = page.locator("form.st-bar"), page.locator("#st-rows tr").last
+        assert bar.bounding_box()["height"] <= 60  # type: ignore[index]
+        box = card.bounding_box()
+        assert box
+        assert box["y"] < 400
+        page.touchscreen.tap(box["x"] + box["width"] - 8, box["y"] + box["height"] - 8)
+        expect(page.locator(".st-log")).to_be_visible()
+        page.go_back()
+        card.locator("time").tap()  # it has a title, and lies above the link
+        expect(page.locator(".st-log")).to_be_visible()
 
 
 def test_this_service_itself_serves_every_static_file(live_server: LiveServer, rows: None) -> None:
@@ -145,3 +186,23 @@ def test_this_service_itself_serves_every_static_file(live_server: LiveServer, r
     for path in files:
         with closing(Client().get(path)) as response:
             assert response.status_code == 200, path
+
+
+def test_new_token_is_shown_once_with_its_curl_line(live_server: LiveServer, rows: None) -> None:
+    user = User.objects.get()
+    with visit(live_server, viewport={"width": 390, "height": 844}) as visited:
+        page = visited.page
+        page.goto(f"{live_server.url}/admin/knox/authtoken/add/")
+        page.locator("[name=user]").fill(str(user.pk))
+        page.get_by_role("button", name="Save", exact=True).click()
+        token = page.locator("#new-token").inner_text()
+        curl = f"curl --header 'Authorization: Bearer {token}' {live_server.url}/api/v3/"
+        expect(page.locator(".st-token")).to_contain_text(curl)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.reload()
+        expect(page.locator("form#authtoken_form")).to_be_visible()
+        assert token not in page.content()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.goto(f"{live_server.url}/admin/knox/authtoken/")
+        expect(page.get_by_role("link", name=token[:15])).to_have_count(1)
+        assert visited.troubles == []

@@ -118,7 +118,7 @@ def test_pages_are_in_the_viewers_language_and_zone(admin_client: Client) -> Non
         page = admin_client.get(f"/admin/systemtasks/systemtask/{task.pk}/change/", headers=german)
         run_page = admin_client.get(f"/admin/systemtasks/taskrun/{run.pk}/change/", headers=german)
 
-    for word in ("Fehler zuerst", "Letzte Stunde", "Erfolgreich", "2024-06-01 14:00:00 CEST"):
+    for word in ("Fehlgeschlagen", "Letzte Stunde", "Erfolgreich", "2024-06-01 14:00:00 CEST"):
         assert word in tasks.content.decode()
     for word in ("Gestartet ab (Europe/Berlin)", "Alle", "Zustand", "Fehlschlag", "Heute"):
         assert word in runs.content.decode()

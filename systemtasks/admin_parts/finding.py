@@ -1,0 +1,94 @@
+"""What a search for runs means: ids as they are pasted, tasks by name, and senders' contexts."""
+
+import re
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django.db.models import Q
+
+from systemtasks.admin_parts.counting import VALUE_LIMIT
+from systemtasks.models import SystemTask
+
+LOGGED = re.compile(r"([^\s\[\]]+)\[([^\s\[\]]+)\]")
+"""A run as Celery's log names it: `shop.tasks.charge[4ad3d2f6-…]`, in any line."""
+
+OF_AN_ID = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
+"""What may be a part of a UUID."""
+
+OF_CONTEXT = re.compile(r"([A-Za-z_][\w.-]{0,63}):(\S.*)")
+"""A key of the sender's context and its value: `tenant:acme`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The meaning of a search for runs."""
+
+    found: Q
+    """The condition that every run is found by which is found by an index."""
+    unindexed: Q = field(default_factory=Q)
+    """A condition without an index. It is only used in a short span of time."""
+    what: str = ""
+    """What the unindexed condition finds: "context", "part", or "" if there is none."""
+
+    def condition(self, *, is_short: bool) -> Q:
+        """Return the condition for a list. `is_short` is True if its time filter leaves a day."""
+        return self.found | self.unindexed if is_short and self.what else self.found
+
+
+def meaning(text: str) -> Search:
+    """Return the meaning of a text. The tasks that it names are read from the database."""
+    text = text.strip()
+    if logged := LOGGED.search(text):
+        return Search(_of_id(logged[2]))
+    tasks = _named(text.split())
+    found = _of_id(text) | Q(system_task__in=tasks)
+    if OF_AN_ID.fullmatch(text):
+        return Search(found, Q(celery_id__contains=text.lower()), "part")
+    pair = OF_CONTEXT.fullmatch(text)
+    if pair and not tasks:
+        key, value = pair[1], pair[2]
+        context = Q(context__contains={key: value})
+        if re.fullmatch(r"-?\d{1,18}", value):
+            context |= Q(context__contains={key: int(value)})
+        return Search(found, context, "context")
+    return Search(found)
+
+
+def _of_id(text: str) -> Q:
+    """Return the condition for the beginning of a Celery id, or for the whole id of a run."""
+    # Celery makes ids of lower-case letters; others may be anything.
+    beginnings = {text, text.lower()}
+    whole: UUID | None = None
+    try:
+        whole = UUID(text)
+    except ValueError:
+        pass
+    else:
+        beginnings.add(str(whole))
+    condition = Q(pk=whole) if whole else Q()
+    for beginning in sorted(beginnings):
+        condition |= Q(celery_id__startswith=beginning)
+    return condition
+
+
+def _named(words: list[str]) -> list[UUID]:
+    """Return the first VALUE_LIMIT tasks whose name or uid has each of these words.
+
+    They are uuids instead of a subquery, so that the planner can use both indexes.
+    """
+    if not words:
+        return []
+    named = SystemTask.objects.all()
+    for word in words:
+        condition = Q(name__icontains=word) | Q(uid__icontains=word)
+        name, colon, uid = word.rpartition(":")
+        if colon:
+            condition |= Q(name__iendswith=name, uid__istartswith=uid)
+        named = named.filter(condition)
+    return list(named.values_list("uuid", flat=True)[:VALUE_LIMIT])
+
+
+def of_task(text: str) -> str:
+    """Return the words to search the tasks for: of `name[id]`, the name."""
+    logged = LOGGED.search(text)
+    return logged[1] if logged else text

@@ -1,0 +1,120 @@
+"""What a list shows: its pills, filters and chips above the rows, the rows, and its pages."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from django.contrib.admin.views.main import ORDER_VAR, PAGE_VAR, SEARCH_VAR
+from django.utils import timezone
+
+from systemtasks.admin_parts.counting import COUNT_LIMIT
+from systemtasks.admin_parts.filters import ListFilter, StatusFilter, TimeFilter
+from systemtasks.admin_parts.rows import Chip, Heading, RowList, number_text
+
+
+@dataclass(frozen=True, slots=True)
+class Pill:
+    """A filter that is one click away."""
+
+    text: str
+    kind: str
+    url: str
+    is_current: bool
+    count: str = ""
+
+
+class Bar:
+    """Everything that the template of a list shows."""
+
+    search_var = SEARCH_VAR
+
+    def __init__(self, cl: RowList, title_tag: str) -> None:
+        self.cl = cl
+        self.title_tag = title_tag
+
+    @cached_property
+    def chips(self) -> list[Chip]:
+        """The filters in force."""
+        return list(self.cl.chips())
+
+    @cached_property
+    def headings(self) -> list[Heading]:
+        """The headings of the columns."""
+        return list(self.cl.headings())
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the page."""
+        return list(self.cl.cells())
+
+    @cached_property
+    def pages(self) -> list[tuple[str, str, bool]]:
+        """The links to pages."""
+        return self.cl.pages()
+
+    @cached_property
+    def listed(self) -> str:
+        """The number of rows that the pages list."""
+        return number_text(min(self.cl.result_count, COUNT_LIMIT))
+
+    @cached_property
+    def pills(self) -> list[Pill]:
+        """The filters that are one click away."""
+        return [
+            self._pill(text, parameters)
+            for text, parameters in self.cl.model_admin.pills  # type: ignore[attr-defined]
+        ]
+
+    def _pill(self, text: Any, parameters: dict[str, str]) -> Pill:  # noqa: ANN401 - a lazy text
+        cl = self.cl
+        names = {name for _, of in cl.model_admin.pills for name in of}  # type: ignore[attr-defined]
+        wanted = {name: parameters.get(name) for name in names}
+        in_force = {name: cl.params.get(name) or None for name in names}
+        counts = cl.status_counts
+        count = ""
+        if counts:
+            status = parameters.get(StatusFilter.parameter_name)
+            count = number_text(counts.get(status, 0) if status else sum(counts.values()))
+        kind = "".join(v for k, v in parameters.items() if k in ("status", "state"))
+        return Pill(str(text), kind, cl.get_query_string(wanted), wanted == in_force, count)
+
+    @property
+    def _in_pills(self) -> set[str]:
+        return {name for pill in self.cl.model_admin.pills for name in pill[1]}  # type: ignore[attr-defined]
+
+    @cached_property
+    def specs(self) -> list[ListFilter]:
+        """The filters that have a field. The status has its pills."""
+        return [spec for spec in self.cl.filter_specs if not isinstance(spec, StatusFilter)]
+
+    @cached_property
+    def bounds(self) -> list[tuple[str, str, str]]:
+        """The fields for times: each a name, a title and a value."""
+        return [
+            (name, spec.title_of(name), spec.used_parameters.get(name, ""))
+            for spec in self.cl.filter_specs
+            if isinstance(spec, TimeFilter)
+            for name in spec.extra_parameters
+        ]
+
+    @property
+    def zone(self) -> str:
+        """The name of the time zone of these times."""
+        return timezone.get_current_timezone_name()
+
+    @property
+    def kept(self) -> list[tuple[str, str]]:
+        """The parameters that have no field, and stay when the form is sent."""
+        names = (StatusFilter.parameter_name, ORDER_VAR)
+        return [(name, value) for name in names if (value := self.cl.params.get(name))]
+
+    @cached_property
+    def exports(self) -> list[tuple[str, str]]:
+        """The formats in which the rows can be had, each with its address."""
+        query = self.cl.get_query_string({PAGE_VAR: None})
+        return [(name, f"export.{name.lower()}{query}") for name in ("CSV", "NDJSON")]
+
+    @cached_property
+    def hint(self) -> dict[str, str]:
+        """A sentence about the search, and a link that it may have."""
+        return self.cl.model_admin.search_hint(self.cl)  # type: ignore[attr-defined, no-any-return]

@@ -1,0 +1,100 @@
+"""What a search for runs finds: ids as they are pasted, tasks, and senders' contexts."""
+
+from datetime import timedelta
+
+import pytest
+from django.contrib import admin
+from django.db import connection
+from django.test import Client, RequestFactory
+from django.utils import timezone
+
+from systemtasks.models import TaskRun
+from systemtasks.states import State, Status
+from tests import factories
+from tests.systemtasks.test_admin import RUNS, TASKS, body, listed, run_at
+
+pytestmark = pytest.mark.django_db
+
+ID = "9f3ae529-0b1c-4c5e-8d27-6a1f4be0c9d9"
+PART = "6a1f4be0"
+
+
+@pytest.fixture
+def run() -> TaskRun:
+    """Return a run that is found, among others that are not."""
+    now = timezone.now()
+    other = factories.system_task("demo.other")
+    run_at(other, now, celery_id="0c9f3ae5", context={"tenant": "other"})
+    wanted = factories.system_task("shop.charge_card", "eu")
+    return run_at(wanted, now, celery_id=ID, context={"tenant": "acme", "order": 4711})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"shop.charge_card[{ID}]",
+        f"Task shop.charge_card[{ID}] succeeded in 0.01s: None",
+        f"[2026-11-27 03:00:00,000: INFO/MainProcess] Task shop.charge_card[{ID}] received",
+        f"any.other.name[{ID[:8]}]",
+        ID.upper(),
+        ID[:8].upper(),
+        ID.replace("-", ""),
+        f"  {ID}  ",
+        "shop.charge_card:eu",
+        "charge eu",
+    ],
+)
+def test_run_is_found_by_what_one_has_at_hand(staff: Client, run: TaskRun, text: str) -> None:
+    assert listed(staff, RUNS, q=text) == [run]
+
+
+def test_run_is_found_by_its_own_id(staff: Client, run: TaskRun) -> None:
+    assert listed(staff, RUNS, q=str(run.pk).upper()) == [run]
+
+
+def test_id_that_is_not_a_uuid_is_found_in_its_own_case(staff: Client) -> None:
+    run = factories.task_run(factories.system_task(), celery_id="Order-A7")
+    assert listed(staff, RUNS, q="Order-A") == [run]
+    assert listed(staff, RUNS, q="demo.x[Order-A7]") == [run]
+
+
+@pytest.mark.parametrize("text", [PART, PART.upper(), "4c5e", "tenant:acme", "order:4711"])
+def test_part_of_an_id_and_a_context_are_found_in_a_day(
+    staff: Client, run: TaskRun, text: str
+) -> None:
+    assert listed(staff, RUNS, q=text) == []
+    page = body(staff, RUNS, q=text)
+    assert "Search the past 24 hours" in page
+    assert listed(staff, RUNS, q=text, started="week") == []
+    assert listed(staff, RUNS, q=text, started="day") == [run]
+    assert "Search the past 24 hours" not in body(staff, RUNS, q=text, started="day")
+    day = {"from": f"{timezone.now() - timedelta(hours=3):%Y-%m-%dT%H:%M}"}
+    assert listed(staff, RUNS, q=text, **day) == [run]
+
+
+def test_context_of_another_tenant_is_not_found(staff: Client, run: TaskRun) -> None:
+    for text in ("tenant:acm", "tenant:ACME", "order:471", "acme:tenant"):
+        assert listed(staff, RUNS, q=text, started="day") == []
+
+
+def test_name_with_an_id_finds_its_task(staff: Client, run: TaskRun) -> None:
+    found = listed(staff, TASKS, q=f"Task shop.charge_card[{ID}] raised")
+    assert found == [run.system_task]
+
+
+def test_search_without_a_span_reads_no_column_without_an_index() -> None:
+    model_admin = admin.site.get_model_admin(TaskRun)
+    with connection.cursor() as cursor:
+        for scan in ("seqscan", "indexscan"):
+            cursor.execute(f"SET LOCAL enable_{scan} = off")
+    request = RequestFactory().get("/")
+    for text in (ID, ID.upper(), PART, "tenant:acme", f"demo.x[{ID}]", "charge card"):
+        rows, _ = model_admin.get_search_results(request, TaskRun.objects.all(), text)
+        assert "Seq Scan" not in rows.order_by().explain(), text
+
+
+def test_queued_run_is_found_by_its_id_whatever_the_span(staff: Client) -> None:
+    run = run_at(
+        factories.system_task(), None, celery_id=ID, state=State.QUEUED, status=Status.UNKNOWN
+    )
+    assert listed(staff, RUNS, q=ID.upper()) == [run]
