@@ -8,6 +8,7 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from knox.admin import AuthTokenAdmin
 from knox.models import AuthToken
 from unfold.admin import ModelAdmin, StackedInline
@@ -53,14 +54,32 @@ class GrantInline(StackedInline):
 class UnfoldAuthTokenAdmin(WithoutInitialValues, AuthTokenAdmin, ModelAdmin):  # type: ignore[misc]
     list_display = ("token_key", "user", "created", "expiry", "scope", "rate", "last_used")  # type: ignore[assignment]
     list_select_related = ("user", "grant")
-    readonly_fields = ("digest", "token_key", "created")
+    list_display_links = ("token_key",)
+    readonly_fields = ("token_key", "created")
     inlines = (GrantInline,)
+
+    def get_fields(self, request: HttpRequest, obj: AuthToken | None = None) -> tuple[str, ...]:
+        """Return the fields of the form. The digest is in none: it tells nobody anything."""
+        return ("token_key", "user", "created", "expiry") if obj else ("user", "expiry")
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: AuthToken | None = None
     ) -> tuple[str, ...]:
-        """Make the digest of an existing token read-only: it is the primary key."""
         return self.readonly_fields if obj else ()
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,  # noqa: ANN401
+    ) -> HttpResponse:
+        """Name the page after the key of the token. Its own name is the digest."""
+        if obj:
+            context |= {"original": _name(obj), "title": _name(obj), "subtitle": None}
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ANN401
         """Save the token, without the message of knox's own class: a cookie would store it."""
@@ -75,11 +94,15 @@ class UnfoldAuthTokenAdmin(WithoutInitialValues, AuthTokenAdmin, ModelAdmin):  #
         post_url_continue: str | None = None,
     ) -> HttpResponse:
         """Respond with a page that shows the new token."""
+        list_url = request.build_absolute_uri(reverse("systemtasks_api:system-task-list"))
         context = {
             **self.admin_site.each_context(request),
-            "title": "New token",
+            "title": _name(obj),
+            "opts": self.opts,
             "token": obj.new_token,
             "user_of_token": obj.user,
+            "page_of_token": reverse("admin:knox_authtoken_change", args=[obj.pk]),
+            "curl": f"curl --header 'Authorization: Bearer {obj.new_token}' {list_url}",
         }
         return TemplateResponse(request, "config/new_token.html", context)
 
@@ -94,6 +117,10 @@ class UnfoldAuthTokenAdmin(WithoutInitialValues, AuthTokenAdmin, ModelAdmin):  #
     @admin.display(description="last used")
     def last_used(self, token: AuthToken) -> datetime | None:
         return grant.last_used if (grant := _grant(token)) else None
+
+
+def _name(token: AuthToken) -> str:
+    return f"Token {token.token_key} of {token.user}"
 
 
 def _grant(token: AuthToken) -> TokenGrant | None:

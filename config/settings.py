@@ -170,6 +170,7 @@ UNFOLD = {
             "href": lambda _: static("systemtasks/icon.svg"),
         },
     ],
+    "STYLES": [lambda _: static("config/unfold.css")],
     "SITE_URL": None,
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,

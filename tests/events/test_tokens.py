@@ -362,6 +362,8 @@ def test_the_admin_shows_what_a_token_may_and_changes_it_but_not_its_identity(
     page = admin_client.get(url).content.decode()
     assert 'name="digest"' not in page
     assert 'name="token_key"' not in page
+    assert f"Token {stored.token_key} of reader" in page
+    assert stored.digest not in re.sub(r'"[^"]*"', "", page)  # but in addresses
     grants = {"TOTAL": "1", "INITIAL": "1"}
     form = {
         "user": reader.pk,
@@ -393,6 +395,12 @@ def test_a_token_that_the_admin_makes_is_in_the_answer_alone(
     stored = AuthToken.objects.get()
     assert (stored.digest, stored.user) == (hash_token(token), reader)
     assert TokenGrant.objects.get().read_only
+    page = answer.content.decode()
+    list_url = "http://testserver/api/v3/events/system_tasks/"
+    curl = f"curl --header &#x27;Authorization: Bearer {token}&#x27; {list_url}"
+    assert curl in page
+    assert f'data-address="/admin/knox/authtoken/{stored.pk}/change/"' in page
+    assert f"Token {stored.token_key} of reader" in page
     assert "no-store" in answer["Cache-Control"]
     assert "messages" not in answer.cookies
     kept = [cookie.value for cookie in admin_client.cookies.values()]
