@@ -15,4 +15,5 @@ urlpatterns = [
 ]
 
 handler400 = "events.errors.bad_request"
+handler403 = "config.forbidden.page"
 handler500 = "events.errors.server_error"

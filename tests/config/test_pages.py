@@ -58,3 +58,14 @@ def test_language_of_a_page_is_not_that_of_the_api() -> None:
     assert 'lang="de"' in client.get("/admin/login/").content.decode()
     refused = client.get("/api/v3/events/system_tasks/").json()
     assert refused["detail"] == "Authentication credentials were not provided."
+
+
+def test_page_of_the_admin_that_somebody_may_not_see_says_so_in_its_look() -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("clerk", is_staff=True))
+    for path in ("/admin/auth/user/", "/admin/knox/authtoken/"):
+        answer = client.get(path)
+        assert answer.status_code == 403
+        page = answer.content.decode()
+        assert "You may not see this page" in page
+        assert 'href="/admin/"' in page
