@@ -1,0 +1,103 @@
+"""axe-core finds nothing on our pages: WCAG 2.2 AA, light, dark and on a phone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import User
+from knox.models import AuthToken
+from playwright.sync_api import Page, expect
+from pytest_django.live_server_helper import LiveServer
+
+from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
+from systemtasks.states import State
+from tests import factories
+from tests.browser import test_admin
+from tests.browser.test_admin import rows, visit  # noqa: F401 - a fixture
+
+pytestmark = test_admin.pytestmark
+
+AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text()
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}},
+    "dark phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+}
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe finds on a page: each a rule and the elements that break it."""
+    page.evaluate(AXE)
+    options = json.dumps({"runOnly": LEVELS, "resultTypes": ["violations"]})
+    found = page.evaluate(f"axe.run(document, {options})")["violations"]
+    return [
+        f"{violation['id']}: {node['html']}: {node['failureSummary']}"
+        for violation in found
+        for node in violation["nodes"]
+    ]
+
+
+@pytest.fixture
+def addresses(rows: None) -> list[str]:  # noqa: F811
+    """Return the addresses of our pages, with rows of each kind."""
+    for state in State:
+        task = factories.system_task(f"demo.{state}", "eu", description="It does what it is for.")
+        factories.task_run(
+            task, state=state, status=state.outcome.status, worker="celery@a", exception="E: no"
+        )
+    ScheduleEntry.objects.create(app="a", entry="e", task="demo.x", words="every day")
+    ScheduleEntry.objects.create(app="a", entry="off", task="demo.y", enabled=False)
+    failed = SystemTask.objects.get(name="demo.charge_card")
+    run = TaskRun.objects.get(system_task=failed)
+    factories.token(User.objects.get())
+    lists = "/admin/systemtasks"
+    pages = [
+        f"{lists}/systemtask/", f"{lists}/taskrun/", f"{lists}/scheduleentry/",
+        f"{lists}/taskrun/?status=error&q=demo", f"{lists}/taskrun/?status=failed",
+        f"{lists}/systemtask/{failed.pk}/change/", f"{lists}/taskrun/{run.pk}/change/",
+        f"{lists}/taskrun/add/", "/admin/",
+    ]  # fmt: skip
+    if apps.is_installed("unfold"):
+        token = AuthToken.objects.get()
+        pages += ["/admin/knox/authtoken/", f"/admin/knox/authtoken/{token.pk}/change/"]
+    return pages
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_axe_finds_nothing(live_server: LiveServer, addresses: list[str], look: str) -> None:
+    found = {}
+    with visit(live_server, **LOOKS[look]) as visited:
+        page = visited.page
+        for address in addresses:
+            page.goto(live_server.url + address)
+            if not address.startswith("/admin/systemtasks"):
+                found[address] = violations(page)
+                continue
+            if page.locator(".st-filters").count():
+                page.locator(".st-filters summary").click()
+            for menu in page.locator(".st-menu:visible summary").all():
+                menu.click()
+                found[f"{address} {menu.inner_text()}"] = violations(page)
+            found[address] = violations(page)
+            assert page.locator("h1:visible").count() == 1, address
+            assert page.get_by_role("main").count() == 1, address
+    wrong = [f"{address}: {text}" for address, texts in found.items() for text in texts]
+    assert wrong == [], "\n\n".join(wrong)
+
+
+def test_first_row_is_three_keys_away(live_server: LiveServer, rows: None) -> None:  # noqa: F811
+    with visit(live_server) as visited:
+        page = visited.page
+        page.goto(page.url)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        focused = "document.activeElement.outerHTML"
+        assert "st-skip" in page.evaluate(focused)  # to the rows
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(page.locator("#st-rows a").first).to_be_focused()
