@@ -1,4 +1,4 @@
-"""The answer to a page that somebody may not see, in the admin's look. Django names it handler403."""
+"""The answer to a page that somebody may not see, in the admin's look: Django's handler403."""
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
+from config.palette import search
 from events.errors import unknown_path
 
 urlpatterns = [
@@ -11,6 +12,7 @@ urlpatterns = [
     re_path("^api/v3/+", include("events.urls")),
     re_path("^api/v3/", unknown_path),
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/search/", admin.site.admin_view(search)),
     path("admin/", admin.site.urls),
 ]
 

@@ -2,12 +2,19 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
+from django.urls import reverse
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT
-from systemtasks.models import SystemTask
+from systemtasks.models import SystemTask, TaskRun
+
+MOST_FOUND = 8
+"""Tasks, and runs, that a palette offers."""
+
+SHORTEST_TEXT = 2
 
 LOGGED = re.compile(r"([^\s\[\]]+)\[([^\s\[\]]+)\]")
 """A run as Celery's log names it: `shop.tasks.charge[4ad3d2f6-…]`, in any line."""
@@ -92,3 +99,42 @@ def of_task(text: str) -> str:
     """Return the words to search the tasks for: of `name[id]`, the name."""
     logged = LOGGED.search(text)
     return logged[1] if logged else text
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A task or a run that a palette offers, or a list of runs."""
+
+    title: str
+    description: str
+    url: str
+    icon: str
+
+
+def quick_find(user: Any, text: str) -> list[Found]:  # noqa: ANN401 - the project's own class
+    """Return the tasks and the runs that a text names, of those that the user may see.
+
+    A run is named by its id, or the beginning of it.
+    """
+    text = text.strip().replace("\0", "")
+    if len(text) < SHORTEST_TEXT:
+        return []
+    found: list[Found] = []
+    if user.has_perm("systemtasks.view_taskrun"):
+        logged = LOGGED.search(text)
+        runs = TaskRun.objects.filter(_of_id(logged[2] if logged else text))
+        columns = ("id", "celery_id", "attempt", "number", "state", "status", "system_task__name")
+        shown = runs.select_related("system_task").only(*columns, "system_task__uid")
+        for run in shown.newest_first()[:MOST_FOUND]:
+            word = run.get_status_display() if run.is_finished else run.get_state_display()
+            url = reverse("admin:systemtasks_taskrun_change", args=[run.pk])
+            title = f"{run.system_task.full_name} [{run.celery_id}]"
+            found.append(Found(title, str(word), url, "play_arrow"))
+    if user.has_perm("systemtasks.view_systemtask"):
+        tasks = SystemTask.objects.filter(uuid__in=_named(of_task(text).split()))
+        for task in tasks.only("uuid", "name", "uid", "status").order_by("name", "uid")[
+            :MOST_FOUND
+        ]:
+            url = reverse("admin:systemtasks_systemtask_change", args=[task.pk])
+            found.append(Found(task.full_name, str(task.get_status_display()), url, "task"))
+    return found
