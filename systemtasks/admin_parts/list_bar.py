@@ -8,6 +8,7 @@ from django.contrib.admin.views.main import ORDER_VAR, PAGE_VAR, SEARCH_VAR
 from django.utils import timezone
 
 from systemtasks.admin_parts.counting import COUNT_LIMIT
+from systemtasks.admin_parts.export import EXPORT_LIMIT
 from systemtasks.admin_parts.filters import ListFilter, StatusFilter, TimeFilter
 from systemtasks.admin_parts.rows import Chip, Heading, RowList, number_text
 
@@ -113,6 +114,12 @@ class Bar:
         """The formats in which the rows can be had, each with its address."""
         query = self.cl.get_query_string({PAGE_VAR: None})
         return [(name, f"export.{name.lower()}{query}") for name in ("CSV", "NDJSON")]
+
+    @property
+    def exported(self) -> str:
+        """The number of rows that an export has at most, or "" if the list has fewer."""
+        may_be_more = getattr(self.cl.paginator, "is_cut", False)
+        return number_text(EXPORT_LIMIT) if may_be_more else ""
 
     @cached_property
     def hint(self) -> dict[str, str]:

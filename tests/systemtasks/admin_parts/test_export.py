@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from systemtasks.admin_parts import export
+from systemtasks.admin_parts import counting, export
 from systemtasks.models import ScheduleEntry, TaskRun
 from systemtasks.states import State, Status
 from tests import factories
@@ -82,6 +82,18 @@ def test_rows_are_read_in_pages_without_one_too_many_or_too_few(
     assert len(reads) >= 6
     assert all("LIMIT 3" in sql for sql in reads)
     assert not any("messages" in sql or '"args"' in sql for sql in reads)
+
+
+def test_export_ends_after_the_newest_rows_and_the_menu_says_so(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = factories.system_task()
+    runs = [run_at(task, factories.START + timedelta(hours=n)) for n in range(4)]
+    assert "at most" not in body(staff, RUNS)
+    monkeypatch.setattr(export, "EXPORT_LIMIT", 2)
+    monkeypatch.setattr(counting, "COUNT_LIMIT", 2)
+    assert [row["id"] for row in exported(staff, RUNS)] == [str(run.pk) for run in runs[:1:-1]]
+    assert "The newest 100,000 at most" in body(staff, RUNS)
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r\n", "\n", " =", "\uff1d", "\uff20"])
