@@ -46,7 +46,7 @@ def places() -> dict[str, Any]:
     from systemtasks.storage import sql
 
     admin = ModelAdmin(TaskRun, site)
-    lookups = StateFilter(RequestFactory().get("/"), {}, TaskRun, admin).lookup_choices
+    lookups = StateFilter(RequestFactory().get("/"), {}, TaskRun, admin).offered
 
     def where_in_admin(state: State) -> str:
         request = RequestFactory().get("/", {"state": state})
