@@ -629,7 +629,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("last_sent", models.DateTimeField(blank=True, null=True)),
-                ("enabled", models.BooleanField(default=True)),
+                ("enabled", models.BooleanField(default=True, verbose_name="enabled")),
                 ("args", models.JSONField(blank=True, null=True)),
                 ("kwargs", models.JSONField(blank=True, null=True)),
                 (
@@ -637,6 +637,25 @@ class Migration(migrations.Migration):
                     models.BooleanField(
                         default=False,
                         help_text="Whether args and kwargs are the very ones: nothing masked, cut or described",
+                    ),
+                ),
+                (
+                    "sent_options",
+                    models.JSONField(
+                        blank=True,
+                        editable=False,
+                        help_text="What its messages carry besides the arguments; empty if it is unknown",
+                        null=True,
+                    ),
+                ),
+                (
+                    "seen_timestamp",
+                    models.DateTimeField(
+                        blank=True,
+                        editable=False,
+                        help_text="Of a beat that has the entry",
+                        null=True,
+                        verbose_name="last sign of life",
                     ),
                 ),
             ],
