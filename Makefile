@@ -15,7 +15,7 @@ OLDEST := $(VENV)/oldest
 NEWEST := $(VENV)/newest
 PORT ?= 8000
 
-.PHONY: up test test-oldest chaos lint audit format openapi docs diagrams benchmark-recording benchmark-serving requirements clean
+.PHONY: up test test-oldest chaos lint audit format openapi docs diagrams benchmark-recording benchmark-serving benchmark-scale requirements clean
 
 up: $(VENV)/local
 	@echo "Starting System Tasks …"
@@ -78,6 +78,11 @@ benchmark-recording: $(VENV)/test
 # It needs wrk.
 benchmark-serving: $(VENV)/test
 	@./benchmarks/run serving
+
+# It needs COUNT kilobytes and more of free space: 20 GB for ten million runs.
+COUNT ?= 10000000
+benchmark-scale: $(VENV)/test
+	@./benchmarks/run scale --count $(COUNT)
 
 # The sets of pinned packages, from pyproject.toml; the largest first, so that the next two agree.
 requirements: $(VENV)/test

@@ -1,0 +1,70 @@
+"""The databases of one Postgres that are compared, all with the same tables.
+
+This process uses one of them after the other. So each question is asked of both within a second,
+and whatever else the machine does falls on both. The connections stay open, as those of a service
+do: a new one would read the catalogue of all partitions again.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.management import call_command
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+
+SERVER_SETTINGS = {
+    "max_wal_size": "'8GB'",
+    "checkpoint_timeout": "'30min'",
+    "max_parallel_workers_per_gather": "0",
+}
+"""What a fill of millions of rows needs, and comparisons. The rest is the embedded server's."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """One of the databases, and the runs that `fill.py` writes to it."""
+
+    name: str
+    runs: int
+
+
+def prepare(databases: list[Database]) -> None:
+    """Make the databases, with all tables and without rows."""
+    call_command("migrate", verbosity=0)
+    template = str(connection.settings_dict["NAME"])
+    with _administrating() as cursor:
+        for setting, value in SERVER_SETTINGS.items():
+            cursor.execute(f"ALTER SYSTEM SET {setting} = {value}")
+        cursor.execute("SELECT pg_reload_conf()")
+        for database in databases:
+            cursor.execute(f"CREATE DATABASE {database.name} TEMPLATE {template}")
+
+
+_opened = threading.local()
+
+
+def use(database: Database) -> None:
+    """Send all further queries of this thread to this database."""
+    opened = _opened.__dict__.setdefault("connections", {})
+    if database.name not in opened:
+        settings = {**deepcopy(connection.settings_dict), "NAME": database.name}
+        opened[database.name] = type(connections[DEFAULT_DB_ALIAS])(settings, DEFAULT_DB_ALIAS)
+    connections[DEFAULT_DB_ALIAS] = opened[database.name]
+
+
+def close() -> None:
+    """Close the connections of this thread."""
+    for opened in _opened.__dict__.pop("connections", {}).values():
+        opened.close()
+
+
+@contextmanager
+def _administrating() -> Iterator[Any]:
+    """Connect to a database that is neither a template nor one of those that are compared."""
+    connection.close()
+    own: Any = connection
+    with own._nodb_cursor() as cursor:  # as Django's tests do
+        yield cursor
