@@ -79,7 +79,7 @@ benchmark-recording: $(VENV)/test
 benchmark-serving: $(VENV)/test
 	@./benchmarks/run serving
 
-# It needs COUNT kilobytes and more of free space: 20 GB for ten million runs.
+# Ten million runs need 20 GB of free space; COUNT=300000 make benchmark-scale asks the same of fewer.
 COUNT ?= 10000000
 benchmark-scale: $(VENV)/test
 	@./benchmarks/run scale --count $(COUNT)

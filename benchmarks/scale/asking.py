@@ -75,25 +75,31 @@ class Asker:
         use(self.database)
         own: Any = connection
         own.statement_seconds = LIMIT  # of config.postgres
-        own.ensure_connection()
-        process = own.connection.info.backend_pid
+        process = backend()
         client = self._browser if url.startswith("/admin/") else self._program
         figures = Figures(url, self.database)
         times: list[tuple[float, float]] = []
         for _ in range(repeats + (repeats > 1)):
             figures.statements.clear()
-            cpu, clock = _cpu(process), time.perf_counter()
+            before, clock = cpu(process), time.perf_counter()
             with _noted(figures.statements):
                 figures.status = client.get(url).status_code
             took = time.perf_counter() - clock
-            times.append((_cpu(process) - cpu, took * 1000))
+            times.append((cpu(process) - before, took * 1000))
             if took * 1000 > SLOW:
                 break
         figures.cpu, figures.clock = map(statistics.median, zip(*times[-repeats:], strict=True))
         return figures
 
 
-def _cpu(process: int) -> float:
+def backend() -> int:
+    """Return the id of the Postgres process that answers this thread."""
+    own: Any = connection
+    own.ensure_connection()
+    return int(own.connection.info.backend_pid)
+
+
+def cpu(process: int) -> float:
     """Return the processor time of a process, in milliseconds."""
     nanoseconds, *_ = Path(f"/proc/{process}/schedstat").read_text().split()
     return int(nanoseconds) / 1e6

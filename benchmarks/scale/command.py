@@ -4,14 +4,15 @@ It prints Markdown: docs/scale.md has it.
 """
 
 import argparse
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db import connection
 
-from benchmarks.scale import databases, fill, plans, questions, size
+from benchmarks.scale import databases, fill, plans, questions, retention, size, writing
 from benchmarks.scale.asking import LIMIT, Asker, Figures, explain
 from benchmarks.scale.databases import Database, use
 from benchmarks.scale.questions import Question, Values
@@ -20,7 +21,7 @@ from benchmarks.table import as_text
 COUNT = 10_000_000
 BASE = 10_000
 SLOWEST = 10
-PARTS = ("bytes", "questions")
+PARTS = ("bytes", "writing", "retention", "questions")
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,14 @@ class Answer:
 
 def main(*words: str) -> None:
     given = _options(words)
-    small, large = Database("small", BASE), Database("large", given.count)
+    empty, small, large = (
+        Database("empty", 0),
+        Database("small", BASE),
+        Database("large", given.count),
+    )
     settings.EMBEDDED.attach()
     try:
-        databases.prepare([small, large])
+        databases.prepare([empty, small, large])
         for database in (small, large):
             use(database)
             seconds = fill.fill(database, given.tasks if database is large else 0)
@@ -54,8 +59,12 @@ def main(*words: str) -> None:
             _print(
                 "Bytes a run", ("", f"{BASE:,} runs", f"{large.runs:,} runs"), _sizes(small, large)
             )
+        if "writing" in given.parts:
+            _print_writing(empty, large, given.tasks)
+        if "retention" in given.parts:
+            _print_retention(large)
         if "questions" in given.parts:
-            answers = list(_ask(small, large, given.only))
+            answers = list(_ask(small, large, given.only, few_orders=given.few_orders))
             header = (
                 "ms of Postgres's processor time",
                 f"{BASE:,} runs",
@@ -83,6 +92,9 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[""], help="questions with one of these in group: name"
     )
+    parser.add_argument(
+        "--few-orders", action="store_true", help="all orders only of the lists without a filter"
+    )
     parser.add_argument("--slowest", type=int, default=SLOWEST, help="plans that are printed")
     return parser.parse_args(words)
 
@@ -95,7 +107,45 @@ def _sizes(small: Database, large: Database) -> list[tuple[str, ...]]:
     return [(what, *(f"{each.get(what, 0):,.0f}" for each in sizes)) for what in sizes[1]]
 
 
-def _ask(small: Database, large: Database, only: Sequence[str]) -> Iterator[Answer]:
+def _print_writing(empty: Database, large: Database, tasks: int) -> None:
+    lines = []
+    for name, into_empty, into_large in writing.measure(empty, large, tasks):
+        _say(f"written: {name}")
+        both = into_empty, into_large
+        ratios = [full.rate / none.rate for none, full in zip(*both, strict=True)]
+        rates = [f"{statistics.median(each.rate for each in written):,.0f}" for written in both]
+        parts = [
+            f"{statistics.median(each.own for each in written):,.0f} + "
+            f"{statistics.median(each.postgres for each in written):,.0f}"
+            for written in both
+        ]
+        lines.append((name, *rates, f"{statistics.median(ratios):.2f}", *parts))
+    header = (
+        "runs a second that a processor writes",
+        "empty",
+        f"{large.runs:,} runs",
+        "ratio",
+        "µs a run: writer + Postgres, empty",
+        f"{large.runs:,} runs",
+    )
+    _print("Writing", header, lines)
+
+
+def _print_retention(large: Database) -> None:
+    dropped = retention.drop_a_day(large)
+    what = f"seconds to drop {dropped.runs:,} runs, of which {dropped.kept:,} are kept"
+    lines = [(what, f"{dropped.seconds:.2f}")]
+    for when, batches in (("before it", dropped.before), ("meanwhile", dropped.during)):
+        for percent in (50, 99):
+            took = retention.percentile(batches, percent)
+            lines.append((f"ms of a batch {when}, p{percent}", f"{took:,.0f}"))
+    title = f"A day dropped while {retention.RATE} runs a second are written"
+    _print(title, ("", ""), lines)
+
+
+def _ask(
+    small: Database, large: Database, only: Sequence[str], *, few_orders: bool
+) -> Iterator[Answer]:
     """Ask every question of both databases in turn."""
     askers = [Asker(database) for database in (small, large)]
     asked = []
@@ -108,6 +158,8 @@ def _ask(small: Database, large: Database, only: Sequence[str]) -> Iterator[Answ
     for of_small, of_large in zip(*asked, strict=True):
         if not any(text in f"{of_small.group}: {of_small.name}" for text in only):
             continue
+        if few_orders and of_small.query:
+            of_small, of_large = replace(of_small, orders=()), replace(of_large, orders=())
         answer = _answer(askers[0], askers[1], of_small, of_large)
         _say(f"{of_large.group}: {of_large.name}: {answer.worst.cpu:.1f} ms, {answer.worst.url}")
         yield answer

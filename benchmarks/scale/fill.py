@@ -9,6 +9,7 @@ Each day is filled before it becomes a partition: so its indexes are built at on
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid5
 
 from django.db import connection
 
@@ -18,6 +19,9 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.storage import partitions
 
 TASKS = 300
+CHUNK = 50_000
+EXPIRED_DAYS = 1
+"""The days, from the first one, whose runs have expired."""
 WITH_UID = 10
 """Each task with a number that this divides has a uid."""
 
@@ -33,14 +37,14 @@ MORE_TASKS_NAME = "directory.tasks.sync_user"
 MORE_TASKS = """
 INSERT INTO systemtasks_systemtask (uuid, name, uid, description, start_timestamp,
     finish_timestamp, duration, status, messages, expires, execution, sort_timestamp)
-SELECT md5('task' || n)::uuid, %s, 'user-' || n,
-    'Fetches what has changed since the last run.', began, began + interval '1.25 s', 1.25,
-    CASE WHEN n %% 33 = 0 THEN 'error' ELSE 'successful' END,
+SELECT uuid, %s, uid, 'Fetches what has changed since the last run.', began,
+    began + interval '1.25 s', 1.25, CASE WHEN n %% 33 = 0 THEN 'error' ELSE 'successful' END,
     jsonb_build_array(jsonb_build_object('timestamp', began, 'log_level', 'info', 'logger',
-        'directory.tasks', 'event', 'Fetched user ' || md5(n::text) || ' of 250',
+        'directory.tasks', 'event', 'Fetched user ' || md5(uid) || ' of 250',
         'attributes', jsonb_build_object('page', n))),
     began + interval '90 days', gen_random_uuid(), began
-FROM generate_series(1, %s) AS n, LATERAL (SELECT now() - n * interval '50 ms' AS began) AS run
+FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS given (uuid, uid, n),
+LATERAL (SELECT now() - n * interval '1 s' AS began) AS run
 """
 
 DAY = """
@@ -78,7 +82,8 @@ SELECT run.id, CASE WHEN began THEN run.id END, (%(tasks)s::uuid[])[task], run.c
         'logger', 'shop.tasks', 'event', 'Charged order ' || n || ' of customer ' || n %% 5000,
         'attributes', jsonb_build_object('attempts', n %% 3, 'amount', round(chance::numeric, 4))))
     END,
-    sent + %(expiry)s * interval '1 day', 'gen' || n %% 8 || '@web-' || n %% 3,
+    CASE WHEN n %% 5000 > 0 THEN sent + %(expiry)s * interval '1 day' END,
+    'gen' || n %% 8 || '@web-' || n %% 3,
     CASE WHEN n <> root_n THEN root.celery_id ELSE '' END, root.celery_id,
     CASE WHEN n %% 5 = 0 THEN jsonb_build_object('user', n %% 900, 'request', md5(n::text))
         ELSE '{{}}' END,
@@ -152,8 +157,7 @@ def fill(database: Database, more_tasks: int = 0) -> float:
         _fill_days(cursor, database.runs, uuids)
         partitions.make_ahead()
         cursor.execute(LAST_RUNS, [uuids])
-        if more_tasks:
-            cursor.execute(MORE_TASKS, [MORE_TASKS_NAME, more_tasks])
+        _fill_tasks(cursor, more_tasks)
         cursor.execute("VACUUM ANALYZE systemtasks_systemtask")
         cursor.execute("ANALYZE systemtasks_taskrun")
         cursor.execute("CHECKPOINT")
@@ -161,18 +165,36 @@ def fill(database: Database, more_tasks: int = 0) -> float:
     return time.monotonic() - began
 
 
+def _fill_tasks(cursor: Any, number: int) -> None:  # noqa: ANN401
+    for first in range(0, number, CHUNK):
+        uids = [more_task_uid(each) for each in range(first, min(first + CHUNK, number))]
+        uuids = [uuid5(system_task_uuid(MORE_TASKS_NAME), uid) for uid in uids]
+        cursor.execute(MORE_TASKS, [MORE_TASKS_NAME, uuids, uids])
+
+
+def more_task_uid(number: int) -> str:
+    """Return the uid of one of the tasks without runs, from 0."""
+    return f"user-{number}"
+
+
 def _fill_days(cursor: Any, runs: int, tasks: list[Any]) -> None:  # noqa: ANN401
     now = datetime.now(UTC)
+    # Not the first schema that the connection searches: that is the service's own.
+    cursor.execute(
+        "SELECT relnamespace::regnamespace FROM pg_class "
+        "WHERE oid = 'systemtasks_taskrun'::regclass"
+    )
+    [(schema,)] = cursor.fetchall()
     for number in range(DAYS):
         day = now.date() - timedelta(days=DAYS - 1 - number)
-        name = f"systemtasks_taskrun_{day:%Y%m%d}"
+        name = f"{schema}.systemtasks_taskrun_{day:%Y%m%d}"
         first, end = partitions.bounds(day)
         cursor.execute(f"DROP TABLE IF EXISTS {name}")  # an empty partition made ahead
         cursor.execute(
             f"CREATE TABLE {name} (LIKE systemtasks_taskrun INCLUDING ALL EXCLUDING INDEXES)"
         )
         last = runs * (number + 1) // DAYS - runs * number // DAYS
-        _fill_day(cursor, name, day, last, runs, tasks)
+        _fill_day(cursor, name, day, last, runs, tasks, DAYS + 1 if number >= EXPIRED_DAYS else 1)
         cursor.execute(
             f"ALTER TABLE systemtasks_taskrun ATTACH PARTITION {name} "
             f"FOR VALUES FROM ('{first}') TO ('{end}')"
@@ -187,6 +209,7 @@ def _fill_day(
     last: int,
     runs: int,
     tasks: list[Any],
+    expiry: int,
 ) -> None:
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     end = min(begin + timedelta(days=1), datetime.now(UTC))
@@ -206,6 +229,6 @@ def _fill_day(
         "running": min(50, runs // 1000) if is_today else 0,
         "tasks": tasks,
         "number": len(tasks),
-        "expiry": DAYS + 1,
+        "expiry": expiry,
     }
     cursor.execute(statement, values)

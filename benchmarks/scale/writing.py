@@ -1,0 +1,146 @@
+"""How fast a writer writes into each database, by its own processor time and Postgres's."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from unittest import mock
+from uuid import uuid4
+
+from django.db import connection
+
+from benchmarks.recording import flow
+from benchmarks.scale.asking import backend, cpu
+from benchmarks.scale.databases import Database, use
+from benchmarks.scale.fill import MORE_TASKS_NAME, more_task_uid
+from systemtasks.conf import conf
+from systemtasks.ids import new_id
+from systemtasks.runs.journal_line import Entry
+from systemtasks.runs.records import RunRecord
+from systemtasks.states import State
+from systemtasks.storage import rows
+from systemtasks.storage.writer import writer
+
+ROUNDS = 4
+RUNS = 2_000
+"""The runs of a round; one round before those is left out."""
+
+LEASE = str(uuid4())
+
+Change = Callable[[RunRecord], RunRecord]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a run took to write, in microseconds."""
+
+    own: float
+    postgres: float
+    clock: float
+
+    @property
+    def rate(self) -> float:
+        """Return the runs a second that one processor writes."""
+        return 1e6 / (self.own + self.postgres)
+
+
+def entries_of(number: int) -> list[Entry]:
+    """Return what the receivers pass to the writer: that a run was sent, and its end."""
+    with mock.patch.object(writer, "submit") as submit:
+        for index in range(number):
+            for _, step in flow.success(index):
+                step()
+    return [call.args[0] for call in submit.call_args_list]
+
+
+def _ended(runs: "Runs") -> Iterator[None]:
+    """Write each run once, when it has ended."""
+    yield from runs.write(State.SUCCESS)
+
+
+def _step_by_step(runs: "Runs") -> Iterator[None]:
+    """Write each run when it was sent, while it runs, and when it has ended."""
+    yield from runs.write(State.QUEUED)
+    yield from runs.write(State.SUCCESS, _running)
+    yield from runs.write(State.SUCCESS)
+
+
+def _running(record: RunRecord) -> RunRecord:
+    """Return the record of the same run in progress."""
+    return replace(
+        record,
+        state=State.RUNNING,
+        lease=LEASE,
+        finish_timestamp=None,
+        duration=None,
+        messages="[]",
+    )
+
+
+class Runs:
+    """The entries of RUNS runs, under new ids: as runs that have not been written yet."""
+
+    def __init__(self, entries: Sequence[Entry], tasks: int = 0) -> None:
+        """Take the entries. With `tasks`, each run is one of another of so many tasks."""
+        self._entries = entries
+        self._tasks = tasks
+        self._ids = [new_id() for _ in range(RUNS)]
+
+    def write(self, state: State, change: Change | None = None) -> Iterator[None]:
+        """Write the records of this state in batches, and yield after each."""
+        of_state = [entry for entry in self._entries if entry.state == state]
+        limit = conf().BATCH_LIMIT
+        for first in range(0, RUNS, limit):
+            batch = of_state[first : first + limit]
+            records = [self._record(first + n, entry) for n, entry in enumerate(batch)]
+            rows.write([change(record) for record in records] if change else records)
+            yield
+
+    def _record(self, number: int, entry: Entry) -> RunRecord:
+        record = entry.record()
+        record.id = self._ids[number]
+        if record.execution is not None:
+            record.execution = record.id
+        if self._tasks:
+            uid = more_task_uid(hash(record.id) % self._tasks)
+            record.name, record.uid, record.first_uid = MORE_TASKS_NAME, uid, uid
+            record.messages = record.messages.replace("Task number", f"Task {record.id}, number")
+        return record
+
+
+def measure(
+    empty: Database, large: Database, tasks: int
+) -> Iterator[tuple[str, list[Written], list[Written]]]:
+    """Yield what is written, and what a run took in both databases in each round."""
+    flow.prepare()
+    entries = entries_of(RUNS)
+    ways = [("ended", _ended, 0), ("queued, running, ended", _step_by_step, 0)]
+    if tasks:
+        ways.append((f"ended, of {tasks:,} tasks with new messages", _ended, tasks))
+    for name, way, of_tasks in ways:
+        measured: dict[Database, list[Written]] = {empty: [], large: []}
+        for number in range(ROUNDS + 1):
+            empty_tables(empty)
+            for database in (empty, large):
+                use(database)
+                rows.forget()
+                written = _measured(way(Runs(entries, of_tasks)))
+                if number:
+                    measured[database].append(written)
+        yield name, measured[empty], measured[large]
+
+
+def _measured(batches: Iterator[None]) -> Written:
+    process = backend()
+    began = cpu(process), time.thread_time(), time.monotonic()
+    for _ in batches:
+        pass
+    now = cpu(process), time.thread_time(), time.monotonic()
+    postgres, own, clock = (end - begin for begin, end in zip(began, now, strict=True))
+    return Written(own / RUNS * 1e6, postgres / 1000 / RUNS * 1e6, clock / RUNS * 1e6)
+
+
+def empty_tables(database: Database) -> None:
+    """Remove all runs and tasks."""
+    use(database)
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE systemtasks_taskrun, systemtasks_systemtask")
