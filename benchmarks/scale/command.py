@@ -21,7 +21,7 @@ from benchmarks.table import as_text
 COUNT = 10_000_000
 BASE = 10_000
 SLOWEST = 10
-PARTS = ("bytes", "writing", "retention", "questions")
+PARTS = ("bytes", "questions", "writing", "retention")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,6 @@ def main(*words: str) -> None:
             _print(
                 "Bytes a run", ("", f"{BASE:,} runs", f"{large.runs:,} runs"), _sizes(small, large)
             )
-        if "writing" in given.parts:
-            _print_writing(empty, large, given.tasks)
-        if "retention" in given.parts:
-            _print_retention(large)
         if "questions" in given.parts:
             answers = list(_ask(small, large, given.only, few_orders=given.few_orders))
             header = (
@@ -78,6 +74,10 @@ def main(*words: str) -> None:
                 of_group = [each for each in answers if each.question.group == group]
                 _print(group, header, [_cells(answer) for answer in of_group])
             _print_slowest(answers, given.slowest)
+        if "writing" in given.parts:
+            _print_writing(empty, large, given.tasks)
+        if "retention" in given.parts:
+            _print_retention(large)
     finally:
         databases.close()
         connection.close()

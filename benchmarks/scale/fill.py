@@ -11,12 +11,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid5
 
+from django.apps import apps
 from django.db import connection
 
 from benchmarks.scale import DAYS
 from benchmarks.scale.databases import Database
 from systemtasks.ids import system_task_uuid
-from systemtasks.storage import partitions
+from systemtasks.models import TaskRun
+from systemtasks.storage import partitions, rows
 
 TASKS = 300
 CHUNK = 50_000
@@ -158,7 +160,11 @@ def fill(database: Database, more_tasks: int = 0) -> float:
         partitions.make_ahead()
         cursor.execute(LAST_RUNS, [uuids])
         _fill_tasks(cursor, more_tasks)
-        cursor.execute("VACUUM ANALYZE systemtasks_systemtask")
+        while rows.write_search_texts(CHUNK):  # as the writer's housekeeping does
+            pass
+        for model in apps.get_app_config("systemtasks").get_models():
+            if model is not TaskRun:
+                cursor.execute(f"VACUUM ANALYZE {model._meta.db_table}")
         cursor.execute("ANALYZE systemtasks_taskrun")
         cursor.execute("CHECKPOINT")
     connection.close()  # with its settings

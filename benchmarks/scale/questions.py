@@ -95,6 +95,9 @@ def run_filters(values: Values) -> Iterator[tuple[str, Query]]:
     yield "min_duration=0.01, nearly all", {"min_duration": "0.01"}
     yield "min_duration=60, few", {"min_duration": "60"}
     yield "min_duration=100000, none", {"min_duration": "100000"}
+    yield "search, in all errors", {"search": "has no address"}
+    yield "search, in one error a day", {"search": "order 77"}
+    yield "search, in none", {"search": "no-such-word"}
     yield "name and state=failure", {"name": COMMON[0], "state": "failure"}
     yield "rare name and state=failure", {"name": RARE[0], "state": "failure"}
     yield "name and min_duration=60", {"name": COMMON[0], "min_duration": "60"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from unittest import mock
 from uuid import uuid4
 
+from django.apps import apps
 from django.db import connection
 
 from benchmarks.recording import flow
@@ -140,7 +141,8 @@ def _measured(batches: Iterator[None]) -> Written:
 
 
 def empty_tables(database: Database) -> None:
-    """Remove all runs and tasks."""
+    """Remove all runs and tasks, and what is made of them."""
     use(database)
     with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE systemtasks_taskrun, systemtasks_systemtask")
+        models = apps.get_app_config("systemtasks").get_models()
+        cursor.execute(f"TRUNCATE {', '.join(model._meta.db_table for model in models)}")
