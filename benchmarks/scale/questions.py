@@ -134,7 +134,9 @@ def api_questions(values: Values) -> Iterator[Question]:
     yield Question("API, runs", "one run", f"{RUNS}{values.run.pk}/", {})
     for days in (1, 7, 30):
         span = {"started_from": values.ago(days=days)}
-        yield Question("API, summary", f"{days} days", f"{RUNS}summary/", span)
+        yield Question(
+            "API, summary", f"{days} days" if days > 1 else "a day", f"{RUNS}summary/", span
+        )
     query = {"started_from": values.ago(days=30), "name": COMMON[0]}
     yield Question("API, summary", "30 days of one name", f"{RUNS}summary/", query)
     orders = _choices(SystemTaskFilter, "ordering")
