@@ -1,6 +1,8 @@
 """axe-core finds nothing on our pages: WCAG 2.2 AA, light, dark and on a phone."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from systemtasks.states import State
 from tests import factories
 from tests.browser import test_admin
 from tests.browser.test_admin import rows, visit  # noqa: F401 - a fixture
+from tests.processes import ROOT
 
 pytestmark = test_admin.pytestmark
 
@@ -101,3 +104,11 @@ def test_first_row_is_three_keys_away(live_server: LiveServer, rows: None) -> No
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
         expect(page.locator("#st-rows a").first).to_be_focused()
+
+
+@pytest.mark.skipif(not apps.is_installed("unfold"), reason="This is another look already")
+def test_all_of_this_holds_in_djangos_own_look() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command += ["-k", "axe", "--ds=tests.systemtasks.plain_admin_settings"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
