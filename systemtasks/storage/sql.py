@@ -678,7 +678,10 @@ KEEP_ENTRIES = Statement(
     AND jsonb_exists(given.schedule -> 'entries', own.entry)
     """
 )
-"""Record a sign of life of beat in the entries of its schedule, given the app's name and theirs."""
+"""Record a sign of life of beat in the entries of its schedule, given the app's name and theirs.
+
+Does nothing to other entries.
+"""
 
 DELETE_OTHER_ENTRIES = Statement(
     f"""
