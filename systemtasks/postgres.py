@@ -6,10 +6,10 @@ nothing there. The models' `required_db_vendor` has the same effect.
 
 from typing import Any
 
-from django.contrib.postgres.operations import TrigramExtension
+from django.contrib.postgres.operations import NotInTransactionMixin, TrigramExtension
 from django.db import router
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations import CreateModel, RunSQL
+from django.db.migrations import AddIndex, CreateModel, RunSQL
 from django.db.migrations.state import ProjectState
 
 SEARCH_ITS_SCHEMA = """
@@ -76,6 +76,60 @@ class CreatePartitionedModel(CreateModel):
             schema_editor.execute(
                 f"CREATE TABLE {quote(f'{table}_default')} PARTITION OF {quote(table)} DEFAULT"
             )
+
+
+PARTITIONS_WITHOUT_INDEX = """
+SELECT partition.oid::regclass::text, partition.relname FROM pg_inherits
+JOIN pg_class AS partition ON partition.oid = inhrelid
+WHERE inhparent = %s::regclass AND NOT EXISTS (
+    SELECT FROM pg_inherits AS own JOIN pg_index ON indexrelid = own.inhrelid
+    WHERE own.inhparent = to_regclass(%s) AND indrelid = partition.oid
+) ORDER BY 2
+"""
+
+
+class AddIndexToPartitions(NotInTransactionMixin, AddIndex):
+    """Create an index of a partitioned table while others read and write.
+
+    Postgres creates no index of a partitioned table CONCURRENTLY. So it is created for the table
+    alone, then CONCURRENTLY for each partition, and attached. It is valid with the last one. If
+    this is interrupted, it can be run again.
+
+    The migration must be `atomic = False`. The locks on the table are waited for up to a second.
+    """
+
+    atomic = False
+
+    def database_forwards(
+        self,
+        app_label: str,
+        schema_editor: BaseDatabaseSchemaEditor,
+        from_state: ProjectState,
+        to_state: ProjectState,
+    ) -> None:
+        """Create the index."""
+        self._ensure_not_in_transaction(schema_editor)
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
+        quote = schema_editor.quote_name
+        name = quote(self.index.name)
+        table = quote(model._meta.db_table)
+        whole = str(self.index.create_sql(model, schema_editor))
+        columns = whole.removeprefix(f"CREATE INDEX {name} ON {table}")
+        schema_editor.execute("SET lock_timeout = '1s'")
+        schema_editor.execute(f"CREATE INDEX IF NOT EXISTS {name} ON ONLY {table}{columns}")
+        with schema_editor.connection.cursor() as cursor:
+            cursor.execute(PARTITIONS_WITHOUT_INDEX, [model._meta.db_table, name])
+            partitions = cursor.fetchall()
+        for partition, relation in partitions:
+            own = quote(f"{relation}_{self.index.name}")
+            schema_editor.execute("SET lock_timeout = 0")  # CONCURRENTLY waits, and blocks nobody
+            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {own}")
+            schema_editor.execute(f"CREATE INDEX CONCURRENTLY {own} ON {partition}{columns}")
+            schema_editor.execute("SET lock_timeout = '1s'")
+            schema_editor.execute(f"ALTER INDEX {name} ATTACH PARTITION {own}")
+        schema_editor.execute("RESET lock_timeout")
 
 
 class TrigramSearch(TrigramExtension):
