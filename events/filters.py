@@ -1,7 +1,7 @@
 """Filter, search and order the lists."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from django import forms
@@ -21,7 +21,7 @@ from django_filters.rest_framework.filterset import FilterSet
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import search_smart_split
 
-from systemtasks.models import SystemTask, SystemTaskQuerySet, TaskRun, TaskRunQuerySet
+from systemtasks.models import LONG, SystemTask, SystemTaskQuerySet, TaskRun, TaskRunQuerySet
 from systemtasks.runs.journal_line import id_text
 from systemtasks.runs.values import utc
 from systemtasks.states import State, Status
@@ -43,6 +43,17 @@ TERM_LENGTH = 3
 """The characters that one term of a search must have: the index has texts of this length."""
 
 TOO_SHORT = f"One of the terms must have at least {TERM_LENGTH} characters."
+
+SHORT = timedelta(hours=25)
+"""The span of time in which what no index finds is searched: a day, which may have an hour more."""
+
+IN_A_DAY = "`started_from`, and no more than a day from there to `started_until` or now"
+SHORT_DURATION = f"Less than {LONG:.0f} seconds needs {IN_A_DAY}."
+BY_DURATION = f"The order by `duration` needs `min_duration`, or {IN_A_DAY}."
+BY_FINISH = f"The order by `finish_timestamp` needs {IN_A_DAY}."
+
+FEW_TASKS = 100
+"""Tasks of one name, or of one uid, of which a query of runs has the uuids."""
 
 ORDERING_FIELDS = (*TASK_COLUMNS, "expiring")
 
@@ -222,14 +233,32 @@ class CeleryIdFilter(CharFilter):
         return ids
 
 
+class RootFilter(CeleryIdFilter):
+    """Finds the runs that descend from one, and that one."""
+
+    def filter(self, qs: TaskRunQuerySet, value: str) -> TaskRunQuerySet:  # type: ignore[override]
+        return qs.of_root(id_text(value)) if value else qs
+
+
+def _tasks(of_task: dict[str, str]) -> Any:  # noqa: ANN401 - a list or a subquery
+    """Return the uuids of the tasks with this name or uid.
+
+    Uuids, because the planner knows how many runs each of them has. There may be too many of them.
+    """
+    uuids = SystemTask.objects.filter(**of_task).order_by().values_list("uuid", flat=True)
+    few = list(uuids[: FEW_TASKS + 1])
+    return few if len(few) <= FEW_TASKS else uuids
+
+
 class TaskRunFilter(GivenFilterSet):
     """The filters of the runs."""
 
     system_task = StrictUUIDFilter(  # type: ignore[no-untyped-call]
         **EXACTLY, field_name="system_task_id", label="The task's uuid"
     )
-    name = CharFilter(**EXACTLY, field_name="system_task__name", label="The task's name")
-    uid = CharFilter(**EXACTLY, field_name="system_task__uid", label="The task's uid")
+    # These two are for SystemTask: see `filter_queryset`.
+    name = CharFilter(**EXACTLY, label="The task's name")
+    uid = CharFilter(**EXACTLY, label="The task's uid")
     celery_id = CeleryIdFilter(  # type: ignore[no-untyped-call]
         **EXACTLY,
         label="What `.delay()` returned; each attempt, and each execution, is a run of its own",
@@ -237,7 +266,7 @@ class TaskRunFilter(GivenFilterSet):
     parent_id = CeleryIdFilter(  # type: ignore[no-untyped-call]
         **EXACTLY, label="Celery id of the run that sent it"
     )
-    root_id = CeleryIdFilter(  # type: ignore[no-untyped-call]
+    root_id = RootFilter(  # type: ignore[no-untyped-call]
         **EXACTLY, label="Celery id of the run from which it descends"
     )
     state = StatedChoiceFilter(**ONE_OF, choices=State.choices)  # type: ignore[no-untyped-call]
@@ -259,15 +288,46 @@ class TaskRunFilter(GivenFilterSet):
         label=f"Words that the error of the run contains, in any case. {TOO_SHORT}",
     )
     min_duration = StrictNumberFilter(  # type: ignore[no-untyped-call]
-        field_name="duration", lookup_expr="gte", label="Runs that took this many seconds or more"
+        field_name="duration",
+        lookup_expr="gte",
+        label=f"Runs that took this many seconds or more. {SHORT_DURATION}",
     )
     ordering = ChoiceFilter(
         **ONE_OF,
         method="filter_ordering",
         choices=[(name, name) for name in RUN_ORDERINGS],
         label="Order by this field, and runs that are equal in it by `id`. A run that has not "
-        "started counts as the latest.",
+        f"started counts as the latest. {BY_DURATION} {BY_FINISH}",
     )
+
+    def filter_queryset(self, queryset: TaskRunQuerySet) -> TaskRunQuerySet:
+        """Return the runs that the filters leave, in the order that is asked for.
+
+        Raise ValidationError for a query that would read all runs.
+        """
+        given: dict[str, Any] = self.form.cleaned_data
+        self.refuse_to_read_all(given)
+        of_task = {name: text for name in ("name", "uid") if (text := given.pop(name, ""))}
+        runs: TaskRunQuerySet = super().filter_queryset(queryset)  # type: ignore[no-untyped-call]
+        return runs.filter(system_task__in=_tasks(of_task)) if of_task else runs
+
+    def refuse_to_read_all(self, given: dict[str, Any]) -> None:
+        """Raise ValidationError if no index has the runs or the order, and the span is not short.
+
+        `given` has the values of the filters in the request.
+        """
+        if (start := given.get("started_from")) is not None:
+            now = datetime.now(UTC)
+            if min(given.get("started_until") or now, now) - start <= SHORT:
+                return
+        least = given.get("min_duration")
+        column = (given.get("ordering") or "").removeprefix("-")
+        if least is not None and least < LONG:
+            raise ValidationError({"min_duration": [SHORT_DURATION]})
+        if column == "duration" and least is None:
+            raise ValidationError({"ordering": [BY_DURATION]})
+        if column == "finish_timestamp":
+            raise ValidationError({"ordering": [BY_FINISH]})
 
     def filter_search(self, queryset: TaskRunQuerySet, name: str, value: str) -> TaskRunQuerySet:
         """Return the runs whose error contains every term of `value`, in any case.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
-from django.db.models import F, QuerySet, Value
+from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.http import Http404
 from django.urls import reverse
 from django_filters.rest_framework.backends import DjangoFilterBackend
@@ -44,6 +44,14 @@ from .waiting import LONGEST_WAIT, wait_for_end
 T = TypeVar("T")
 
 TASKS = with_json_texts(SystemTask.objects.all(), *SystemTaskSerializer.json_columns)
+
+
+def _of_task(column: str) -> Subquery:
+    """Return an expression for a column of a run's task, which is read for the rows of a page only.
+
+    With a join, Postgres would join the rows that it counts, and plan the join of each partition.
+    """
+    return Subquery(SystemTask.objects.filter(uuid=OuterRef("system_task_id")).values(column))
 
 
 @prepared
@@ -148,7 +156,7 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     pagination_class = KeysetPagination
     queryset = with_json_texts(
         TaskRun.objects.newest_first().defer("sent_options"), *TaskRunSerializer.json_columns
-    ).annotate(task_name=F("system_task__name"), task_uid=F("system_task__uid"))
+    ).annotate(task_name=_of_task("name"), task_uid=_of_task("uid"))
     serializer_class = TaskRunSerializer
     filterset_class = TaskRunFilter
     permission_required: ClassVar[str] = "systemtasks.view_taskrun"

@@ -43,6 +43,9 @@ may differ by more than the runs do; and in an id there is the time of whoever s
 sequence would put a run last whose row is written last, such as one of an old journal.
 """
 
+LONG = 10.0
+"""Seconds from which a run is a long one. Indexes have the long ones, because they are few."""
+
 
 class SystemTaskQuerySet(models.QuerySet["SystemTask"]):
     """Queries of tasks that more than one module needs."""
@@ -87,6 +90,12 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
         for word in words:
             runs = runs.filter(exception__icontains=word)
         return runs
+
+    def of_root(self, celery_id: str) -> Self:
+        """Return the run with this Celery id if it has no root but itself, and its descendants."""
+        # Two conditions, of which each has an index.
+        descends = Q(root_id=celery_id) & ~Q(root_id=F("celery_id"))
+        return self.filter(descends | Q(celery_id=celery_id, root_id=celery_id))
 
     def newest_first(self) -> Self:
         """Return the runs, those that have not started first, then the one that started last."""
@@ -257,9 +266,11 @@ class TaskRun(models.Model):
         default="",
         help_text="Celery id of the run that sent it",
     )
+    # Of the collation of celery_id, with which it is compared.
     root_id = models.CharField(
         "root",
         max_length=255,
+        db_collation="C",
         blank=True,
         default="",
         help_text="Celery id of the run from which it descends",
@@ -318,28 +329,72 @@ class TaskRun(models.Model):
                 condition=Q(wait__isnull=True) | _seconds("wait"), name="taskrun_wait"
             ),
         )
+        # Each index costs at every write, so each names the query that needs it.
+        # tests/test_indexes.py fails if no query uses one.
         indexes = (
-            models.Index(fields=("celery_id", "attempt"), name="taskrun_celery"),
+            # `celery_id=`, and the beginning of an id in the search of the admin.
+            models.Index(fields=("celery_id",), name="taskrun_celery"),
+            # The writer: what the first execution of a message is to be told of further ones.
             models.Index(
                 fields=("message",), name="taskrun_message", condition=Q(message__isnull=False)
             ),
+            # The runs of a task: `system_task=`, `name=`, the page of a task, the last run of one.
             models.Index(fields=("system_task", *NEWEST_RUN_FIRST), name="taskrun_task"),
+            # The lists without a filter, spans of time, and what is found soon among all.
             models.Index(fields=NEWEST_RUN_FIRST, name="taskrun_start"),
-            models.Index(fields=("status", "-sort_timestamp"), name="taskrun_status"),
+            # The rare ones: `state=`, `status=`, and both of one task. Most runs are successful, so
+            # a page of those is found soon among all.
+            models.Index(
+                fields=("state", *NEWEST_RUN_FIRST),
+                name="taskrun_state",
+                condition=~Q(state=State.SUCCESS),
+            ),
+            models.Index(
+                fields=("status", *NEWEST_RUN_FIRST),
+                name="taskrun_status",
+                condition=~Q(status=Status.SUCCESSFUL),
+            ),
+            models.Index(
+                fields=("system_task", "state", *NEWEST_RUN_FIRST),
+                name="taskrun_task_state",
+                condition=~Q(state=State.SUCCESS),
+            ),
+            # `min_duration=`, newest first or longest first. The task, and the duration in the
+            # first one, are there so that runs of others are skipped without reading their rows.
+            models.Index(
+                fields=(*NEWEST_RUN_FIRST, "duration", "system_task"),
+                name="taskrun_long",
+                condition=Q(duration__gte=LONG),
+            ),
+            models.Index(
+                fields=("-duration", "-id", "system_task"),
+                name="taskrun_longest",
+                condition=Q(duration__gte=LONG),
+            ),
+            # `queue=` and `worker=`, and the values that the admin offers of them.
             models.Index(fields=("queue", "-sort_timestamp"), name="taskrun_queue"),
             models.Index(fields=("worker", "-sort_timestamp"), name="taskrun_worker"),
+            # The housekeeping: runs that expire before their day is dropped, or that outlive it.
+            # They may be anywhere among the others, so that BRIN would read all of the table.
             models.Index(
                 fields=("expires",), name="taskrun_expires", condition=Q(expires__isnull=False)
             ),
+            # `parent_id=`.
             models.Index(fields=("parent_id",), name="taskrun_parent", condition=~Q(parent_id="")),
-            models.Index(fields=("root_id",), name="taskrun_root", condition=~Q(root_id="")),
-            # What `icontains` looks for.
+            # `root_id=`. The root itself is found by its Celery id: see `of_root`.
+            models.Index(
+                fields=("root_id",),
+                name="taskrun_root",
+                condition=~Q(root_id="") & ~Q(root_id=F("celery_id")),
+            ),
+            # `search=`: what `icontains` looks for.
             GinIndex(
                 OpClass(Upper("exception"), name="gin_trgm_ops"),
                 name="taskrun_exception",
                 condition=~Q(exception=""),
             ),
-            # Without seen_timestamp, so that to renew a lease touches no index.
+            # The writer: the runs of a worker process. Without seen_timestamp, so that to renew a
+            # lease touches no index.
             models.Index(fields=("lease",), name="taskrun_lease", condition=Q(lease__isnull=False)),
         )
 

@@ -12,9 +12,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import pgettext, pgettext_lazy
 
-from systemtasks.admin_parts.counting import VALUE_LIMIT, distinct_values
+from systemtasks.admin_parts.counting import VALUE_LIMIT, values_of_runs
 from systemtasks.admin_parts.text import local, time_text
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import SystemTask
 from systemtasks.states import State, Status
 
 Choices = Iterable[tuple[str, Any]]
@@ -143,19 +143,12 @@ class StateFilter(ChoiceFilter):
     parameter_name = "state"
     known = State
 
-    def narrowed(self, rows: Rows, name: str, value: str) -> Rows:
-        rows = super().narrowed(rows, name, value)
-        if State(value).outcome.status == Status.SUCCESSFUL:
-            return rows
-        # The status has an index, unlike the state, and nearly all runs are successful.
-        return rows.filter(status__in=set(Status.values) - {Status.SUCCESSFUL})
-
 
 class ValueFilter(ColumnFilter):
-    """Selects the rows with one of the values in the table: a queue or a worker."""
+    """Selects the runs of one queue or of one worker, and offers those of late."""
 
     def choose_from(self) -> Choices:
-        values = distinct_values(TaskRun, self.parameter_name)
+        values = values_of_runs(self.parameter_name)
         if (value := self.value()) and value not in values:
             values.append(value)
         return [(value, value) for value in values]

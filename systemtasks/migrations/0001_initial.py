@@ -394,6 +394,7 @@ class Migration(migrations.Migration):
                     "root_id",
                     models.CharField(
                         blank=True,
+                        db_collation="C",
                         default="",
                         help_text="Celery id of the run from which it descends",
                         max_length=255,
@@ -451,7 +452,7 @@ class Migration(migrations.Migration):
                 "ordering": ("-sort_timestamp", "-id"),
                 "required_db_vendor": "postgresql",
                 "indexes": [
-                    models.Index(fields=["celery_id", "attempt"], name="taskrun_celery"),
+                    models.Index(fields=["celery_id"], name="taskrun_celery"),
                     models.Index(
                         condition=models.Q(("message__isnull", False)),
                         fields=["message"],
@@ -461,7 +462,31 @@ class Migration(migrations.Migration):
                         fields=["system_task", "-sort_timestamp", "-id"], name="taskrun_task"
                     ),
                     models.Index(fields=["-sort_timestamp", "-id"], name="taskrun_start"),
-                    models.Index(fields=["status", "-sort_timestamp"], name="taskrun_status"),
+                    models.Index(
+                        condition=models.Q(("state", "success"), _negated=True),
+                        fields=["state", "-sort_timestamp", "-id"],
+                        name="taskrun_state",
+                    ),
+                    models.Index(
+                        condition=models.Q(("status", "successful"), _negated=True),
+                        fields=["status", "-sort_timestamp", "-id"],
+                        name="taskrun_status",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state", "success"), _negated=True),
+                        fields=["system_task", "state", "-sort_timestamp", "-id"],
+                        name="taskrun_task_state",
+                    ),
+                    models.Index(
+                        condition=models.Q(("duration__gte", 10.0)),
+                        fields=["-sort_timestamp", "-id", "duration", "system_task"],
+                        name="taskrun_long",
+                    ),
+                    models.Index(
+                        condition=models.Q(("duration__gte", 10.0)),
+                        fields=["-duration", "-id", "system_task"],
+                        name="taskrun_longest",
+                    ),
                     models.Index(fields=["queue", "-sort_timestamp"], name="taskrun_queue"),
                     models.Index(fields=["worker", "-sort_timestamp"], name="taskrun_worker"),
                     models.Index(
@@ -475,7 +500,10 @@ class Migration(migrations.Migration):
                         name="taskrun_parent",
                     ),
                     models.Index(
-                        condition=models.Q(("root_id", ""), _negated=True),
+                        condition=models.Q(
+                            models.Q(("root_id", ""), _negated=True),
+                            models.Q(("root_id", models.F("celery_id")), _negated=True),
+                        ),
                         fields=["root_id"],
                         name="taskrun_root",
                     ),

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from events import pagination
+from events import filters, pagination
 from events.filters import RUN_ORDERINGS
 from systemtasks.ids import new_uuid
 from systemtasks.models import SystemTask, TaskRun
@@ -24,6 +24,7 @@ from tests.events.conftest import client_of
 URL = "/api/v3/events/task_runs/"
 pytestmark = pytest.mark.django_db
 QUEUED = {"state": "queued", "status": "unknown", "start_timestamp": None, "finish_timestamp": None}
+A_DAY = {"started_from": "2024-06-01T00:00:00Z", "started_until": "2024-06-02T00:00:00Z"}
 
 
 @pytest.fixture
@@ -191,10 +192,11 @@ def assert_refused(client: Client, after: str, **query: Any) -> None:
 @pytest.mark.usefixtures("mixed")
 def test_a_cursor_of_somebody_elses_making_is_400(historian: Client, cursor: list[Any]) -> None:
     _, order, *_ = cursor
-    own = historian.get(URL, {"ordering": order, "page_size": 2}).json()["pagination"]["after"]
+    query = {"ordering": order, "page_size": 2, **A_DAY}
+    own = historian.get(URL, query).json()["pagination"]["after"]
     forged = base64_of(json.dumps(cursor))
     for after in (forged, f"{forged}.{own.rsplit('.', 1)[-1]}"):
-        assert_refused(historian, after, ordering=order, page_size=2)
+        assert_refused(historian, after, **query)
 
 
 JSON = st.recursive(
@@ -209,7 +211,7 @@ CURSORS = st.tuples(st.integers(), st.sampled_from([*RUN_ORDERINGS]), JSON, JSON
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_cursor_whatever_breaks_it(historian: Client, after: str) -> None:
     for order in ("-start_timestamp", "-duration", "-id"):
-        assert_refused(historian, after, ordering=order)
+        assert_refused(historian, after, ordering=order, **A_DAY)
 
 
 @pytest.fixture
@@ -225,29 +227,95 @@ def mixed(task: SystemTask) -> None:
 
 
 @pytest.mark.usefixtures("mixed")
-@pytest.mark.parametrize("ordering", RUN_ORDERINGS)
+@pytest.mark.parametrize(
+    ("ordering", "span"),
+    [(name, A_DAY) for name in RUN_ORDERINGS]
+    + [(name, {}) for name in RUN_ORDERINGS if name.removeprefix("-") in ("start_timestamp", "id")],
+)
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_after_leads_through_every_run_once_in_order(
-    historian: Client, ordering: str, size: int
+    historian: Client, ordering: str, span: dict[str, Any], size: int
 ) -> None:
     pages: list[Any] = []
-    query: dict[str, Any] = {"ordering": ordering, "page_size": size}
+    query: dict[str, Any] = {"ordering": ordering, "page_size": size, **span}
+    listed = TaskRun.objects.started() if span else TaskRun.objects.all()
     while True:
         answer = historian.get(URL, query)
         assert answer.status_code == 200, answer.content
         pages.append(answer.json())
         position = pages[-1]["pagination"]
         assert position["current"] == len(pages)
-        assert position["count"] == 13
+        assert position["count"] == listed.count()
         if not position["after"]:
             break
         assert position["next"] == len(pages) + 1
         query["after"] = position["after"]
     assert position["next"] == 0
     key = "-id" if ordering.startswith("-") else "id"
-    expected = TaskRun.objects.order_by(*dict.fromkeys([RUN_ORDERINGS[ordering], key]))
+    expected = listed.order_by(*dict.fromkeys([RUN_ORDERINGS[ordering], key]))
     seen = [run["id"] for page in pages for run in page["results"]]
     assert seen == [str(run.id) for run in expected]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"ordering": "finish_timestamp"}, "ordering"),
+        ({"ordering": "-finish_timestamp", "min_duration": "10"}, "ordering"),
+        ({"ordering": "-duration"}, "ordering"),
+        ({"ordering": "duration", "started_from": "2024-06-01T12:00:00Z"}, "ordering"),
+        ({"ordering": "duration", "started_until": "2024-06-01T12:00:00Z"}, "ordering"),
+        ({"min_duration": "9.99"}, "min_duration"),
+        ({"min_duration": "0", "ordering": "duration"}, "min_duration"),
+    ],
+)
+def test_what_no_index_has_is_refused_unless_the_span_is_a_day(
+    historian: Client, task: SystemTask, query: dict[str, str], field: str
+) -> None:
+    factories.task_run(task, celery_id="there", duration=20)
+    answer = historian.get(URL, query)
+    assert answer.status_code == 400
+    [sentence] = answer.json()[field]
+    assert "`started_from`" in sentence
+    assert found(historian, **{**query, **A_DAY}) == ["there"]
+    now = datetime.now(UTC)
+    later = {"started_from": (now - timedelta(hours=24)).isoformat()}
+    factories.task_run(
+        task, celery_id="now", duration=20, start_timestamp=now, finish_timestamp=now
+    )
+    query.pop("started_until", None)
+    assert found(historian, **{**query, **later}) == ["now"]
+
+
+def test_long_runs_are_found_and_ordered_in_any_time(historian: Client, task: SystemTask) -> None:
+    for seconds in (9, 30, 10, 20):
+        factories.task_run(task, celery_id=str(seconds), duration=seconds)
+    assert found(historian, min_duration=10, ordering="-duration") == ["30", "20", "10"]
+    assert sorted(found(historian, min_duration=20)) == ["20", "30"]
+
+
+def test_the_root_of_runs_is_found_with_its_descendants(
+    historian: Client, task: SystemTask
+) -> None:
+    factories.task_run(task, celery_id="root", root_id="root")
+    factories.task_run(task, celery_id="child", root_id="root", parent_id="root")
+    factories.task_run(task, celery_id="other", root_id="other")
+    factories.task_run(task, celery_id="rootless")
+    assert sorted(found(historian, root_id="root")) == ["child", "root"]
+    assert found(historian, root_id="rootless") == []
+
+
+def test_name_and_uid_are_those_of_one_task(
+    historian: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, uid in (("a", "x"), ("a", "y"), ("b", "x")):
+        factories.task_run(factories.system_task(name, uid), celery_id=name + uid)
+    for few in (0, 1, 100):  # of more tasks, the query has no uuids
+        monkeypatch.setattr(filters, "FEW_TASKS", few)
+        assert sorted(found(historian, name="a")) == ["ax", "ay"]
+        assert sorted(found(historian, uid="x")) == ["ax", "bx"]
+        assert found(historian, name="a", uid="x") == ["ax"]
+        assert found(historian, name="b", uid="y") == found(historian, name="none") == []
 
 
 @pytest.mark.parametrize(
@@ -319,7 +387,7 @@ def test_queued_runs_come_first_and_then_the_last_started(
         {"page_size": 3},
         {"page_size": ""},
         {"ordering": "-id"},
-        {"ordering": "-duration"},
+        {"ordering": "-duration", "min_duration": "10"},
         {"name": ""},
         {"name": "tests.other"},
         {"state": "success"},

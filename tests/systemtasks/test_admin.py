@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -373,7 +374,7 @@ def test_both_searches_use_their_index() -> None:
     request = RequestFactory().get("/")
     for model, term, index in (
         (SystemTask, "payroll", "searchtext_document"),
-        (TaskRun, "9f3ae529", "default_celery_id_attempt_idx"),  # the partition's own
+        (TaskRun, "9f3ae529", "default_celery_id_idx"),  # the partition's own
     ):
         rows, _ = admin.site.get_model_admin(model).get_search_results(
             request, model.objects.all(), term
@@ -520,10 +521,19 @@ def test_the_values_of_a_column_are_read_from_its_index_one_by_one(
     task = factories.system_task()
     for queue in ("mail", "", "celery", "mail", "Zebra", "reports"):
         factories.task_run(task, queue=queue)
-    values = counting.distinct_values(TaskRun, "queue")
+    values = counting.values_of_runs("queue")
     assert sorted(values) == ["Zebra", "celery", "mail", "reports"]
     monkeypatch.setattr(counting, "VALUE_LIMIT", 2)
-    assert counting.distinct_values(TaskRun, "queue") == values[:2]
+    assert counting.values_of_runs("queue") == values[:2]
+
+
+def test_the_values_of_a_column_are_those_of_late_unless_there_are_none() -> None:
+    task = factories.system_task()
+    long_ago = UUID(int=(int(time.time() - 9 * 86_400) * 1000 << 80) + 1)
+    factories.task_run(task, id=long_ago, worker="gone")
+    assert counting.values_of_runs("worker") == ["gone"]
+    factories.task_run(task, worker="there")
+    assert counting.values_of_runs("worker") == ["there"]
 
 
 # The words.
