@@ -51,6 +51,11 @@ IN_A_DAY = "`started_from`, and no more than a day from there to `started_until`
 SHORT_DURATION = f"Less than {LONG:.0f} seconds needs {IN_A_DAY}."
 BY_DURATION = f"The order by `duration` needs `min_duration`, or {IN_A_DAY}."
 BY_FINISH = f"The order by `finish_timestamp` needs {IN_A_DAY}."
+NOT_BY_ID = ("started_from", "started_until", "state", "status", "min_duration")
+BY_ID = (
+    "The order by `id` does not go with a span, `state`, `status` or `min_duration`: "
+    "order by `start_timestamp`."
+)
 
 FEW_TASKS = 100
 """Tasks of one name, or of one uid, of which a query of runs has the uuids."""
@@ -297,7 +302,7 @@ class TaskRunFilter(GivenFilterSet):
         method="filter_ordering",
         choices=[(name, name) for name in RUN_ORDERINGS],
         label="Order by this field, and runs that are equal in it by `id`. A run that has not "
-        f"started counts as the latest. {BY_DURATION} {BY_FINISH}",
+        f"started counts as the latest. {BY_DURATION} {BY_FINISH} {BY_ID}",
     )
 
     def filter_queryset(self, queryset: TaskRunQuerySet) -> TaskRunQuerySet:
@@ -316,12 +321,15 @@ class TaskRunFilter(GivenFilterSet):
 
         `given` has the values of the filters in the request.
         """
-        if (start := given.get("started_from")) is not None:
-            now = datetime.now(UTC)
-            if min(given.get("started_until") or now, now) - start <= SHORT:
-                return
-        least = given.get("min_duration")
         column = (given.get("ordering") or "").removeprefix("-")
+        if column == "id" and any(given.get(name) not in (None, "") for name in NOT_BY_ID):
+            # Postgres would look for them among all ids, and does not know that they are together.
+            raise ValidationError({"ordering": [BY_ID]})
+        start, end = given.get("started_from"), given.get("started_until")
+        now = datetime.now(UTC)
+        if start and min(end or now, now) - start <= SHORT:
+            return
+        least = given.get("min_duration")
         if least is not None and least < LONG:
             raise ValidationError({"min_duration": [SHORT_DURATION]})
         if column == "duration" and least is None:

@@ -334,10 +334,6 @@ class TaskRun(models.Model):
         indexes = (
             # `celery_id=`, and the beginning of an id in the search of the admin.
             models.Index(fields=("celery_id",), name="taskrun_celery"),
-            # The writer: what the first execution of a message is to be told of further ones.
-            models.Index(
-                fields=("message",), name="taskrun_message", condition=Q(message__isnull=False)
-            ),
             # The runs of a task: `system_task=`, `name=`, the page of a task, the last run of one.
             models.Index(fields=("system_task", *NEWEST_RUN_FIRST), name="taskrun_task"),
             # The lists without a filter, spans of time, and what is found soon among all.

@@ -11,7 +11,7 @@ Plan = dict[str, Any]
 def summary(explained: Plan) -> str:
     """Return the nodes of a plan, the top one first, and what it takes."""
     plan = explained["Plan"]
-    parents = _index_names()
+    parents = index_names()
     nodes: Counter[str] = Counter()
     removed = 0.0
     for node in _nodes(plan):
@@ -49,7 +49,7 @@ def _named(node: Plan, parents: dict[str, str]) -> str:
     return str(kind)
 
 
-def _index_names() -> dict[str, str]:
+def index_names() -> dict[str, str]:
     """Return the names of the indexes of partitions, and that of the whole table's index."""
     with connection.cursor() as cursor:
         cursor.execute(

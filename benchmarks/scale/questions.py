@@ -215,7 +215,7 @@ def _columns(model: Any) -> tuple[Query, ...]:  # noqa: ANN401
     model_admin = admin.site.get_model_admin(model)
     numbers = [
         number
-        for number, name in enumerate(model_admin.list_display, 1)
+        for number, name in enumerate(model_admin.list_display)
         if getattr(getattr(model_admin, str(name), None), "admin_order_field", None)
     ]
     return tuple({"o": f"{sign}{number}"} for number in numbers for sign in ("", "-"))

@@ -66,6 +66,14 @@ class RowList(ChangeList):
             rows = rows.none()
         return self.model_admin.only_shown(rows)  # type: ignore[no-any-return, attr-defined]
 
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:  # noqa: ANN401
+        """Return the order of the address, or the list's own, if it names no column to sort by."""
+        ordering = super().get_ordering(request, queryset)
+        if list(ordering) == ["-pk"]:  # Django's order, by which no index finds what is filtered
+            self.params.pop(ORDER_VAR, None)
+            ordering = super().get_ordering(request, queryset)
+        return ordering
+
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page. A page past the last one is the last one."""
         try:

@@ -454,11 +454,6 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(fields=["celery_id"], name="taskrun_celery"),
                     models.Index(
-                        condition=models.Q(("message__isnull", False)),
-                        fields=["message"],
-                        name="taskrun_message",
-                    ),
-                    models.Index(
                         fields=["system_task", "-sort_timestamp", "-id"], name="taskrun_task"
                     ),
                     models.Index(fields=["-sort_timestamp", "-id"], name="taskrun_start"),

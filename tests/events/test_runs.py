@@ -167,6 +167,11 @@ def test_a_malformed_parameter_is_400(historian: Client, query: dict[str, str], 
     assert sorted(answer.json()) == sorted([field, "code"])
 
 
+def span_for(ordering: str) -> dict[str, str]:
+    """Return the parameters without which the order is refused."""
+    return {} if ordering.removeprefix("-") == "id" else A_DAY
+
+
 def base64_of(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -192,7 +197,7 @@ def assert_refused(client: Client, after: str, **query: Any) -> None:
 @pytest.mark.usefixtures("mixed")
 def test_a_cursor_of_somebody_elses_making_is_400(historian: Client, cursor: list[Any]) -> None:
     _, order, *_ = cursor
-    query = {"ordering": order, "page_size": 2, **A_DAY}
+    query = {"ordering": order, "page_size": 2, **span_for(order)}
     own = historian.get(URL, query).json()["pagination"]["after"]
     forged = base64_of(json.dumps(cursor))
     for after in (forged, f"{forged}.{own.rsplit('.', 1)[-1]}"):
@@ -211,7 +216,7 @@ CURSORS = st.tuples(st.integers(), st.sampled_from([*RUN_ORDERINGS]), JSON, JSON
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_cursor_whatever_breaks_it(historian: Client, after: str) -> None:
     for order in ("-start_timestamp", "-duration", "-id"):
-        assert_refused(historian, after, ordering=order, **A_DAY)
+        assert_refused(historian, after, ordering=order, **span_for(order))
 
 
 @pytest.fixture
@@ -229,8 +234,10 @@ def mixed(task: SystemTask) -> None:
 @pytest.mark.usefixtures("mixed")
 @pytest.mark.parametrize(
     ("ordering", "span"),
-    [(name, A_DAY) for name in RUN_ORDERINGS]
-    + [(name, {}) for name in RUN_ORDERINGS if name.removeprefix("-") in ("start_timestamp", "id")],
+    [
+        *((name, span_for(name)) for name in RUN_ORDERINGS),
+        *((name, {}) for name in ("start_timestamp", "-start_timestamp")),
+    ],
 )
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_after_leads_through_every_run_once_in_order(
@@ -285,6 +292,19 @@ def test_what_no_index_has_is_refused_unless_the_span_is_a_day(
     )
     query.pop("started_until", None)
     assert found(historian, **{**query, **later}) == ["now"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*A_DAY.items(), ("state", "failure"), ("status", "error"), ("min_duration", "0")],
+)
+def test_the_order_by_id_is_refused_with_what_it_would_look_for_among_all(
+    historian: Client, name: str, value: str
+) -> None:
+    answer = historian.get(URL, {"ordering": "-id", name: value})
+    assert answer.status_code == 400
+    [sentence] = answer.json()["ordering"]
+    assert "`start_timestamp`" in sentence
 
 
 def test_long_runs_are_found_and_ordered_in_any_time(historian: Client, task: SystemTask) -> None:

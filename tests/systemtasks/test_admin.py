@@ -527,6 +527,20 @@ def test_the_values_of_a_column_are_read_from_its_index_one_by_one(
     assert counting.values_of_runs("queue") == values[:2]
 
 
+@pytest.mark.parametrize("order", ["4", "-4", "99", "x"])
+def test_a_column_that_is_not_sorted_by_leaves_the_order_of_the_list(
+    staff: Client, order: str
+) -> None:
+    task = factories.system_task()
+    for number, minutes in enumerate([2, 3, 1]):
+        start = factories.START + timedelta(minutes=minutes)
+        factories.task_run(
+            task, celery_id=f"run-of-{number}", start_timestamp=start, finish_timestamp=start
+        )
+    page = body(staff, RUNS, o=order)
+    assert re.findall(r'<code title="run-of-(\d)"', page) == ["1", "0", "2"]
+
+
 def test_the_values_of_a_column_are_those_of_late_unless_there_are_none() -> None:
     task = factories.system_task()
     long_ago = UUID(int=(int(time.time() - 9 * 86_400) * 1000 << 80) + 1)
