@@ -51,7 +51,8 @@ def _of_task(column: str) -> Subquery:
 
     With a join, Postgres would join the rows that it counts, and plan the join of each partition.
     """
-    return Subquery(SystemTask.objects.filter(uuid=OuterRef("system_task_id")).values(column))
+    task = SystemTask.objects.filter(uuid=OuterRef("system_task_id")).order_by()
+    return Subquery(task.values(column))
 
 
 @prepared

@@ -50,10 +50,15 @@ class Figures:
     """Those of the last request."""
 
     @property
-    def slowest(self) -> Statement:
-        # A long list is counted by the estimate in a plan.
-        executed = [each for each in self.statements if not each.sql.startswith("EXPLAIN")]
-        return max(executed, key=lambda each: each.milliseconds)
+    def slowest(self) -> Statement | None:
+        """The slowest statement that reads tasks or runs; None if there is none, as for a 400."""
+        # A prepared statement has its own parameters, and a count of many runs is an EXPLAIN.
+        read = (
+            each
+            for each in self.statements
+            if "systemtasks_" in each.sql and "$1" not in each.sql and "EXPLAIN" not in each.sql
+        )
+        return max(read, key=lambda each: each.milliseconds, default=None)
 
 
 class Asker:
@@ -127,10 +132,9 @@ def noted(statements: list[Statement]) -> Iterator[None]:
         yield
 
 
-def explain(figures: Figures) -> Any:  # noqa: ANN401 - JSON
-    """Execute the slowest statement again, and return its plan; None if it is cancelled again."""
-    use(figures.database)
-    slowest = figures.slowest
+def explain(slowest: Statement, database: Database) -> Any:  # noqa: ANN401 - JSON
+    """Execute a statement again, and return its plan; only planned if it is cancelled again."""
+    use(database)
     with connection.cursor() as cursor:
         try:
             cursor.execute(

@@ -198,7 +198,12 @@ def _print_slowest(answers: Sequence[Answer], number: int) -> None:
     figures = [answer.worst for answer in answers]
     figures.sort(key=lambda each: -each.cpu)
     lines = [
-        (f"`{each.url}`", _ms(each), f"{each.clock:,.0f}", plans.summary(explain(each)))
+        (
+            f"`{each.url}`",
+            _ms(each),
+            f"{each.clock:,.0f}",
+            plans.summary(explain(each.slowest, each.database)) if each.slowest else "",
+        )
         for each in figures[:number]
     ]
     header = ("", "ms, processor", "ms, clock", "plan of its slowest statement")
