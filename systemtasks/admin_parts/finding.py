@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.urls import reverse
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT
+from systemtasks.admin_parts.text import with_unseen_shown
 from systemtasks.models import SystemTask, TaskRun
 
 MOST_FOUND = 8
@@ -128,7 +129,7 @@ def quick_find(user: Any, text: str) -> list[Found]:  # noqa: ANN401 - the proje
         for run in shown.newest_first()[:MOST_FOUND]:
             word = run.get_status_display() if run.is_finished else run.get_state_display()
             url = reverse("admin:systemtasks_taskrun_change", args=[run.pk])
-            title = f"{run.system_task.full_name} [{run.celery_id}]"
+            title = with_unseen_shown(f"{run.system_task.full_name} [{run.celery_id}]")
             found.append(Found(title, str(word), url, "play_arrow"))
     if user.has_perm("systemtasks.view_systemtask"):
         tasks = SystemTask.objects.filter(uuid__in=_named(of_task(text).split()))
@@ -136,5 +137,6 @@ def quick_find(user: Any, text: str) -> list[Found]:  # noqa: ANN401 - the proje
             :MOST_FOUND
         ]:
             url = reverse("admin:systemtasks_systemtask_change", args=[task.pk])
-            found.append(Found(task.full_name, str(task.get_status_display()), url, "task"))
+            title = with_unseen_shown(task.full_name)
+            found.append(Found(title, str(task.get_status_display()), url, "task"))
     return found

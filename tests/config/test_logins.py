@@ -101,3 +101,10 @@ def test_session_that_exists_goes_on_while_its_account_waits() -> None:
     client.force_login(User.objects.get(username="ops"), "events.backends.OneQueryModelBackend")
     fail(10)
     assert client.get("/admin/").status_code == 200
+
+
+@pytest.mark.parametrize("page", ["", "https://evil.example/", "//evil.example", "javascript:x()"])
+def test_login_without_a_page_of_this_service_to_return_to_leads_to_the_admin(page: str) -> None:
+    form = {"username": "ops", "password": PASSWORD, **({"next": page} if page else {})}
+    answer = Client().post(LOGIN, form)
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")

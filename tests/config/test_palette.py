@@ -49,3 +49,12 @@ def test_palette_shows_what_its_user_may_see() -> None:
     assert found(client, ID) == []
     assert found(client, "charge") == [page_of(task)]
     assert Client().get("/admin/search/?s=charge").status_code == 302
+
+
+def test_palette_shows_characters_that_a_browser_does_not_draw(admin_client: Client) -> None:
+    task = factories.system_task("shop.\u202egrahc")
+    factories.task_run(task, celery_id="9f3ae529\u202e")
+    for text in ("shop.", "9f3ae529"):
+        page = admin_client.get("/admin/search/", {"s": text}).content.decode()
+        assert "shop.[U+202E]grahc" in page
+        assert "\u202e" not in page
