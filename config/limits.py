@@ -1,6 +1,8 @@
 """Limit one request's use of the database, of memory and of the processor."""
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from threading import BoundedSemaphore
 from typing import Any
@@ -29,6 +31,27 @@ class BadPage(APIException):
     default_detail = "There is no such page: a value in its address or in the form makes no sense."
 
 
+class DatabaseTime:
+    """Limits the time that all statements of one request take together, as an `execute_wrapper`.
+
+    Postgres cancels a single slow statement, but a page may have several of them.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Take the seconds after which no other statement begins."""
+        self.left = seconds
+
+    def __call__(self, execute: Callable[..., Any], *statement: object) -> Any:  # noqa: ANN401
+        """Execute a statement. Raise QueryTooSlow if no time is left."""
+        if self.left <= 0:
+            raise QueryTooSlow
+        start = time.monotonic()
+        try:
+            return execute(*statement)
+        finally:
+            self.left -= time.monotonic() - start
+
+
 class LimitRequests:
     """Refuses large bodies and simultaneous logins, and ends slow statements.
 
@@ -43,11 +66,18 @@ class LimitRequests:
         self._logins = BoundedSemaphore(1)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Respond. The status is 413 if the body has more than WEB_BODY_BYTES."""
+        """Respond. The status is 413 if the body has more than WEB_BODY_BYTES.
+
+        Once the statements of the request have taken WEB_STATEMENT_SECONDS together, no other one
+        begins. Those of a streamed response have only the limit of each statement.
+        """
         length = request.META.get("CONTENT_LENGTH") or "0"
         if not length.isdecimal() or int(length) > settings.WEB_BODY_BYTES:
             return refusal(request.path_info, BodyTooLarge())
-        return self.get_response(request)
+        database_time = DatabaseTime(settings.WEB_STATEMENT_SECONDS or math.inf)
+        request.database_time = database_time  # type: ignore[attr-defined]
+        with connections[DEFAULT_DB_ALIAS].execute_wrapper(database_time):
+            return self.get_response(request)
 
     def process_view(
         self,
@@ -63,6 +93,7 @@ class LimitRequests:
         if match.view_name == LOGIN:
             return self._log_in(request, view, args, kwargs)
         if str(match.url_name).endswith("_delete") or _deletes_selected(request):
+            request.database_time.left = math.inf  # type: ignore[attr-defined]
             with transaction.atomic(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
                 cursor.execute("SET LOCAL statement_timeout = 0")
                 return view(request, *args, **kwargs)
@@ -71,13 +102,13 @@ class LimitRequests:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Respond with a sentence if the page cannot be made.
 
-        That is the case if Postgres has cancelled a statement, or refuses a value of the query.
+        That is the case if the statements took too long, or Postgres refuses a value of the query.
         Django's own admin does not check some values: NUL, times out of range, names of fields that
         do not exist, lookups that need a function of an extension (`username__unaccent`).
         """
         if request.path_info.startswith(API_PREFIX):
             return None
-        if is_cancelled(error):
+        if is_cancelled(error) or isinstance(error, QueryTooSlow):
             logger.warning("%s %s took the database too long", request.method, request.path)
             return refusal(request.path_info, QueryTooSlow())
         if isinstance(error, (DataError, FieldDoesNotExist)) or isinstance(

@@ -109,7 +109,8 @@ WEB_BODY_BYTES = environment.whole_number("WEB_BODY_BYTES", 1_048_576, most=1_07
 WEB_SEND_SECONDS = environment.whole_number("WEB_SEND_SECONDS", 30, least=1, most=3600)
 TRUSTED_PROXIES = environment.networks("TRUSTED_PROXIES")
 
-LOGIN_REDIRECT_URL = "admin:index"  # after a login without a page to return to, or with a strange one
+# For a login without a page to return to, or with one of another site.
+LOGIN_REDIRECT_URL = "admin:index"
 
 # No page accepts a file. The rest of a body is in memory, and the web server limits its size.
 FILE_UPLOAD_HANDLERS: list[str] = []

@@ -63,7 +63,7 @@ class Overloaded(exceptions.APIException):
 
 
 class QueryTooSlow(exceptions.APIException):
-    """Postgres has cancelled a statement of the request: status 503."""
+    """A statement of the request, or all of them together, took too long: status 503."""
 
     status_code = 503
     default_detail = "The database would take too long to answer this. Ask for less."

@@ -55,9 +55,7 @@ class Pagination(BasePagination):
         Raise ValidationError for a malformed parameter, and NotFound for a page past the end. A
         page size above `max_page_size` counts as `max_page_size`.
         """
-        self.size = min(_number(request, "page_size", self.page_size), self.max_page_size)
-        self.number = self.page_number(request)
-        self.start = (self.number - 1) * self.size
+        self.read(request)
         counted = count(queryset)
         rows = self.rows_from_start(queryset)
         if not rows and self.start:
@@ -67,6 +65,12 @@ class Pagination(BasePagination):
         seen = self.start + len(rows)
         self.count = max(counted, seen) if self.has_next else seen
         return self.rows
+
+    def read(self, request: Request) -> None:
+        """Read which page the request asks for. Raise ValidationError for a malformed parameter."""
+        self.size = min(_number(request, "page_size", self.page_size), self.max_page_size)
+        self.number = self.page_number(request)
+        self.start = (self.number - 1) * self.size
 
     def page_number(self, request: Request) -> int:
         """Return the number of the page that the request asks for, from 1."""

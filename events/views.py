@@ -199,6 +199,8 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     def summary(self, request: Request) -> Response:
         """Summarise each task's runs in a span of time, in the order of the tasks' names"""  # noqa: D400, D415
         span = span_of(request)
+        paginator: Any = self.paginator
+        paginator.read(request)  # a malformed page is refused before the summary is made
         with turn():
             page: Any = self.paginate_queryset(span.tasks())
             rows = span.summaries(page)

@@ -20,6 +20,7 @@ from django.urls import resolve
 from pytest_django import Settings
 
 from config.limits import LimitRequests
+from events.errors import QueryTooSlow
 from tests import factories
 from tests.projects import query
 from tests.waiting import eventually
@@ -164,6 +165,41 @@ def test_what_somebody_deletes_in_the_admin_may_take_longer(selected: bool) -> N
     assert waited == [True]
     assert answer.status_code == 302
     assert not User.objects.filter(pk=leaver.pk).exists()
+
+
+@pytest.mark.django_db
+def test_no_statement_begins_once_those_of_the_request_took_the_limit(settings: Settings) -> None:
+    settings.WEB_STATEMENT_SECONDS = 1
+    executed: list[int] = []
+
+    def view(_: HttpRequest) -> HttpResponse:
+        for number in range(9):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(0.4)")
+            executed.append(number)
+        return HttpResponse()
+
+    with pytest.raises(QueryTooSlow):
+        LimitRequests(view)(RequestFactory().get(ADMIN))
+    assert executed == [0, 1, 2]
+    with connection.cursor() as cursor:  # the next request is not affected
+        cursor.execute("SELECT 1")
+
+
+@pytest.mark.django_db
+def test_page_with_many_statements_that_take_too_long_together_is_refused(
+    settings: Settings,
+) -> None:
+    token = factories.token(factories.user("reader", "view"))
+    api, admin = Client(headers={"authorization": f"Bearer {token}"}), Client()
+    admin.force_login(User.objects.create_superuser("ops"))
+    settings.WEB_STATEMENT_SECONDS = 1e-9
+    answer = api.get(TASKS)
+    assert (answer.status_code, answer.json()["code"]) == (503, "query_timeout")
+    answer = admin.get(ADMIN)
+    assert (answer.status_code, answer["Content-Type"]) == (503, "text/plain")
+    settings.WEB_STATEMENT_SECONDS = 0
+    assert (api.get(TASKS).status_code, admin.get(ADMIN).status_code) == (200, 200)
 
 
 def test_migrations_workers_and_retention_have_no_limit() -> None:

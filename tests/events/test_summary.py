@@ -161,4 +161,6 @@ def test_one_summary_at_a_time_is_made(historian: Client) -> None:
         }
         assert answer["Retry-After"] == "1"
         assert historian.get(URL, {"started_from": "1970-01-01"}).status_code == 400
+        for page in ({"page": "x"}, {"page": "0"}, {"page_size": "x"}):
+            assert historian.get(URL, page).status_code == 400
     assert summary(historian) == summary(historian) == []
