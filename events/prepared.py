@@ -32,6 +32,8 @@ from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName, error_f
 from psycopg.sql import Literal
 from psycopg.types.datetime import TimestamptzLoader
 
+from systemtasks.connecting import connect
+
 Row = tuple[Any, ...]
 
 _PARAMETER = object()
@@ -72,7 +74,7 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
 
     def execute(connection: Any, value: str) -> list[Row]:  # noqa: ANN401 - Django's
         sql, converters = compiled()
-        connection.ensure_connection()
+        connect(connection)
         cursor = _cursor(connection)
         # Not passed as a parameter: Django's log of queries would look for its place in the SQL.
         cursor.value = value

@@ -25,6 +25,7 @@ from django.db import IntegrityError, connections, transaction
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
 from systemtasks.conf import conf
+from systemtasks.connecting import connect
 from systemtasks.ids import system_task_uuid
 from systemtasks.runs.messages import not_run_yet
 from systemtasks.runs.records import KnownTask, RunRecord, ScheduleRecord
@@ -425,7 +426,7 @@ def _json(rows: Iterable[dict[str, Any]]) -> str:
 def _execute(statement: Statement, value: str | float | list[Any]) -> list[Any]:
     """Execute a statement with its parameter, and return the rows that it returns."""
     connection: Any = connections[conf().DATABASE]
-    connection.ensure_connection()
+    connect(connection)
     # Unlike Django's own cursor, this one binds parameters on the server, so Postgres need not
     # parse a batch as SQL. With the connection's prepare_threshold it also keeps the plan, and
     # planning takes longer than writing a few rows.

@@ -21,6 +21,7 @@ from pytest_django import Settings
 from events.prepared import Row, prepared
 from systemtasks.models import SystemTask
 from tests import factories
+from tests.tenants import tenant_backend
 from tests.waiting import eventually
 
 URL = "/api/v3/events/system_tasks"
@@ -203,6 +204,19 @@ def test_each_query_goes_to_the_database_that_a_router_names(
     (token,), (row,) = first, second
     assert '"knox_authtoken"' in token["sql"]
     assert '"systemtasks_systemtask"' in row["sql"]
+
+
+def test_each_query_is_made_in_the_schema_of_its_own_request(kept: None, read: Read) -> None:
+    factories.system_task(name="charge", uid="public")
+    with tenant_backend() as backend:
+        backend.schema = "acme"
+        assert not SystemTask.objects.exists()
+
+        backend.schema = "public"
+        assert [uid for uid, *_ in read("charge")] == ["public"]
+
+        backend.schema = "acme"
+        assert read("charge") == []
 
 
 def end(pid: int) -> None:

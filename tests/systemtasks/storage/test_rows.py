@@ -22,6 +22,7 @@ from systemtasks.states import State, Status
 from systemtasks.storage import rows
 from tests.systemtasks.conftest import another_connection
 from tests.systemtasks.entries import NOON, record, uuid_of
+from tests.tenants import tenant_backend
 from tests.waiting import eventually
 
 LEASE = str(UUID(int=1))
@@ -774,6 +775,17 @@ def test_announcing_overwrites_nothing(uid: str) -> None:
     rows.announce([KnownTask("shop.charge", uid, "Another description.")])
 
     assert stored() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_are_written_in_the_schema_that_a_projects_backend_sets() -> None:
+    with tenant_backend() as backend:
+        backend.schema = "acme"
+        rows.announce([KnownTask("shop.charge")])
+        assert SystemTask.objects.get().name == "shop.charge"
+
+        backend.schema = "public"
+        assert not SystemTask.objects.exists()
 
 
 def test_task_that_is_known_by_its_uids_is_not_announced_without_one() -> None:
