@@ -102,6 +102,15 @@ def _of_routing(rules: Conf) -> Iterator[CheckMessage]:
             f"says otherwise, and run manage.py migrate --database {rules.DATABASE}.",
             id="systemtasks.E004",
         )
+    elif not router.allow_migrate_model(rules.DATABASE, SystemTask):
+        yield Warning(
+            f"A router in DATABASE_ROUTERS lets migrate make no tables of systemtasks in "
+            f"{rules.DATABASE!r}. It then notes the migrations as applied all the same.",
+            hint="With django-tenants, 'systemtasks' must be in SHARED_APPS, and not only in "
+            "INSTALLED_APPS or TENANT_APPS. Otherwise, correct allow_migrate in the router. If "
+            "the migrations are noted already, run 'migrate --fake systemtasks zero' first.",
+            id="systemtasks.W003",
+        )
 
 
 def _of_driver() -> Iterator[CheckMessage]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model
 
 from systemtasks.conf import conf
@@ -21,5 +22,13 @@ class Router:
         return self.db_for_read(model)
 
     def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool | None:  # noqa: ANN401 - Django's hints
-        """Return True if this is the database for this app's tables, and None for other apps."""
-        return db == conf().DATABASE if app_label == APP else None
+        """Return True if this is the database for this app's tables, and None for other apps.
+
+        In the default database, other routers decide: that of django-tenants knows in which schemas
+        the tables belong.
+        """
+        if app_label != APP:
+            return None
+        if db != conf().DATABASE:
+            return False
+        return None if db == DEFAULT_DB_ALIAS else True

@@ -19,7 +19,7 @@ class TenantWrapper(base.DatabaseWrapper):
     schema = "public"
     """The schema of the tenant whose request or task it is."""
 
-    def _cursor(self, name: str | None = None) -> Any:  # noqa: ANN401 - Django's own, untyped
+    def _cursor(self, name: str | None = None) -> Any:
         cursor = super()._cursor(name)
         cursor.execute(f"SET search_path = {self.schema}, public")
         return cursor

@@ -12,10 +12,11 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, router
 from pytest_django import Settings
 
 from systemtasks.checks import check_database, check_settings
+from systemtasks.models import SystemTask
 from systemtasks.storage.journal import Journal
 from tests.systemtasks.accounts import as_nobody
 from tests.systemtasks.storage.test_folder import REFUSED
@@ -94,6 +95,37 @@ def test_other_database_than_postgres_is_refused_except_in_tests(
     (error,) = check_settings()
     assert error.id == "systemtasks.E003"
     assert "is sqlite and not PostgreSQL" in error.msg
+
+
+class Tenants:
+    """Decides which tables are made in the current schema, as the router of django-tenants does."""
+
+    shared = True
+
+    def allow_migrate(self, db: str, app_label: str, **_: object) -> bool | None:
+        return None if self.shared else False
+
+
+def test_router_that_has_no_tables_made_is_warned_of(settings: Settings, folder: Path) -> None:
+    tenants = Tenants()
+    settings.DATABASE_ROUTERS = [tenants]
+    assert check_settings() == []
+
+    tenants.shared = False
+    (warning,) = check_settings()
+    assert warning.id == "systemtasks.W003"
+    assert "'default'" in warning.msg
+    assert "SHARED_APPS" in str(warning.hint)
+
+
+def test_our_router_leaves_the_default_database_to_other_routers(settings: Settings) -> None:
+    tenants = Tenants()
+    settings.DATABASE_ROUTERS = ["systemtasks.routing.Router", tenants]
+    assert router.allow_migrate_model("default", SystemTask)
+    assert not router.allow_migrate_model("elsewhere", SystemTask)
+
+    tenants.shared = False
+    assert not router.allow_migrate_model("default", SystemTask)
 
 
 @pytest.mark.parametrize("has_psycopg2", [True, False])
