@@ -20,7 +20,7 @@ class TenantWrapper(base.DatabaseWrapper):
     """The schema of the tenant whose request or task it is."""
 
     def _cursor(self, name: str | None = None) -> Any:
-        cursor = super()._cursor(name)
+        cursor = super()._cursor(name)  # type: ignore[misc]
         cursor.execute(f"SET search_path = {self.schema}, public")
         return cursor
 
