@@ -175,6 +175,7 @@ UNFOLD = {
     ],
     "STYLES": [lambda _: static("config/unfold.css")],
     "SITE_URL": None,
+    "SIDEBAR": {"navigation": "config.sidebar.navigation"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
 }

@@ -8,10 +8,12 @@ from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Case, F, IntegerField, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Left
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
@@ -40,6 +42,7 @@ from systemtasks.admin_parts.filters import (
     is_short,
 )
 from systemtasks.admin_parts.finding import meaning, of_task
+from systemtasks.admin_parts.home import Home
 from systemtasks.admin_parts.rows import RowList
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
@@ -112,6 +115,23 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     search_fields = (*SYSTEM_TASK_SEARCH, "messages")
     search_help_text = pgettext_lazy("systemtasks", "Name, description or message")
     change_form_template = "systemtasks/system_task.html"
+
+    def get_urls(self) -> list[Any]:
+        view = self._explaining(self.admin_site.admin_view(self.home_view))
+        return [path("home/", view, name="systemtasks_home"), *super().get_urls()]
+
+    def home_view(self, request: HttpRequest) -> HttpResponse:
+        """Return the home page, or the parts of it that change by themselves."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        may_view_runs = request.user.has_perm("systemtasks.view_taskrun")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": pgettext("systemtasks", "Home"),
+            "subtitle": None,
+            "home": Home(self.admin_site.name, may_view_runs=may_view_runs),
+        }
+        return self.live_response(request, context, "home.html", "home_content.html")
 
     def get_ordering(self, request: HttpRequest) -> tuple[Any, ...]:
         """Return the default order: a task that never ran has no last run, and so is last."""

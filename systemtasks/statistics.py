@@ -323,17 +323,38 @@ def failing(now: datetime, within: timedelta = HOUR) -> list[Failing]:
         return []
     counted = by_task(start, now, tasks=tasks, histograms=())
     month = by_task(now - 31 * DAY, now, tasks=tasks, histograms=())
-    found = []
-    for task, totals in counted.items():
-        success = month[task].last_success
-        own = errors.filter(system_task=task, sort_timestamp__lt=now)
-        if success is not None:
-            # From a day before, since the run may have taken that long. The first condition is for
-            # the index.
-            own = own.filter(sort_timestamp__gte=success - DAY, finish_timestamp__gt=success)
-        since = own.order_by("sort_timestamp").values_list("sort_timestamp", flat=True).first()
-        found.append(Failing(task, totals.failures, totals.runs, since, success))
+    successes = {task: month[task].last_success for task in counted}
+    since = _failing_since(successes, now)
+    found = [
+        Failing(task, totals.failures, totals.runs, since.get(task), successes[task])
+        for task, totals in counted.items()
+    ]
     return sorted(found, key=lambda one: (-one.failures / one.runs, -one.failures))
+
+
+FAILING_SINCE = """
+    SELECT task, (
+        SELECT sort_timestamp FROM systemtasks_taskrun
+        WHERE system_task_id = task AND status = 'error' AND sort_timestamp < %s
+            AND sort_timestamp >= success - interval '1 day' AND finish_timestamp > success
+        ORDER BY sort_timestamp LIMIT 1
+    ) AT TIME ZONE 'UTC' AS since
+    FROM unnest(%s::uuid[], %s::timestamptz[]) AS given(task, success)
+"""
+"""The start of each task's first error after its last success.
+
+It looks from a day before the success, since the run may have taken that long. That condition is
+for the index.
+"""
+
+
+def _failing_since(
+    successes: Mapping[UUID, datetime | None], now: datetime
+) -> dict[UUID, datetime]:
+    never = datetime.min.replace(year=1000, tzinfo=UTC)
+    ends = [end or never for end in successes.values()]
+    rows = _execute(FAILING_SINCE, [now, [*successes], ends])
+    return {row["task"]: row["since"].replace(tzinfo=UTC) for row in rows if row["since"]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,16 @@ class ReadOnlyAdmin(SkinnedAdmin):
         patch_vary_headers(page, [LIVE_HEADER])
         return _with_unseen_shown(page)
 
+    def live_response(
+        self, request: HttpRequest, context: dict[str, Any], whole: str, part: str
+    ) -> HttpResponse:
+        """Return a page that is no list and refreshes itself, or what its script asks for."""
+        template = part if LIVE_HEADER in request.headers else whole
+        request.current_app = self.admin_site.name
+        page = TemplateResponse(request, f"systemtasks/{template}", context)
+        patch_vary_headers(page, [LIVE_HEADER])
+        return _with_unseen_shown(page)
+
     def changeform_view(
         self,
         request: HttpRequest,

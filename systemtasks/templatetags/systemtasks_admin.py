@@ -6,6 +6,7 @@ may import `admin_parts.base`, even indirectly.
 
 from django import template
 from django.apps import apps
+from django.conf import settings
 from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -25,6 +26,13 @@ for function in (ago, badge, duration_text, first_line, pretty, started, time_te
 def is_unfold() -> bool:
     """Return True if the pages have the look of django-unfold."""
     return apps.is_installed("unfold")
+
+
+@register.simple_tag
+def has_sidebar() -> bool:
+    """Return True if the project's settings of django-unfold say what is in its sidebar."""
+    sidebar = getattr(settings, "UNFOLD", {}).get("SIDEBAR", {})
+    return is_unfold() and bool(sidebar.get("navigation"))
 
 
 @register.simple_tag

@@ -19,6 +19,7 @@ from tests import factories
 from tests.browser import test_admin
 from tests.browser.test_admin import rows, visit  # noqa: F401 - a fixture
 from tests.processes import ROOT
+from tests.systemtasks.admin_parts import history
 
 pytestmark = test_admin.pytestmark
 
@@ -58,7 +59,9 @@ def addresses(rows: None) -> list[str]:  # noqa: F811
     run = TaskRun.objects.get(system_task=failed)
     factories.token(User.objects.get())
     lists = "/admin/systemtasks"
+    history.make()
     pages = [
+        f"{lists}/systemtask/home/",
         f"{lists}/systemtask/", f"{lists}/taskrun/", f"{lists}/scheduleentry/",
         f"{lists}/taskrun/?status=error&q=demo", f"{lists}/taskrun/?status=failed",
         f"{lists}/systemtask/{failed.pk}/change/", f"{lists}/taskrun/{run.pk}/change/",
@@ -82,6 +85,8 @@ def test_axe_finds_nothing(live_server: LiveServer, addresses: list[str], look: 
                 continue
             if page.locator(".st-filters").count():
                 page.locator(".st-filters summary").click()
+            if page.locator(".st-equal").count():
+                page.locator(".st-equal summary").click()
             for menu in page.locator(".st-menu:visible summary").all():
                 menu.click()
                 found[f"{address} {menu.inner_text()}"] = violations(page)

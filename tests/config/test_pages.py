@@ -69,3 +69,33 @@ def test_page_of_the_admin_that_somebody_may_not_see_says_so_in_its_look() -> No
         page = answer.content.decode()
         assert "You may not see this page" in page
         assert 'href="/admin/"' in page
+
+
+def test_sidebar_has_what_is_looked_for_first_and_users_and_tokens_last(
+    admin_client: Client,
+) -> None:
+    page = admin_client.get("/admin/systemtasks/systemtask/home/")
+    titles = [
+        item["title"] for group in page.context["sidebar_navigation"] for item in group["items"]
+    ]
+    assert titles[:8] == [
+        "Home", "Failing", "Running", "Queues", "Workers", "Tasks", "Runs", "Schedule",
+    ]  # fmt: skip
+    assert titles[8:] == ["Users", "Groups", "Auth tokens"]
+    current = [
+        i["title"] for g in page.context["sidebar_navigation"] for i in g["items"] if i["active"]
+    ]
+    assert current == ["Home"]
+
+
+def test_sidebar_offers_nobody_what_they_may_not_see() -> None:
+    client = Client()
+    client.force_login(factories.user("viewer", "view_systemtask", is_staff=True))
+    page = client.get("/admin/systemtasks/systemtask/home/")
+    shown = [
+        item["title"]
+        for group in page.context["sidebar_navigation"]
+        for item in group["items"]
+        if item["has_permission"]
+    ]
+    assert shown == ["Home", "Failing", "Tasks", "Schedule"]
