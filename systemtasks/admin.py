@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ORDER_VAR
 from django.core.exceptions import PermissionDenied
 from django.db.models import Case, F, IntegerField, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
@@ -43,7 +44,8 @@ from systemtasks.admin_parts.filters import (
 )
 from systemtasks.admin_parts.finding import meaning, of_task
 from systemtasks.admin_parts.home import Home
-from systemtasks.admin_parts.rows import RowList
+from systemtasks.admin_parts.lately import Lately, lately, with_failures
+from systemtasks.admin_parts.rows import RowList, number_text
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
     NOTHING,
@@ -100,7 +102,7 @@ def _table(runs: "QuerySet[TaskRun]", limit: int) -> list[TaskRun]:
 class SystemTaskAdmin(ReadOnlyAdmin):
     """Lists each task with the outcome of its last run."""
 
-    list_display = ("badge", "task", "last_message", "started", "took")
+    list_display = ("badge", "task", "strip", "failures", "last_message", "started", "took")
     list_display_links = ("task",)
     list_filter = (StatusFilter, TaskTimeFilter)
     counts_statuses = True
@@ -111,7 +113,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
         (pgettext_lazy("systemtasks", "Successful"), {"status": Status.SUCCESSFUL}),
         (pgettext_lazy("systemtasks", "Unknown"), {"status": Status.UNKNOWN}),
     )
-    newest_first = ("started", "took")
+    newest_first = ("failures", "started", "took")
     search_fields = (*SYSTEM_TASK_SEARCH, "messages")
     search_help_text = pgettext_lazy("systemtasks", "Name, description or message")
     change_form_template = "systemtasks/system_task.html"
@@ -136,6 +138,17 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     def get_ordering(self, request: HttpRequest) -> tuple[Any, ...]:
         """Return the default order: a task that never ran has no last run, and so is last."""
         return (LAST_START.desc(nulls_last=True),)
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[SystemTask]":
+        """Return the tasks, with their failures if they are to be ordered by them."""
+        tasks: QuerySet[SystemTask] = super().get_queryset(request)
+        ordered = {part.lstrip("-") for part in request.GET.get(ORDER_VAR, "").split(".")}
+        return with_failures(tasks) if str(FAILURES_COLUMN) in ordered else tasks
+
+    def complete(self, rows: list[SystemTask]) -> None:
+        found = lately(rows)
+        for row in rows:
+            row.lately = found[row.pk]  # type: ignore[attr-defined]
 
     def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
         shown: QuerySet[Any] = rows.defer("messages").annotate(last_event=LAST_EVENT)
@@ -173,11 +186,23 @@ class SystemTaskAdmin(ReadOnlyAdmin):
 
     @admin.display(description=pgettext_lazy("systemtasks", "status"), ordering=SEVERITY)
     def badge(self, row: SystemTask) -> SafeString:
-        return badge(row)
+        been: Lately = row.lately  # type: ignore[attr-defined]
+        return word(Status.ERROR, been.text) if been.is_failing else badge(row)
 
     @admin.display(description=pgettext_lazy("systemtasks", "task"), ordering="name")
     def task(self, row: SystemTask) -> SafeString:
         return two_lines(row.full_name, first_line(row.description))
+
+    @admin.display(description=pgettext_lazy("systemtasks", "last runs"))
+    def strip(self, row: SystemTask) -> SafeString | str:
+        return row.lately.strip()  # type: ignore[attr-defined, no-any-return]
+
+    @admin.display(
+        description=pgettext_lazy("systemtasks", "failures in 24 h"), ordering="failures_of_day"
+    )
+    def failures(self, row: SystemTask) -> str:
+        number = row.lately.failures_of_day  # type: ignore[attr-defined]
+        return number_text(number) if number else NOTHING
 
     @admin.display(description=pgettext_lazy("systemtasks", "last message"))
     def last_message(self, row: SystemTask) -> str:
@@ -187,15 +212,24 @@ class SystemTaskAdmin(ReadOnlyAdmin):
         description=pgettext_lazy("systemtasks", "started"),
         ordering=LAST_START.asc(nulls_first=True),
     )
-    def started(self, row: SystemTask) -> str:
-        return ago(row.start_timestamp) if has_run(row) else pgettext("systemtasks", "never")
+    def started(self, row: SystemTask) -> SafeString | str:
+        last = ago(row.start_timestamp) if has_run(row) else pgettext("systemtasks", "never")
+        due = row.lately.next_due  # type: ignore[attr-defined]
+        if not due:
+            return last
+        return two_lines(last, format_html(pgettext("systemtasks", "next {}"), ago(due)))
 
     @admin.display(
         description=pgettext_lazy("systemtasks", "duration"),
         ordering=LAST_DURATION.asc(nulls_first=True),
     )
-    def took(self, row: SystemTask) -> str:
-        return duration_text(row.duration if has_run(row) else None)
+    def took(self, row: SystemTask) -> SafeString | str:
+        p95 = row.lately.p95  # type: ignore[attr-defined]
+        last = duration_text(row.duration if has_run(row) else None)
+        return last if p95 is None else two_lines(last, f"p95 {duration_text(p95)}")
+
+
+FAILURES_COLUMN = SystemTaskAdmin.list_display.index("failures")
 
 
 class TaskRunAdmin(ReadOnlyAdmin):

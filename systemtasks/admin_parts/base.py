@@ -61,6 +61,9 @@ class ReadOnlyAdmin(SkinnedAdmin):
         """Return the rows with only the columns that the list shows."""
         return rows
 
+    def complete(self, rows: list[Any]) -> None:
+        """Read what the list shows of the rows of one page and is not in their table."""
+
     def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return the template context that the page of this row needs in addition to the row."""
         raise NotImplementedError

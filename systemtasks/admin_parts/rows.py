@@ -88,6 +88,7 @@ class RowList(ChangeList):
         page = paginator.get_page(self.page_num)
         self.page_num = page.number
         self.result_list = list(page.object_list)
+        self.model_admin.complete(self.result_list)  # type: ignore[attr-defined]
         self.paginator: Paginator[Any] = paginator
         self.result_count = paginator.count
         # If the two differ, django-unfold shows "(Show all)" in the page's title.
