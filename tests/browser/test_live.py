@@ -14,6 +14,7 @@ from systemtasks.models import TaskRun
 from tests import factories
 from tests.browser import test_admin
 from tests.browser.test_admin import rows, visit  # noqa: F401 - a fixture
+from tests.systemtasks.admin_parts import history
 
 pytestmark = test_admin.pytestmark
 
@@ -132,4 +133,18 @@ def test_palette_leads_to_the_run_of_an_id(live_server: LiveServer, rows: None) 
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         page.wait_for_url(f"**/taskrun/{run.pk}/change/")
+        assert visited.troubles == []
+
+
+def test_home_refreshes_itself(live_server: LiveServer, rows: None) -> None:  # noqa: F811
+    with visit(live_server) as visited:
+        page = visited.page
+        page.goto(f"{live_server.url}/admin/systemtasks/systemtask/home/")
+        page.mouse.move(0, 0)
+        expect(page.locator("#failing")).to_contain_text("No task has failed")
+        page.get_by_text("As a table").click()
+        change(lambda: history.make())
+        expect(page.locator("#failing")).to_contain_text("shop.charge", timeout=9000)
+        expect(page.locator("#workers")).to_contain_text("celery@dead")
+        expect(page.locator("#hours details")).to_have_attribute("open", "")  # as it was
         assert visited.troubles == []
