@@ -41,6 +41,7 @@ from systemtasks.admin_parts.filters import (
 )
 from systemtasks.admin_parts.finding import meaning, of_task
 from systemtasks.admin_parts.rows import RowList
+from systemtasks.admin_parts.run_again import RunAgainAdmin
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
     NOTHING,
@@ -94,7 +95,7 @@ def _table(runs: "QuerySet[TaskRun]", limit: int) -> list[TaskRun]:
     return list(runs.only(*RUN_COLUMNS).annotate(failure=FAILURE)[:limit])
 
 
-class SystemTaskAdmin(ReadOnlyAdmin):
+class SystemTaskAdmin(RunAgainAdmin):
     """Lists each task with the outcome of its last run."""
 
     list_display = ("badge", "task", "last_message", "started", "took")
@@ -146,6 +147,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
         return {
             "log": log,
             "worst": worst_line(log),
+            "run_again_url": self.run_again_url(request, row),
             "may_view_runs": may_view_runs,
             "runs": _table(row.runs.newest_first(), LAST_RUNS) if may_view_runs else (),
             "schedule": ScheduleEntry.objects.filter(task=row.name, uid=row.uid),
@@ -178,7 +180,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
         return duration_text(row.duration if has_run(row) else None)
 
 
-class TaskRunAdmin(ReadOnlyAdmin):
+class TaskRunAdmin(RunAgainAdmin):
     """Lists each execution of each task."""
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
@@ -255,6 +257,7 @@ class TaskRunAdmin(ReadOnlyAdmin):
         )
         return {
             "log": log_lines(row.messages),
+            "run_again_url": self.run_again_url(request, row),
             "executions": executions,
             "links": [
                 (title, id_, id_ in related)

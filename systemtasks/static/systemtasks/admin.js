@@ -40,6 +40,14 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.key === "p") pause?.click();
   });
 
+  // A form that sends something is sent once, however often its button is clicked.
+  const once = page.querySelector("form[data-once]");
+  once?.addEventListener("submit", (event) => {
+    if (once.dataset.once === "sent") event.preventDefault();
+    once.dataset.once = "sent";
+  });
+  window.addEventListener("pageshow", () => { if (once) once.dataset.once = ""; });
+
   // The address of a page that was made by a form, so that a reload does not send the form again.
   const address = page.querySelector("[data-address]")?.dataset.address;
   if (address) history.replaceState(null, "", address);
