@@ -3,19 +3,26 @@
 It is in Django's own site. A project that has another one calls `register` with it.
 """
 
+import json
 from collections.abc import Iterable
+from datetime import timedelta
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Case, F, IntegerField, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Left
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import path
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
 
+from systemtasks.admin_parts import run_page, timeline
 from systemtasks.admin_parts.base import ReadOnlyAdmin
 from systemtasks.admin_parts.cells import (
     ago,
@@ -26,8 +33,11 @@ from systemtasks.admin_parts.cells import (
     which_one,
     word,
 )
+from systemtasks.admin_parts.comparing import compared
 from systemtasks.admin_parts.counting import VALUE_LIMIT
+from systemtasks.admin_parts.errors import errors_of
 from systemtasks.admin_parts.export import Column, pages
+from systemtasks.admin_parts.family import family_of
 from systemtasks.admin_parts.filters import (
     EnabledFilter,
     QueueFilter,
@@ -45,6 +55,7 @@ from systemtasks.admin_parts.run_again import RunAgainAdmin
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
     NOTHING,
+    argument_blocks,
     duration_text,
     first_line,
     log_lines,
@@ -91,8 +102,16 @@ RUN_COLUMNS = (
 )
 
 
-def _table(runs: "QuerySet[TaskRun]", limit: int) -> list[TaskRun]:
-    return list(runs.only(*RUN_COLUMNS).annotate(failure=FAILURE)[:limit])
+def _table(runs: "QuerySet[TaskRun]", limit: int, *more: str) -> list[TaskRun]:
+    return list(runs.only(*RUN_COLUMNS, *more).annotate(failure=FAILURE)[:limit])
+
+
+def _elapsed(run: TaskRun) -> float | None:
+    """Return for how many seconds a run has been running, or None if it is not running."""
+    if run.state != State.RUNNING or run.start_timestamp is None:
+        return None
+    elapsed: timedelta = timezone.now() - run.start_timestamp
+    return max(elapsed.total_seconds(), 0.0)
 
 
 class SystemTaskAdmin(RunAgainAdmin):
@@ -250,15 +269,28 @@ class TaskRunAdmin(RunAgainAdmin):
     def page_context(self, request: HttpRequest, row: TaskRun) -> dict[str, Any]:
         # Newest first, since an id may be used again and again, and the table has a limit.
         executions = _table(
-            TaskRun.objects.filter(celery_id=row.celery_id).newest_first(), VALUE_LIMIT
+            TaskRun.objects.filter(celery_id=row.celery_id).newest_first(),
+            VALUE_LIMIT,
+            *timeline.COLUMNS,
         )
+        errors = errors_of(row.system_task_id) if row.exception else None
         related = TaskRun.objects.in_bulk(
             [id_ for id_ in (row.parent_run, row.replaces, row.replaced_by, row.message) if id_]
         )
         return {
             "log": log_lines(row.messages),
             "run_again_url": self.run_again_url(request, row),
+            "log_url": "log.json",
             "executions": executions,
+            "timeline": timeline.timeline(executions),
+            "elapsed": _elapsed(row),
+            "family": family_of(row),
+            "same_error": errors and errors.like(row.exception),
+            "is_error_cut": errors is not None and errors.is_cut,
+            "comparison": compared(row),
+            "arguments": argument_blocks(row.args, row.kwargs),
+            "context_items": [*run_page.context_items(row)],
+            **run_page.links(request, row),
             "links": [
                 (title, id_, id_ in related)
                 for title, id_ in (
@@ -271,6 +303,21 @@ class TaskRunAdmin(RunAgainAdmin):
             ],
             "may_view_task": request.user.has_perm("systemtasks.view_systemtask"),
         }
+
+    def get_urls(self) -> list[Any]:
+        view = self.explaining(self.admin_site.admin_view(self.log_view))
+        name = "systemtasks_taskrun_log"
+        return [path("<uuid:pk>/change/log.json", view, name=name), *super().get_urls()]
+
+    def log_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Respond with the messages of a run, as JSON."""
+        row: TaskRun | None = self.get_object(request, str(pk))
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        if row is None:
+            raise Http404
+        text = json.dumps(row.messages, indent=2, ensure_ascii=False)
+        return HttpResponse(text, content_type="application/json; charset=utf-8")
 
     # Only the start has an index that gives millions of runs in its order.
     @admin.display(description=pgettext_lazy("systemtasks", "status"))

@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext
 
 from systemtasks.admin_parts.base import ReadOnlyAdmin, with_unseen_shown_in
+from systemtasks.admin_parts.text import argument_blocks
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.rerun import (
     BrokerAwayError,
@@ -89,6 +90,7 @@ class RunAgainAdmin(ReadOnlyAdmin):
             "task": row if isinstance(row, SystemTask) else row.system_task,
             "sent": sent,
             "refusal": refusal,
+            "arguments": argument_blocks(sent.args, sent.kwargs) if sent else (),
             "may_view_arguments": may_view_runs,
             "list_url": reverse(f"{names}_changelist"),
             "row_url": reverse(f"{names}_change", args=[row.pk]),

@@ -88,6 +88,12 @@ document.addEventListener("DOMContentLoaded", () => {
     return true;
   }
 
+  // A log only grows. What is there stays as it is: folded or not, and where somebody reads.
+  function appendNew(part, fresh) {
+    part.querySelector(":scope > .st-nothing")?.remove();
+    part.append(...[...fresh.children].slice(part.children.length));
+  }
+
   async function refresh() {
     let isWhole = true;
     try {
@@ -98,10 +104,12 @@ document.addEventListener("DOMContentLoaded", () => {
       for (const part of live.querySelectorAll("[data-live]")) {
         const other = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
         if (!other) continue;
-        if (part.tagName === "TBODY") isWhole = refreshRows(part, other) && isWhole;
+        if (part.matches("[data-live-append]")) appendNew(part, other);
+        else if (part.tagName === "TBODY") isWhole = refreshRows(part, other) && isWhole;
         else if (part.innerHTML !== other.innerHTML && !part.matches(":focus-within")) part.innerHTML = other.innerHTML;
       }
       show(isWhole ? "current" : "waiting");
+      if (!fresh.querySelector("[data-live-page]")) { pause.hidden = true; return; } // it has ended
     } catch {
       show("failed");
     }
