@@ -22,7 +22,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
 
-from systemtasks.admin_parts import run_page, timeline
+from systemtasks.admin_parts import run_page, task_page, timeline
 from systemtasks.admin_parts.base import ReadOnlyAdmin
 from systemtasks.admin_parts.cells import (
     ago,
@@ -106,6 +106,18 @@ def _table(runs: "QuerySet[TaskRun]", limit: int, *more: str) -> list[TaskRun]:
     return list(runs.only(*RUN_COLUMNS, *more).annotate(failure=FAILURE)[:limit])
 
 
+def _history(task: SystemTask) -> dict[str, Any]:
+    """Return what the page of a task shows of its runs."""
+    finished = task.runs.finished().filter(sort_timestamp__isnull=False)
+    return {
+        "runs": _table(finished.newest_first(), LAST_RUNS),
+        "unfinished": task_page.unfinished_of(task, RUN_COLUMNS),
+        "month": task_page.month_of(task),
+        "percentiles": task_page.percentiles_of(task),
+        "errors": errors_of(task),
+    }
+
+
 def _elapsed(run: TaskRun) -> float | None:
     """Return for how many seconds a run has been running, or None if it is not running."""
     if run.state != State.RUNNING or run.start_timestamp is None:
@@ -168,7 +180,7 @@ class SystemTaskAdmin(RunAgainAdmin):
             "worst": worst_line(log),
             "run_again_url": self.run_again_url(request, row),
             "may_view_runs": may_view_runs,
-            "runs": _table(row.runs.newest_first(), LAST_RUNS) if may_view_runs else (),
+            **(_history(row) if may_view_runs else {}),
             "schedule": ScheduleEntry.objects.filter(task=row.name, uid=row.uid),
         }
 
