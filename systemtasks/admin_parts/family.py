@@ -31,9 +31,9 @@ class Family:
 
 def family_of(run: TaskRun) -> Family:
     """Return the family of a run, by two queries at most."""
-    runs = TaskRun.objects.select_related("system_task").only(
-        *COLUMNS, "system_task__name", "system_task__uid"
-    )
+    # Without an order, which no index has beside these conditions, a query ends after its limit.
+    runs = TaskRun.objects.order_by().select_related("system_task")
+    runs = runs.only(*COLUMNS, "system_task__name", "system_task__uid")
     ids = {run.parent_id, run.root_id} - {"", run.celery_id}
     ancestors: list[TaskRun] = []
     if ids or run.parent_run:
@@ -48,7 +48,6 @@ def family_of(run: TaskRun) -> Family:
     root = next((one for one in ancestors if one.celery_id == run.root_id), None)
     if root is not None and parent is not None and root.celery_id == parent.celery_id:
         root = None
-    # Without an order, which no index has, it ends after these rows.
     found = [*runs.filter(parent_id=run.celery_id).exclude(pk=run.pk)[: CHILDREN + 1]]
     children = sorted(found[:CHILDREN], key=lambda one: one.pk)
     return Family(root, parent, children, len(found) > CHILDREN, root is not None)

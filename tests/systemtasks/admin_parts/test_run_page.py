@@ -1,6 +1,7 @@
 """The page of a run: its time line, its family, errors like its own, and the last success."""
 
 import json
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -206,5 +207,12 @@ def test_number_of_queries_of_a_failed_run_is_bounded(
     failed = run_of(
         task, 0, celery_id="the-run", root_id="a", parent_id="b", exception="E: 1", **FAILED
     )
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(14) as captured:
         staff.get(page_of(failed))
+    of_parents = [
+        query["sql"]
+        for query in captured.captured_queries
+        if re.search("parent_id. = ", query["sql"])
+    ]
+    assert of_parents
+    assert not [sql for sql in of_parents if "ORDER BY" in sql]  # which would read all children
