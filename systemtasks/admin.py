@@ -3,9 +3,12 @@
 It is in Django's own site. A project that has another one calls `register` with it.
 """
 
+import json
 from collections.abc import Iterable
+from datetime import timedelta
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ORDER_VAR
@@ -13,12 +16,14 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Case, F, IntegerField, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Left
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
 
+from systemtasks.admin_parts import run_page, task_page, timeline
 from systemtasks.admin_parts.base import ReadOnlyAdmin
 from systemtasks.admin_parts.cells import (
     ago,
@@ -29,8 +34,11 @@ from systemtasks.admin_parts.cells import (
     which_one,
     word,
 )
+from systemtasks.admin_parts.comparing import compared
 from systemtasks.admin_parts.counting import VALUE_LIMIT
+from systemtasks.admin_parts.errors import errors_of
 from systemtasks.admin_parts.export import Column, pages
+from systemtasks.admin_parts.family import family_of
 from systemtasks.admin_parts.filters import (
     EnabledFilter,
     QueueFilter,
@@ -46,9 +54,11 @@ from systemtasks.admin_parts.finding import meaning, of_task
 from systemtasks.admin_parts.home import Home
 from systemtasks.admin_parts.lately import Lately, lately, with_failures
 from systemtasks.admin_parts.rows import RowList, number_text
+from systemtasks.admin_parts.run_again import RunAgainAdmin
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
     NOTHING,
+    argument_blocks,
     duration_text,
     first_line,
     log_lines,
@@ -95,11 +105,31 @@ RUN_COLUMNS = (
 )
 
 
-def _table(runs: "QuerySet[TaskRun]", limit: int) -> list[TaskRun]:
-    return list(runs.only(*RUN_COLUMNS).annotate(failure=FAILURE)[:limit])
+def _table(runs: "QuerySet[TaskRun]", limit: int, *more: str) -> list[TaskRun]:
+    return list(runs.only(*RUN_COLUMNS, *more).annotate(failure=FAILURE)[:limit])
 
 
-class SystemTaskAdmin(ReadOnlyAdmin):
+def _history(task: SystemTask) -> dict[str, Any]:
+    """Return what the page of a task shows of its runs."""
+    finished = task.runs.finished().filter(sort_timestamp__isnull=False)
+    return {
+        "runs": _table(finished.newest_first(), LAST_RUNS),
+        "unfinished": task_page.unfinished_of(task, RUN_COLUMNS),
+        "month": task_page.month_of(task),
+        "percentiles": task_page.percentiles_of(task),
+        "errors": errors_of(task),
+    }
+
+
+def _elapsed(run: TaskRun) -> float | None:
+    """Return for how many seconds a run has been running, or None if it is not running."""
+    if run.state != State.RUNNING or run.start_timestamp is None:
+        return None
+    elapsed: timedelta = timezone.now() - run.start_timestamp
+    return max(elapsed.total_seconds(), 0.0)
+
+
+class SystemTaskAdmin(RunAgainAdmin):
     """Lists each task with the outcome of its last run."""
 
     list_display = ("badge", "task", "strip", "failures", "last_message", "started", "took")
@@ -119,7 +149,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
     change_form_template = "systemtasks/system_task.html"
 
     def get_urls(self) -> list[Any]:
-        view = self._explaining(self.admin_site.admin_view(self.home_view))
+        view = self.explaining(self.admin_site.admin_view(self.home_view))
         return [path("home/", view, name="systemtasks_home"), *super().get_urls()]
 
     def home_view(self, request: HttpRequest) -> HttpResponse:
@@ -179,8 +209,9 @@ class SystemTaskAdmin(ReadOnlyAdmin):
         return {
             "log": log,
             "worst": worst_line(log),
+            "run_again_url": self.run_again_url(request, row),
             "may_view_runs": may_view_runs,
-            "runs": _table(row.runs.newest_first(), LAST_RUNS) if may_view_runs else (),
+            **(_history(row) if may_view_runs else {}),
             "schedule": ScheduleEntry.objects.filter(task=row.name, uid=row.uid),
         }
 
@@ -232,7 +263,7 @@ class SystemTaskAdmin(ReadOnlyAdmin):
 FAILURES_COLUMN = SystemTaskAdmin.list_display.index("failures")
 
 
-class TaskRunAdmin(ReadOnlyAdmin):
+class TaskRunAdmin(RunAgainAdmin):
     """Lists each execution of each task."""
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
@@ -302,14 +333,28 @@ class TaskRunAdmin(ReadOnlyAdmin):
     def page_context(self, request: HttpRequest, row: TaskRun) -> dict[str, Any]:
         # Newest first, since an id may be used again and again, and the table has a limit.
         executions = _table(
-            TaskRun.objects.filter(celery_id=row.celery_id).newest_first(), VALUE_LIMIT
+            TaskRun.objects.filter(celery_id=row.celery_id).newest_first(),
+            VALUE_LIMIT,
+            *timeline.COLUMNS,
         )
+        errors = errors_of(row.system_task_id) if row.exception else None
         related = TaskRun.objects.in_bulk(
             [id_ for id_ in (row.parent_run, row.replaces, row.replaced_by, row.message) if id_]
         )
         return {
             "log": log_lines(row.messages),
+            "run_again_url": self.run_again_url(request, row),
+            "log_url": "log.json",
             "executions": executions,
+            "timeline": timeline.timeline(executions),
+            "elapsed": _elapsed(row),
+            "family": family_of(row),
+            "same_error": errors and errors.like(row.exception),
+            "is_error_cut": errors is not None and errors.is_cut,
+            "comparison": compared(row),
+            "arguments": argument_blocks(row.args, row.kwargs),
+            "context_items": [*run_page.context_items(row)],
+            **run_page.links(request, row),
             "links": [
                 (title, id_, id_ in related)
                 for title, id_ in (
@@ -322,6 +367,21 @@ class TaskRunAdmin(ReadOnlyAdmin):
             ],
             "may_view_task": request.user.has_perm("systemtasks.view_systemtask"),
         }
+
+    def get_urls(self) -> list[Any]:
+        view = self.explaining(self.admin_site.admin_view(self.log_view))
+        name = "systemtasks_taskrun_log"
+        return [path("<uuid:pk>/change/log.json", view, name=name), *super().get_urls()]
+
+    def log_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Respond with the messages of a run, as JSON."""
+        row: TaskRun | None = self.get_object(request, str(pk))
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        if row is None:
+            raise Http404
+        text = json.dumps(row.messages, indent=2, ensure_ascii=False)
+        return HttpResponse(text, content_type="application/json; charset=utf-8")
 
     # Only the start has an index that gives millions of runs in its order.
     @admin.display(description=pgettext_lazy("systemtasks", "status"))

@@ -1,9 +1,11 @@
 """Send a run again, with its arguments and with what its message carried besides."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from json import loads
 from typing import Any
+from uuid import UUID
 
 from celery import Celery
 from django.db.models import Q
@@ -14,6 +16,7 @@ from kombu.utils import json
 
 from systemtasks.capture.celery.apps import app_of
 from systemtasks.capture.celery.queues import is_delayed
+from systemtasks.capture.celery.received import added_context
 from systemtasks.models import ScheduleEntry, SystemTask, TaskRun, TaskRunQuerySet
 from systemtasks.runs.typed_values import ARGS, KWARGS, has_envelope, join
 from systemtasks.states import State
@@ -58,19 +61,27 @@ def rerun(task: SystemTask) -> str:
     Runs that a worker discarded as unknown have no arguments, and do not count. Without a run, the
     task is sent as beat would send it. Raise NotRerunnableError, or BrokerAwayError within seconds.
     """
-    run = _last_of(task.runs.exclude(UNREGISTERED))
-    if run is None:
-        return _send_again(_scheduled(task))
-    return _send_again(_Sent.by_run(task.name, run, "this task's last run"))
+    return send_again(planned(task))
 
 
 def rerun_run(run: TaskRun) -> str:
     """Send this run again, whether or not it is its task's last one. Otherwise like `rerun`."""
-    return _send_again(_Sent.by_run(run.system_task.name, run, "this run"))
+    return send_again(planned_run(run))
+
+
+def planned(task: SystemTask) -> "Sent":
+    """Return what `rerun` would send. Raise NotRerunnableError if nothing is on record."""
+    run = _last_of(task.runs.exclude(UNREGISTERED))
+    return _scheduled(task) if run is None else Sent.by_run(task.name, run, "this task's last run")
+
+
+def planned_run(run: TaskRun) -> "Sent":
+    """Return what `rerun_run` would send."""
+    return Sent.by_run(run.system_task.name, run, "this run")
 
 
 @dataclass(frozen=True)
-class _Sent:
+class Sent:
     """What is on record of a message."""
 
     name: str
@@ -86,9 +97,11 @@ class _Sent:
     queue: str
     was_decoded: bool
     """True if the arguments are those that the task got, and not yet those that were sent."""
+    run: UUID | None = None
+    """The id of the run whose message it was, or None for one of the schedule."""
 
     @classmethod
-    def by_run(cls, name: str, run: TaskRun, which: str) -> "_Sent":
+    def by_run(cls, name: str, run: TaskRun, which: str) -> "Sent":
         """Return what is on record of the message of a run."""
         return cls(
             name,
@@ -99,14 +112,15 @@ class _Sent:
             run.sent_options,
             run.queue,
             was_decoded=run.start_timestamp is not None,
+            run=run.pk,
         )
 
 
-def _scheduled(task: SystemTask) -> _Sent:
+def _scheduled(task: SystemTask) -> Sent:
     """Return what beat's messages of this task carry. Raise NotRerunnableError if that varies."""
     entries = ScheduleEntry.objects.filter(task=task.name, uid=task.uid)
     found = [
-        _Sent(
+        Sent(
             task.name,
             f"the entry {entry.entry} of the schedule",
             entry.args,
@@ -132,17 +146,24 @@ def _scheduled(task: SystemTask) -> _Sent:
     return found[0]
 
 
-def _send_again(sent: _Sent) -> str:
-    """Send a task again. Return the Celery id of the new run.
-
-    The workers are asked if they know the task. The registry of this process is not used, because
-    the process may belong to another project.
-    """
+def check_arguments(sent: Sent) -> None:
+    """Raise NotRerunnableError if the arguments are not on record as they were."""
     if not sent.intact:
         raise NotRerunnableError(
             f"The arguments of {sent.which} are not on record as they were: "
             "they were not recorded, or a part of them was masked or cut."
         )
+
+
+def send_again(sent: Sent, context: Mapping[str, str] | None = None) -> str:
+    """Send a task again. Return the Celery id of the new run.
+
+    `context` is added to what SENDER_CONTEXT returns, and so is in the record of the new run.
+
+    The workers are asked if they know the task. The registry of this process is not used, because
+    the process may belong to another project. Raise NotRerunnableError or BrokerAwayError.
+    """
+    check_arguments(sent)
     app = app_of(sent.name)
     with app.connection_for_write(
         connect_timeout=CONNECT_TIMEOUT, transport_options=TRANSPORT_OPTIONS
@@ -155,10 +176,11 @@ def _send_again(sent: _Sent) -> str:
             known = not _was_unknown(sent.name)
         if not known:
             raise NotRerunnableError(UNKNOWN)
-        return _send(app, sent.name, args, kwargs, options, connection)
+        with added_context(context or {}):
+            return _send(app, sent.name, args, kwargs, options, connection)
 
 
-def _options(sent: _Sent) -> dict[str, Any]:
+def _options(sent: Sent) -> dict[str, Any]:
     """Return the options with which a message was sent, without its destination.
 
     Raise NotRerunnableError if one of them is unknown.
@@ -185,7 +207,7 @@ def _options(sent: _Sent) -> dict[str, Any]:
     return options
 
 
-def _arguments(sent: _Sent, serializer: str) -> tuple[list[Any], dict[str, Any]]:
+def _arguments(sent: Sent, serializer: str) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments, with the types that the message carried."""
     arguments = {ARGS: sent.args or [], KWARGS: sent.kwargs or {}}
     if sent.was_decoded and serializer == "json" and any(map(has_envelope, arguments.values())):
@@ -219,7 +241,7 @@ def _serializer(content_type: str) -> str:
         raise NotRerunnableError(f"No serializer is known here for {content_type}.") from None
 
 
-def _destination(app: Celery, sent: _Sent, connection: Connection) -> dict[str, Any]:
+def _destination(app: Celery, sent: Sent, connection: Connection) -> dict[str, Any]:
     """Return the options for the exchange and the routing key, or for the queue.
 
     A task that is not known to have had either goes where the app routes it.

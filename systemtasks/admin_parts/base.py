@@ -100,11 +100,13 @@ class ReadOnlyAdmin(SkinnedAdmin):
         view = self.admin_site.admin_view(self.export_view)
         urls = [path("export.<slug:kind>", view, name=self._export_name), *super().get_urls()]
         for url in urls:
-            url.callback = self._explaining(url.callback)
+            url.callback = self.explaining(url.callback)
         return urls
 
-    def _explaining(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        def explaining(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401
+    def explaining(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the view, which then says in the admin's look what the user may not see."""
+
+        def explaining(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             try:
                 return view(request, *args, **kwargs)
             except PermissionDenied:
@@ -123,7 +125,7 @@ class ReadOnlyAdmin(SkinnedAdmin):
         if is_live and isinstance(page, TemplateResponse):
             page.template_name = self.live_list_template
         patch_vary_headers(page, [LIVE_HEADER])
-        return _with_unseen_shown(page)
+        return with_unseen_shown_in(page)
 
     def live_response(
         self, request: HttpRequest, context: dict[str, Any], whole: str, part: str
@@ -133,7 +135,7 @@ class ReadOnlyAdmin(SkinnedAdmin):
         request.current_app = self.admin_site.name
         page = TemplateResponse(request, f"systemtasks/{template}", context)
         patch_vary_headers(page, [LIVE_HEADER])
-        return _with_unseen_shown(page)
+        return with_unseen_shown_in(page)
 
     def changeform_view(
         self,
@@ -143,7 +145,7 @@ class ReadOnlyAdmin(SkinnedAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         page = super().changeform_view(request, object_id, form_url, extra_context)
-        return _with_unseen_shown(page)
+        return with_unseen_shown_in(page)
 
     def render_change_form(
         self,
@@ -188,7 +190,7 @@ def forbidden(request: HttpRequest, context: dict[str, Any]) -> TemplateResponse
     return TemplateResponse(request, "systemtasks/forbidden.html", context, status=403)
 
 
-def _with_unseen_shown(page: HttpResponse) -> HttpResponse:
+def with_unseen_shown_in(page: HttpResponse) -> HttpResponse:
     """Make visible the characters that would change how the page looks.
 
     They may be in any text that a task logs, so this replaces them in the whole page.

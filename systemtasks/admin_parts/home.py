@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext
 
 from systemtasks import statistics
-from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, distinct_values
+from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, values_of_runs
 from systemtasks.admin_parts.rows import number_text
 from systemtasks.admin_parts.text import NOTHING, duration_text, local
 from systemtasks.conf import conf
@@ -280,7 +280,7 @@ class Home:
     def workers(self) -> list[dict[str, Any]]:
         """The workers of the past day: those first that are silent with runs in progress."""
         last = {}
-        if names := distinct_values(TaskRun, "worker"):
+        if names := values_of_runs("worker"):
             rows = _rows(WORKERS, workers=names)
             last = {row["worker"]: row["last_start"] for row in rows if row["last_start"]}
         busy: dict[str, int] = {}

@@ -87,6 +87,11 @@ class Block:
         return self.lines > LONGEST_OPEN_BLOCK
 
 
+def argument_blocks(args: object, kwargs: object) -> list[Block]:
+    """Return the arguments of a task as JSON. Long ones are collapsed."""
+    return [Block("args", pretty(args)), Block("kwargs", pretty(kwargs))]
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """A LogEvent as texts for display."""

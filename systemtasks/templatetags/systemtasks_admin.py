@@ -48,9 +48,9 @@ def admin_style() -> SafeString:
 
 
 @register.simple_tag
-def admin_script() -> SafeString:
-    """Return our script."""
-    return format_html('<script src="{}" defer></script>', static("systemtasks/admin.js"))
+def admin_script(name: str = "admin.js") -> SafeString:
+    """Return a script of ours: the one of all pages, or another."""
+    return format_html('<script src="{}" defer></script>', static(f"systemtasks/{name}"))
 
 
 @register.simple_tag

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import User
+from django.utils import timezone
 from knox.models import AuthToken
 from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
@@ -45,6 +47,35 @@ def violations(page: Page) -> list[str]:
     ]
 
 
+def with_everything() -> tuple[SystemTask, list[TaskRun]]:
+    """Return a task, and a failed and a running run of it, whose pages show all that they can."""
+    now = timezone.now()
+    task = factories.system_task("demo.full", start_timestamp=now, finish_timestamp=now)
+
+    def run(minutes: float, **fields: Any) -> TaskRun:
+        start = now - timedelta(minutes=minutes)
+        values = {"start_timestamp": start, "sent_timestamp": start, "finish_timestamp": now}
+        return factories.task_run(task, **{**values, "duration": 2.0, **fields})
+
+    failure = {"state": State.FAILURE, "status": State.FAILURE.outcome.status, "exception": "E: 7"}
+    unfinished = {"status": State.RUNNING.outcome.status, "finish_timestamp": None}
+    run(12_000)
+    parent = run(50, worker="celery@b", args=["before"])
+    run(40, **failure)
+    levels = [factories.log_event("A line", log_level=level) for level in ("debug", "error")]
+    failed = run(
+        20, celery_id="full", attempt=2, root_id="root", parent_id=parent.celery_id,
+        context={"tenant": "acme", "run_again_of": str(parent.pk)}, messages=levels,
+        kwargs={"items": ["a long text of an argument"] * 40}, **failure,
+    )  # fmt: skip
+    run(30, celery_id="full", state=State.RETRY, status=State.RETRY.outcome.status)
+    run(10, parent_id="full")
+    running = run(1, state=State.RUNNING, **unfinished)
+    for _ in range(12):
+        run(0, state=State.QUEUED, **{**unfinished, "start_timestamp": None})
+    return task, [failed, running]
+
+
 @pytest.fixture
 def addresses(rows: None) -> list[str]:  # noqa: F811
     """Return the addresses of our pages, with rows of each kind."""
@@ -57,6 +88,7 @@ def addresses(rows: None) -> list[str]:  # noqa: F811
     ScheduleEntry.objects.create(app="a", entry="off", task="demo.y", enabled=False)
     failed = SystemTask.objects.get(name="demo.charge_card")
     run = TaskRun.objects.get(system_task=failed)
+    full_task, full_runs = with_everything()
     factories.token(User.objects.get())
     lists = "/admin/systemtasks"
     history.make()
@@ -66,6 +98,9 @@ def addresses(rows: None) -> list[str]:  # noqa: F811
         f"{lists}/taskrun/?status=error&q=demo", f"{lists}/taskrun/?status=failed",
         f"{lists}/systemtask/{failed.pk}/change/", f"{lists}/taskrun/{run.pk}/change/",
         f"{lists}/taskrun/add/", "/admin/",
+        f"{lists}/systemtask/{full_task.pk}/change/", f"{lists}/systemtask/{failed.pk}/run-again/",
+        *(f"{lists}/taskrun/{one.pk}/change/" for one in full_runs),
+        f"{lists}/taskrun/{full_runs[0].pk}/run-again/",
     ]  # fmt: skip
     if apps.is_installed("unfold"):
         token = AuthToken.objects.get()

@@ -448,7 +448,9 @@ def test_a_task_that_was_executed_six_times_says_so(staff: Client) -> None:
     assert "Its message was executed 6 times." in body(staff, page_of(first))
     page = body(staff, page_of(last))
     assert "This is execution 6 of its message." in page
-    assert page.count(page_of(first)) == 2  # as the first execution, and in the table of all
+    assert (
+        page.count(page_of(first)) == 3
+    )  # as the first execution, in the drawing and in the table
     assert page_of(last) in body(staff, page_of(first))
     assert "execution 6" in body(staff, RUNS)
 
@@ -483,13 +485,16 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(staff: Client) -> Non
     task = factories.system_task()
     run = factories.task_run(task, celery_id="same")
     urls = (TASKS, RUNS, page_of(task), page_of(run))
+    for url in urls:
+        staff.get(url)  # Django keeps the content types that it has read
     few = [len(queries(staff, url)) for url in urls]
     for number in range(20):
         another = factories.system_task(f"tests.{number}")
         factories.task_run(another)
         factories.task_run(task, celery_id="same", attempt=number + 2)
     assert [len(queries(staff, url)) for url in urls] == few
-    assert max(few) <= 10, few
+    assert max(few[:2]) <= 10, few
+    assert max(few[2:]) <= 18, few
 
 
 def test_the_lists_do_not_read_messages_or_arguments(staff: Client) -> None:

@@ -23,7 +23,7 @@ from kombu.serialization import dumps, loads
 from config.celery import app
 from systemtasks.capture.celery import registered_types
 from systemtasks.models import TaskRun
-from systemtasks.rerun import NotRerunnableError, _arguments, _options, _Sent, rerun_run
+from systemtasks.rerun import NotRerunnableError, Sent, _arguments, _options, rerun_run
 from systemtasks.runs import recorder
 from systemtasks.runs.arguments import clean_arguments
 from systemtasks.runs.journal_line import SENT_HEADER
@@ -111,7 +111,7 @@ def started(args: Any, kwargs: Any, **request: Any) -> TaskRun:
 def sent_again(run: TaskRun, serializer: str = "json") -> tuple[Any, Any]:
     """Return the arguments that are sent if it is run again."""
     assert run.arguments_intact
-    return _arguments(_Sent.by_run(INFO.name, run, "this run"), serializer)
+    return _arguments(Sent.by_run(INFO.name, run, "this run"), serializer)
 
 
 offsets = st.builds(
@@ -288,7 +288,7 @@ HEADERS = {
 @pytest.mark.django_db
 def test_headers_keep_their_types() -> None:
     for run in (queued([], {}, **HEADERS), started([], {}, headers=HEADERS)):
-        options = _options(_Sent.by_run(INFO.name, run, "this run"))
+        options = _options(Sent.by_run(INFO.name, run, "this run"))
         assert same(options["headers"]) == same(HEADERS)
 
 

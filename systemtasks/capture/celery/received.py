@@ -6,7 +6,9 @@ child that was killed, a hard time limit, a revoked or expired or unregistered t
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from weakref import KeyedRef
@@ -106,13 +108,30 @@ def _whole(value: object) -> int:
     return value if type(value) is int else 0
 
 
+_added: ContextVar[Mapping[str, str] | None] = ContextVar("systemtasks_added", default=None)
+
+
+@contextmanager
+def added_context(values: Mapping[str, str]) -> Iterator[None]:
+    """Add values to the context of what is sent within the `with` statement."""
+    token = _added.set(values)
+    try:
+        yield
+    finally:
+        _added.reset(token)
+
+
 def context_header() -> str | None:
-    """Return the result of SENDER_CONTEXT as JSON, or None if there is none.
+    """Return the result of SENDER_CONTEXT as JSON, with what is added, or None if there is none.
 
     Raise ValueError if it is not a dictionary or too large. Let SENDER_CONTEXT's exceptions
     propagate.
     """
-    if (get_context := sender_context(conf())) is None or (context := get_context()) is None:
+    get_context, added = sender_context(conf()), _added.get()
+    context = None if get_context is None else get_context()
+    if added and (context is None or isinstance(context, dict)):
+        context = {**(context or {}), **added}
+    if context is None:
         return None
     text = orjson.dumps(Cleaner(conf().TEXT_LIMIT).clean(context))
     if not text.startswith(b"{") or len(text) > CONTEXT_LIMIT:

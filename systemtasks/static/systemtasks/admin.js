@@ -40,6 +40,14 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.key === "p") pause?.click();
   });
 
+  // A form that sends something is sent once, however often its button is clicked.
+  const once = page.querySelector("form[data-once]");
+  once?.addEventListener("submit", (event) => {
+    if (once.dataset.once === "sent") event.preventDefault();
+    once.dataset.once = "sent";
+  });
+  window.addEventListener("pageshow", () => { if (once) once.dataset.once = ""; });
+
   // The address of a page that was made by a form, so that a reload does not send the form again.
   const address = page.querySelector("[data-address]")?.dataset.address;
   if (address) history.replaceState(null, "", address);
@@ -80,6 +88,12 @@ document.addEventListener("DOMContentLoaded", () => {
     return true;
   }
 
+  // A log only grows. What is there stays as it is: folded or not, and where somebody reads.
+  function appendNew(part, fresh) {
+    part.querySelector(":scope > .st-nothing")?.remove();
+    part.append(...[...fresh.children].slice(part.children.length));
+  }
+
   async function refresh() {
     let isWhole = true;
     try {
@@ -90,10 +104,12 @@ document.addEventListener("DOMContentLoaded", () => {
       for (const part of live.querySelectorAll("[data-live]")) {
         const other = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
         if (!other) continue;
-        if (part.tagName === "TBODY") isWhole = refreshRows(part, other) && isWhole;
+        if (part.matches("[data-live-append]")) appendNew(part, other);
+        else if (part.tagName === "TBODY") isWhole = refreshRows(part, other) && isWhole;
         else if (part.innerHTML !== other.innerHTML && !part.matches(":focus-within")) part.innerHTML = other.innerHTML;
       }
       show(isWhole ? "current" : "waiting");
+      if (!fresh.querySelector("[data-live-page]")) { pause.hidden = true; return; } // it has ended
     } catch {
       show("failed");
     }

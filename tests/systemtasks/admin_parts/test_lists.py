@@ -194,7 +194,7 @@ def test_schedule_has_the_look_of_the_other_lists(staff: Client) -> None:
 def test_script_gets_what_changes_by_itself_and_reads_no_values_of_filters(
     staff: Client,
 ) -> None:
-    factories.task_run(factories.system_task(), queue="mail")
+    factories.task_run(factories.system_task(), queue="mail", worker="w@here")
 
     def read(**headers: Any) -> tuple[str, int]:
         with CaptureQueriesContext(connection) as captured:

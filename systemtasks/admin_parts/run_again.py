@@ -1,0 +1,145 @@
+"""Run again, in the admin: a page that shows what is sent, and asks first.
+
+It uses `systemtasks.rerun` alone, so that it is there in projects without the API.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.translation import pgettext
+
+from systemtasks.admin_parts.base import ReadOnlyAdmin, with_unseen_shown_in
+from systemtasks.admin_parts.text import argument_blocks
+from systemtasks.models import SystemTask, TaskRun
+from systemtasks.rerun import (
+    BrokerAwayError,
+    NotRerunnableError,
+    Sent,
+    check_arguments,
+    planned,
+    planned_run,
+    send_again,
+)
+
+PERMISSION = "systemtasks.run_systemtask"
+BY, OF = "run_again_by", "run_again_of"
+"""The keys, in the sender's context of the new run, of who ran it again, and of which run it is."""
+
+
+def may_run_again(request: HttpRequest) -> bool:
+    """Return True if the user may run tasks again."""
+    return request.user.has_perm(PERMISSION)
+
+
+class RunAgainAdmin(ReadOnlyAdmin):
+    """An admin whose rows, tasks or runs, can be run again."""
+
+    @property
+    def _run_again_name(self) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_run_again"
+
+    def get_urls(self) -> list[Any]:
+        view = self.explaining(self.admin_site.admin_view(self.run_again_view))
+        name = self._run_again_name
+        return [path("<uuid:pk>/run-again/", view, name=name), *super().get_urls()]
+
+    def run_again_url(self, request: HttpRequest, row: SystemTask | TaskRun) -> str:
+        """Return the address of the page that asks first, or "" if the user may not do it."""
+        if not may_run_again(request):
+            return ""
+        return reverse(f"{self.admin_site.name}:{self._run_again_name}", args=[row.pk])
+
+    def run_again_view(self, request: HttpRequest, pk: UUID) -> HttpResponseBase:
+        """Show what would be sent, and send it if that is confirmed."""
+        row: SystemTask | TaskRun | None = self.get_object(request, str(pk))
+        if not may_run_again(request) or not self.has_view_permission(request, row):
+            raise PermissionDenied
+        if row is None:
+            raise Http404
+        try:
+            # A task may have run since the page was shown: what was shown is what is sent.
+            sent = _what(row, request.POST.get("run", ""))
+            check_arguments(sent)
+        except NotRerunnableError as error:
+            return self._ask(request, row, None, str(error))
+        if request.method == "POST":
+            return self._send(request, row, sent)
+        return self._ask(request, row, sent, "")
+
+    def _ask(
+        self, request: HttpRequest, row: SystemTask | TaskRun, sent: Sent | None, refusal: str
+    ) -> HttpResponse:
+        may_view_runs = request.user.has_perm("systemtasks.view_taskrun")
+        names = f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}"
+        request.current_app = self.admin_site.name
+        context = {
+            **self.admin_site.each_context(request),
+            "title": pgettext("systemtasks", "Run again"),
+            "subtitle": None,
+            "opts": self.opts,
+            "row": row,
+            "task": row if isinstance(row, SystemTask) else row.system_task,
+            "sent": sent,
+            "refusal": refusal,
+            "arguments": argument_blocks(sent.args, sent.kwargs) if sent else (),
+            "may_view_arguments": may_view_runs,
+            "list_url": reverse(f"{names}_changelist"),
+            "row_url": reverse(f"{names}_change", args=[row.pk]),
+        }
+        return with_unseen_shown_in(
+            TemplateResponse(request, "systemtasks/run_again.html", context)
+        )
+
+    def _send(self, request: HttpRequest, row: SystemTask | TaskRun, sent: Sent) -> HttpResponse:
+        context = {BY: request.user.get_username()}
+        if sent.run is not None:
+            context[OF] = str(sent.run)
+        # What is logged is read by others, in their languages, and so is in English.
+        try:
+            celery_id = send_again(sent, context)
+        except NotRerunnableError as error:
+            messages.error(request, str(error))
+        except BrokerAwayError as error:
+            self.log_change(request, row, f"Run again: {error}")  # it may have been sent
+            messages.error(request, str(error))
+        else:
+            self.log_change(request, row, f"Run again, as {celery_id}.")
+            messages.success(request, self._sent_text(request, celery_id))
+        name = f"{self.opts.app_label}_{self.opts.model_name}_change"
+        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:{name}", args=[row.pk]))
+
+    def _sent_text(self, request: HttpRequest, celery_id: str) -> SafeString:
+        text: Any = celery_id
+        if request.user.has_perm("systemtasks.view_taskrun"):
+            url = reverse(f"{self.admin_site.name}:systemtasks_taskrun_changelist")
+            text = format_html(
+                '<a href="{}?{}">{}</a>', url, urlencode({"q": celery_id}), celery_id
+            )
+        return format_html(pgettext("systemtasks", "Sent again as {}."), text)
+
+
+def _what(row: SystemTask | TaskRun, shown: str) -> Sent:
+    """Return what is sent: of a task, its last run, or the one that the page has shown.
+
+    Raise NotRerunnableError if nothing is on record, and Http404 for a run that is not the task's.
+    """
+    if isinstance(row, TaskRun):
+        return planned_run(row)
+    if not shown:
+        return planned(row)
+    try:
+        run = row.runs.filter(pk=UUID(shown)).first()
+    except ValueError:
+        run = None
+    if run is None:
+        raise Http404
+    return planned_run(run)
