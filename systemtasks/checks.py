@@ -71,10 +71,11 @@ def check_database(databases: Sequence[str] | None = None, **_: Any) -> Sequence
         sentence = f"{named}, and its server does not have it."
         hint = "Install what your system calls Postgres's contrib modules. The search needs it."
     elif is_migrated:
-        sentence = f"{named}, so that each search reads the whole table of tasks."
+        sentence = f"{named}, so that each search reads a whole table."
         hint = (
-            "CREATE EXTENSION pg_trgm, and then the index systemtask_search, which was dropped "
-            "with it: manage.py sqlmigrate shows how the migrations create it."
+            "CREATE EXTENSION pg_trgm, and then the indexes searchtext_document and "
+            "taskrun_exception, which were dropped with it: manage.py sqlmigrate shows how the "
+            "migrations create them."
         )
     else:
         sentence = f"{named}, and its user {user} may not create it."

@@ -73,9 +73,6 @@ def main(*words: str) -> None:
     settings.EMBEDDED.attach()
     try:
         call_command("migrate", verbosity=0)
-        with connection.cursor() as cursor:
-            # With it, a million rows take long to add. No question here is a search.
-            cursor.execute("DROP INDEX systemtask_search")
         measured: Measured = {}
         with stacks.serving(stacks.prepare()) as servers:
             _measure(servers, scale, measured)

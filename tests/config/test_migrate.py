@@ -56,9 +56,12 @@ def test_it_makes_both_places_once_and_all_is_applied(tmp_path: Path, database: 
         "systemtasks_scheduleentry",
         "systemtasks_searchchange",
         "systemtasks_searchtext",
+        "systemtasks_statisticschange",
+        "systemtasks_statisticsprogress",
         "systemtasks_systemtask",
         "systemtasks_taskrun",
         "systemtasks_taskrun_default",
+        "systemtasks_taskstatistics",
     }
     assert made.keys() == {"systemtasks_service"}
     assert {"auth_user", "django_migrations", "knox_authtoken"} < made["systemtasks_service"]

@@ -56,7 +56,9 @@ def test_the_client_lists_pages_retrieves_and_runs(events: "EventsApi") -> None:
     second = events.events_system_tasks_list(page_size=2, ordering="name", page=2)
     assert [task.name for task in second.results] == ["t2"]
     assert second.pagination.next == 0
-    [found] = events.events_system_tasks_list(search="t1", status="successful").results
+    [found] = events.events_system_tasks_list(
+        search="uid T1", name="t1", status="successful"
+    ).results
     one = events.events_system_tasks_retrieve(str(tasks[1].uuid))
     assert one == found
     assert (one.uuid, one.full_name, one.expiring) == (str(tasks[1].uuid), "t1:uid", True)

@@ -23,9 +23,12 @@ ALL_TABLES = [
     ("systemtasks_scheduleentry",),
     ("systemtasks_searchchange",),
     ("systemtasks_searchtext",),
+    ("systemtasks_statisticschange",),
+    ("systemtasks_statisticsprogress",),
     ("systemtasks_systemtask",),
     ("systemtasks_taskrun",),
     ("systemtasks_taskrun_default",),
+    ("systemtasks_taskstatistics",),
 ]
 RUN = """
 from celery import shared_task
