@@ -42,16 +42,10 @@ def places() -> dict[str, Any]:
     from events.serializers import TaskRunSerializer
     from systemtasks.admin_parts.filters import StateFilter
     from systemtasks.models import TaskRun
-    from systemtasks.states import State
     from systemtasks.storage import sql
 
     admin = ModelAdmin(TaskRun, site)
     lookups = StateFilter(RequestFactory().get("/"), {}, TaskRun, admin).offered
-
-    def where_in_admin(state: State) -> str:
-        request = RequestFactory().get("/", {"state": state})
-        chosen = StateFilter(request, {"state": [state]}, TaskRun, admin)
-        return str(chosen.queryset(request, TaskRun.objects.values("id")).query)
 
     column: Any = TaskRun._meta.get_field("state")
     serializer = TaskRunSerializer().fields["state"]
@@ -73,7 +67,6 @@ def places() -> dict[str, Any]:
             for name, value in vars(sql).items()
             if isinstance(value, sql.Statement)
         },
-        "admin_where": {state: where_in_admin(state) for state in State},
     }
 
 

@@ -51,16 +51,6 @@ def test_outcome_that_is_added_is_known_everywhere_and_asks_for_a_migration(fini
     assert any("'paused'" in text for text in added)
 
 
-def test_outcome_that_is_added_as_successful_is_found_in_the_admin() -> None:
-    line = 'ADOPTED = Outcome("adopted", None, Status.SUCCESSFUL)'
-    where = places_after(LAST_LINE, f"{LAST_LINE}; {line}")["admin_where"]
-
-    assert [state for state, text in where.items() if "status" not in text] == [
-        "success",
-        "adopted",
-    ]
-
-
 def test_sql_takes_its_words_from_the_table() -> None:
     renamed = {"running": "active", "failure": "broken", "error": "bad", "unknown": "none"}
     renamed |= {"queued": "waiting", "lost": "gone", "warning": "odd"}

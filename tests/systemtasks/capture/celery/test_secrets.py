@@ -318,7 +318,9 @@ def talkative(make_task: MakeTask) -> Any:
     return make_task(talk, systemtasks_uid=lambda user, password: f"{user}-{password}")
 
 
-@pytest.mark.parametrize("secret", ["hunter2-hunter2", 'correct horse "battery"', "4711", 4711])
+@pytest.mark.parametrize(
+    "secret", ["hunter2-hunter2", 'correct horse "battery"', "47110815", 47110815]
+)
 def test_value_that_is_masked_in_the_arguments_is_nowhere_on_record(
     records: list[RunRecord], talkative: Any, secret: Any
 ) -> None:
