@@ -399,7 +399,7 @@ class TaskRun(models.Model):
 
     @property
     def is_finished(self) -> bool:
-        """True if the run has ended, however it did."""
+        """Return True if the run has ended, however it did."""
         return self.state not in UNFINISHED
 
 

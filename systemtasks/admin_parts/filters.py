@@ -67,7 +67,7 @@ class ListFilter(SimpleListFilter):
 
     @cached_property
     def offered(self) -> list[tuple[str, Any]]:
-        """The values to choose from, each with its text."""
+        """Return the values to choose from, each with its text."""
         return list(self.choose_from())
 
     def choose_from(self) -> Choices:

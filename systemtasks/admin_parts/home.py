@@ -144,7 +144,7 @@ class Home:
 
     @cached_property
     def _names(self) -> dict[UUID, str]:
-        """The names of all tasks on the page, read at once."""
+        """Return the names of all tasks on the page, read at once."""
         tasks = {one.system_task for one in self._failing}
         tasks |= {one.system_task for one in self._slower}
         rows = SystemTask.objects.only("uuid", "name", "uid").filter(pk__in=tasks)
@@ -185,7 +185,7 @@ class Home:
 
     @cached_property
     def failing(self) -> list[dict[str, Any]]:
-        """The tasks with failures in the past hour, the worst first."""
+        """Return the tasks with failures in the past hour, the worst first."""
         return [self._failing_row(one) for one in self._failing]
 
     def _failing_row(self, one: statistics.Failing) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Home:
 
     @cached_property
     def overdue(self) -> list[dict[str, Any]]:
-        """The entries of the schedule that should have been sent."""
+        """Return the entries of the schedule that should have been sent."""
         return [
             {
                 "key": entry.pk,
@@ -228,7 +228,7 @@ class Home:
 
     @cached_property
     def running(self) -> list[dict[str, Any]]:
-        """The runs that have been running for longest."""
+        """Return the runs that have been running for longest."""
         return [
             {
                 "key": run["id"],
@@ -253,7 +253,7 @@ class Home:
 
     @cached_property
     def queues(self) -> list[dict[str, Any]]:
-        """The queues with runs that wait, or with runs in the past hour: the fullest first."""
+        """Return the queues with runs that wait, or in the past hour: the fullest first."""
         rates: dict[str, int] = {}
         for row in self._lately:
             rates[row["queue"]] = rates.get(row["queue"], 0) + row["runs"]
@@ -278,7 +278,7 @@ class Home:
 
     @cached_property
     def workers(self) -> list[dict[str, Any]]:
-        """The workers of the past day: those first that are silent with runs in progress."""
+        """Return the workers of the past day: those first that are silent with runs in progress."""
         last = {}
         if names := values_of_runs("worker"):
             rows = _rows(WORKERS, workers=names)
@@ -325,7 +325,7 @@ class Home:
 
     @cached_property
     def slower(self) -> list[dict[str, Any]]:
-        """The tasks whose runs of the past day took longer than in the week before."""
+        """Return the tasks whose runs of the past day took longer than in the week before."""
         return [
             {
                 "key": one.system_task,
@@ -341,7 +341,7 @@ class Home:
 
     @cached_property
     def bars(self) -> list[Bar]:
-        """The hours of the past day, oldest first."""
+        """Return the hours of the past day, oldest first."""
         highest = max((total.runs for total in self._hours.values()), default=0) or 1
         return [
             self._bar(index, start, total, highest)
@@ -377,7 +377,7 @@ class Home:
 
     @cached_property
     def of_day(self) -> list[tuple[Status, str, str]]:
-        """The number of runs in these hours for each status, with the address of their list."""
+        """Return the runs of these hours by status: each their number and their list's address."""
         totals = dict.fromkeys(Status, 0)
         for total in self._hours.values():
             for status, number in total.by_status.items():
@@ -391,12 +391,12 @@ class Home:
 
     @cached_property
     def lost(self) -> int:
-        """The number of runs in these hours that were sent and never started."""
+        """Return the number of runs in these hours that were sent and never started."""
         return sum(total.by_state[State.LOST] for total in self._hours.values())
 
     @cached_property
     def lost_text(self) -> str:
-        """The same as a text."""
+        """Return the same as a text."""
         return number_text(self.lost)
 
     @property
@@ -406,7 +406,7 @@ class Home:
 
     @cached_property
     def late(self) -> str:
-        """The number of queued runs that should have started an hour ago."""
+        """Return the number of queued runs that should have started an hour ago."""
         number = sum(row["late"] for row in self._queued)
         return number_text(number) if number else ""
 
@@ -422,7 +422,7 @@ class Home:
 
     @cached_property
     def tiles(self) -> list[Tile]:
-        """The numbers above the tables."""
+        """Return the numbers above the tables."""
         failing, overdue = len(self._failing), len(self._overdue)
         tiles = [
             Tile(
@@ -465,7 +465,7 @@ class Home:
 
     @cached_property
     def recorder(self) -> dict[str, Any]:
-        """What is on record of the recorder itself."""
+        """Return what is on record of the recorder itself."""
         task = system_task_uuid(WRITER, "")
         dropped = _rows(DROPPED, task=task, start=self.now - DAY)[0]["number"]
         newest = TaskRun.objects.filter(sort_timestamp__isnull=False).order_by("-sort_timestamp")

@@ -35,32 +35,32 @@ class Bar:
 
     @cached_property
     def chips(self) -> list[Chip]:
-        """The filters in force."""
+        """Return the filters in force."""
         return list(self.cl.chips())
 
     @cached_property
     def headings(self) -> list[Heading]:
-        """The headings of the columns."""
+        """Return the headings of the columns."""
         return list(self.cl.headings())
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the page."""
+        """Return the rows of the page."""
         return list(self.cl.cells())
 
     @cached_property
     def pages(self) -> list[tuple[str, str, bool]]:
-        """The links to pages."""
+        """Return the links to pages."""
         return self.cl.pages()
 
     @cached_property
     def listed(self) -> str:
-        """The number of rows that the pages list."""
+        """Return the number of rows that the pages list."""
         return number_text(min(self.cl.result_count, COUNT_LIMIT))
 
     @cached_property
     def pills(self) -> list[Pill]:
-        """The filters that are one click away."""
+        """Return the filters that are one click away."""
         return [
             self._pill(text, parameters)
             for text, parameters in self.cl.model_admin.pills  # type: ignore[attr-defined]
@@ -85,12 +85,12 @@ class Bar:
 
     @cached_property
     def specs(self) -> list[ListFilter]:
-        """The filters that have a field. The status has its pills."""
+        """Return the filters that have a field. The status has its pills."""
         return [spec for spec in self.cl.filter_specs if not isinstance(spec, StatusFilter)]
 
     @cached_property
     def bounds(self) -> list[tuple[str, str, str]]:
-        """The fields for times: each a name, a title and a value."""
+        """Return the fields for times: each a name, a title and a value."""
         return [
             (name, spec.title_of(name), spec.used_parameters.get(name, ""))
             for spec in self.cl.filter_specs
@@ -100,28 +100,28 @@ class Bar:
 
     @property
     def zone(self) -> str:
-        """The name of the time zone of these times."""
+        """Return the name of the time zone of these times."""
         return timezone.get_current_timezone_name()
 
     @property
     def kept(self) -> list[tuple[str, str]]:
-        """The parameters that have no field, and stay when the form is sent."""
+        """Return the parameters that have no field, and stay when the form is sent."""
         names = (StatusFilter.parameter_name, ORDER_VAR)
         return [(name, value) for name in names if (value := self.cl.params.get(name))]
 
     @cached_property
     def exports(self) -> list[tuple[str, str]]:
-        """The formats in which the rows can be had, each with its address."""
+        """Return the formats in which the rows can be had, each with its address."""
         query = self.cl.get_query_string({PAGE_VAR: None})
         return [(name, f"export.{name.lower()}{query}") for name in ("CSV", "NDJSON")]
 
     @property
     def exported(self) -> str:
-        """The number of rows that an export has at most, or "" if the list has fewer."""
+        """Return the number of rows that an export has at most, or "" if the list has fewer."""
         may_be_more = getattr(self.cl.paginator, "is_cut", False)
         return number_text(EXPORT_LIMIT) if may_be_more else ""
 
     @cached_property
     def hint(self) -> dict[str, str]:
-        """A sentence about the search, and a link that it may have."""
+        """Return a sentence about the search, and a link that it may have."""
         return self.cl.model_admin.search_hint(self.cl)  # type: ignore[attr-defined, no-any-return]

@@ -33,7 +33,7 @@ from systemtasks.states import State, Status
 VERSION = 7
 """The version of the format. Change it with any of the fields below."""
 
-SENT_HEADER = "systemtasks_sent"
+SENT_HEADER = sent_options.SENT
 """The message header with the time at which a task was sent, in seconds since 1970, UTC."""
 CONTEXT_HEADER = "systemtasks_context"
 """The message header with the dictionary that SENDER_CONTEXT returned, as JSON."""

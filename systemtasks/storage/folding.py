@@ -266,7 +266,7 @@ def _has_turn() -> bool:
 
 
 def _make_due(progress: StatisticsProgress) -> bool:
-    """Have the hours counted that are over by now. Return True if there are any."""
+    """Make the hours due that are over by now. Return True if there are any."""
     until = floor(_now() - MARGIN, Period.HOUR)
     if progress.folded_until is not None and until <= progress.folded_until:
         return False
