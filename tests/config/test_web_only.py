@@ -24,7 +24,7 @@ USERS = {"custom": "accounts_user", "standard": "auth_user"}
 RUNS = """
 SELECT run.state, run.queue, run.args::text, run.worker
 FROM systemtasks_taskrun AS run JOIN systemtasks_systemtask AS task ON uuid = system_task_id
-WHERE name = %s ORDER BY run.id
+WHERE name = %s ORDER BY coalesce(run.sent_timestamp, run.start_timestamp)
 """
 RECORD = """
 WITH task AS (
@@ -35,9 +35,10 @@ WITH task AS (
 )
 INSERT INTO systemtasks_taskrun (id, system_task_id, celery_id, attempt, state, status, queue,
     worker, start_timestamp, finish_timestamp, args, kwargs, arguments_intact, sent_options,
-    exception, messages)
+    exception, messages, sender, parent_id, root_id, context, sort_timestamp)
 SELECT gen_random_uuid(), uuid, gen_random_uuid(), 1, 'success', 'successful', %s, '',
-    now(), now(), '[]', '{}', true, '{}', '', '[]' FROM task
+    now(), now(), '[]', '{}', true, '{}', '', '[]', '', '', '', '{}', now()
+FROM task
 """
 
 
