@@ -66,7 +66,7 @@ print(json.dumps({
     "tasks": {task["name"]: task["status"] for task in answers[0].json()["results"]},
     "stranger": Client().get(tasks).json(),
     "document": Client().get("/api/v3/schema/", {"format": "json"}).json()["info"]["title"],
-    "office": "Fehler zuerst" in office and "orders.tasks.charge" in office,
+    "office": "Fehlgeschlagen" in office and "orders.tasks.charge" in office,
 }))
 """
 
