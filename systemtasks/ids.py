@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import datetime
 from functools import lru_cache
 from random import Random
 from uuid import UUID, uuid5
@@ -44,3 +45,8 @@ def new_id() -> str:
 def new_uuid() -> UUID:
     """Return a new UUIDv7."""
     return UUID(new_id())
+
+
+def first_id(moment: datetime) -> UUID:
+    """Return the least UUIDv7 of a moment: no run that was sent later has a smaller id."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -9,6 +9,7 @@ from django.core.paginator import Paginator
 from django.db import connections
 from django.db.models import QuerySet
 
+from systemtasks.ids import first_id
 from systemtasks.models import TaskRun
 
 COUNT_LIMIT = 10_000
@@ -40,7 +41,7 @@ def values_of_runs(column: str) -> list[str]:
 
     They are those of the runs that were sent in the past LATELY, or of all runs if these have none.
     """
-    first = UUID(int=int((datetime.now(UTC) - LATELY).timestamp() * 1000) << 80)
+    first = first_id(datetime.now(UTC) - LATELY)
     return _distinct_values(column, first) or _distinct_values(column, UUID(int=0))
 
 

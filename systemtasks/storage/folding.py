@@ -21,7 +21,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q, QuerySet
 
 from systemtasks.conf import conf
@@ -37,6 +37,7 @@ from systemtasks.statistics import (
     parts_of_runs,
     sum_of_parts,
 )
+from systemtasks.storage.database import database_time, execute, has_turn
 
 logger = own_logger(__name__)
 
@@ -208,7 +209,7 @@ def fold_all() -> None:
 def fold() -> bool:
     """Add up to CHANGES_LIMIT changes, or count an hour. Return True if there may be more to do."""
     with transaction.atomic(using=conf().DATABASE):
-        if not _has_turn():
+        if not has_turn("systemtasks.statistics"):
             return False
         progress, _ = StatisticsProgress.objects.using(conf().DATABASE).get_or_create()
         if progress.folded_until is not None and _add_changes(progress.folded_until):
@@ -226,7 +227,7 @@ def counted() -> Q:
 
     If nothing is counted for LATE, space matters more.
     """
-    condition = Q(sort_timestamp__isnull=True) | Q(expires__lte=_now() - LATE)
+    condition = Q(sort_timestamp__isnull=True) | Q(expires__lte=database_time() - LATE)
     progress = StatisticsProgress.objects.using(conf().DATABASE).first()
     if progress is None or progress.folded_until is None:
         return condition
@@ -240,7 +241,7 @@ def expired_statistics() -> "dict[Period, QuerySet[TaskStatistics]]":
         Period.DAY: conf().DAILY_STATISTICS_DAYS,
         Period.MONTH: conf().MONTHLY_STATISTICS_DAYS,
     }
-    today = floor(_now(), Period.DAY)
+    today = floor(database_time(), Period.DAY)
     rows = TaskStatistics.objects.using(conf().DATABASE)
     return {
         period: rows.filter(period=period, start__lt=today - timedelta(days=days))
@@ -259,26 +260,20 @@ def delete_expired_statistics() -> int:
     return deleted
 
 
-def _has_turn() -> bool:
-    """Return True if no other process folds, and keep it so until the transaction ends."""
-    [(turn,)] = _execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.statistics'))")
-    return bool(turn)
-
-
 def _make_due(progress: StatisticsProgress) -> bool:
     """Make the hours due that are over by now. Return True if there are any."""
-    until = floor(_now() - MARGIN, Period.HOUR)
+    until = floor(database_time() - MARGIN, Period.HOUR)
     if progress.folded_until is not None and until <= progress.folded_until:
         return False
     progress.due_until = until
-    [(progress.transaction,)] = _execute("SELECT pg_current_xact_id()::text::bigint")
+    [(progress.transaction,)] = execute("SELECT pg_current_xact_id()::text::bigint")
     progress.save()
     return True
 
 
 def _all_have_ended(progress: StatisticsProgress) -> bool:
     """Return True if all transactions have ended that had begun to write when hours became due."""
-    [(oldest, newest)] = _execute(
+    [(oldest, newest)] = execute(
         "SELECT pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint "
         "FROM pg_current_snapshot() AS now"
     )
@@ -290,13 +285,13 @@ def _all_have_ended(progress: StatisticsProgress) -> bool:
 def _count_next_hour(progress: StatisticsProgress, due_until: datetime) -> None:
     """Count the next hour that has runs, or skip those that have none."""
     folded = progress.folded_until
-    [(first,)] = _execute(FIND_NEXT, [folded or _BEGINNING, due_until] * 2)
+    [(first,)] = execute(FIND_NEXT, [folded or _BEGINNING, due_until] * 2)
     hour = floor(first.replace(tzinfo=UTC), Period.HOUR) if first else due_until
     until = hour
     if hour == folded:
         until = hour + HOUR
         _delete(Period.HOUR, hour, hour)
-        _execute(COUNT_HOUR, [hour, until] * 2)
+        execute(COUNT_HOUR, [hour, until] * 2)
     if folded is not None:
         _sum_period(Period.DAY, Period.HOUR, folded, until)
         _sum_period(Period.MONTH, Period.DAY, folded, until)
@@ -312,7 +307,7 @@ def _sum_period(period: Period, of: Period, folded: datetime, until: datetime) -
     if start == floor(until, period):
         return
     _delete(period, start, start)
-    _execute(SUM_PERIODS, [str(period), start, str(of), start, following(start, period)])
+    execute(SUM_PERIODS, [str(period), start, str(of), start, following(start, period)])
 
 
 def _delete(period: Period, first: datetime, last: datetime) -> int:
@@ -320,40 +315,28 @@ def _delete(period: Period, first: datetime, last: datetime) -> int:
 
     Not by the ORM, which would tell receivers of the project's that listen to any model.
     """
-    return len(_execute(DELETE_PERIODS, [str(period), first, last]))
+    return len(execute(DELETE_PERIODS, [str(period), first, last]))
 
 
 def _add_changes(folded: datetime) -> int:
     """Add changes to what has been counted. Return their number, or less."""
     periods = [str(period) for period in Period]
     until = [floor(folded, period) for period in Period]
-    changed = _execute(ADD_CHANGES, [folded, periods, until])
+    changed = execute(ADD_CHANGES, [folded, periods, until])
     for hour, *key, sign in changed:
         if sign < 0:
             _set_maxima_of(hour.replace(tzinfo=UTC), key)
     for hour in {hour for hour, *_, sign in changed if sign < 0}:
-        _execute(DELETE_EMPTY, [hour.replace(tzinfo=UTC), periods])
+        execute(DELETE_EMPTY, [hour.replace(tzinfo=UTC), periods])
     return len(changed)
 
 
 def _set_maxima_of(hour: datetime, key: list[Any]) -> None:
     """Set the maxima of an hour of which a run was taken out, and those of its day and month."""
-    _execute(SET_MAXIMA_OF_HOUR, [hour, hour + HOUR, *key, "hour", hour])
+    execute(SET_MAXIMA_OF_HOUR, [hour, hour + HOUR, *key, "hour", hour])
     for period, of in ((Period.DAY, Period.HOUR), (Period.MONTH, Period.DAY)):
         start = floor(hour, period)
-        _execute(
+        execute(
             SET_MAXIMA_OF_PERIOD,
             [str(of), start, following(start, period), *key, str(period), start],
         )
-
-
-def _now() -> datetime:
-    """Return the time by the database's clock, in UTC."""
-    moment: datetime = _execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'")[0][0]
-    return moment.replace(tzinfo=UTC)
-
-
-def _execute(statement: str, parameters: list[Any] | None = None) -> list[Any]:
-    with connections[conf().DATABASE].cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []

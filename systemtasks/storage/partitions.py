@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from django.db import (
@@ -25,7 +24,6 @@ from django.db import (
     InterfaceError,
     OperationalError,
     ProgrammingError,
-    connections,
     transaction,
 )
 from django.db.models import Q
@@ -33,10 +31,12 @@ from django.db.models.signals import post_delete, pre_delete
 from psycopg import sql
 
 from systemtasks.conf import conf
+from systemtasks.ids import first_id
 from systemtasks.models import TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.states import UNFINISHED, State
 from systemtasks.statistics import folded_until
+from systemtasks.storage.database import database_time, execute, has_turn
 from systemtasks.storage.folding import LATE
 
 logger = own_logger(__name__)
@@ -70,7 +70,7 @@ class ExpiredDay:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of the days that have a partition."""
+    """The plan for the days that have a partition."""
 
     to_drop: list[ExpiredDay]
     to_wait: list[ExpiredDay]
@@ -127,7 +127,7 @@ def is_droppable() -> bool:
 
 def bounds(day: date) -> tuple[UUID, UUID]:
     """Return the first id of a day, and the first one of the next day, in UTC."""
-    return _first_id(day), _first_id(day + DAY)
+    return first_id(_midnight(day)), first_id(_midnight(day + DAY))
 
 
 def is_of(days: Iterable[date]) -> Q:
@@ -141,7 +141,7 @@ def is_of(days: Iterable[date]) -> Q:
 
 def existing() -> list[date]:
     """Return the days that have a partition, in order."""
-    rows = _execute(
+    rows = execute(
         "SELECT partition.relname FROM pg_inherits JOIN pg_class AS partition "
         "ON partition.oid = inhrelid WHERE inhparent = %s::regclass",
         [TABLE],
@@ -152,12 +152,12 @@ def existing() -> list[date]:
 
 def make_ahead() -> list[date]:
     """Make the partitions of today and the next days that there are not. Return their days."""
-    there, today = set(existing()), _now().date()
+    there, today = set(existing()), database_time().date()
     missing = [day for number in range(AHEAD + 1) if (day := today + number * DAY) not in there]
     made = [day for day in missing if _make(day)]
     if made:
         # Autovacuum does so for each partition, but not for the whole table.
-        _execute(_named("ANALYZE {table}"))
+        execute(_named("ANALYZE {table}"))
     return made
 
 
@@ -166,7 +166,7 @@ def plan_days() -> Plan:
     plan = Plan([], [], [])
     if conf().expires_after is None or not is_droppable():
         return plan
-    now = _now()
+    now = database_time()
     for day in existing():
         if _expiry(day) > now:
             continue  # only runs that are kept for a shorter time have expired
@@ -185,8 +185,8 @@ def drop(day: date) -> int:
 
     Raise OperationalError if a lock is not to be had at once.
     """
-    with _turn() as has_turn:
-        if not has_turn or day not in existing():
+    with _turn() as is_own:
+        if not is_own or day not in existing():
             return 0
         for statement in (
             "LOCK TABLE {partition} IN SHARE ROW EXCLUSIVE MODE",
@@ -197,9 +197,9 @@ def drop(day: date) -> int:
             "SET CONSTRAINTS ALL IMMEDIATE",
             "DROP TABLE {partition}",
         ):
-            _execute(_named(statement, day))
-        [(moved,)] = _execute("SELECT count(*) FROM outliving")
-        _execute("DROP TABLE outliving")
+            execute(_named(statement, day))
+        [(moved,)] = execute("SELECT count(*) FROM outliving")
+        execute("DROP TABLE outliving")
     return int(moved)
 
 
@@ -217,8 +217,8 @@ def _drop_and_log(expired: ExpiredDay) -> None:
 
 def _make(day: date) -> bool:
     """Make the partition of a day, with what the default one has of it. Return True if it has."""
-    with _turn() as has_turn:
-        if not has_turn or day in existing():
+    with _turn() as is_own:
+        if not is_own or day in existing():
             return False
         for statement in (
             "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL)",
@@ -227,13 +227,13 @@ def _make(day: date) -> bool:
             "INSERT INTO {partition} SELECT * FROM moved",
             "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({first}) TO ({end})",
         ):
-            _execute(_named(statement, day))
+            execute(_named(statement, day))
     return True
 
 
 def _expired(day: date) -> ExpiredDay:
     statement = "SELECT count(*), count(*) FILTER (WHERE {outlives}) FROM {partition}"
-    [(runs, outliving)] = _execute(_named(statement, day))
+    [(runs, outliving)] = execute(_named(statement, day))
     return ExpiredDay(day, runs, outliving)
 
 
@@ -249,20 +249,15 @@ def _turn() -> Iterator[bool]:
     Yield True if no other process has its turn, and keep it so until the end.
     """
     with transaction.atomic(using=conf().DATABASE):
-        _execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        _execute("SET CONSTRAINTS ALL IMMEDIATE")  # those of a transaction around this one
+        execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        execute("SET CONSTRAINTS ALL IMMEDIATE")  # those of a transaction around this one
         # What moves to another partition is neither a new run nor one that is gone.
-        _execute("SET LOCAL systemtasks.moves_runs = 'on'")
-        [(has_turn,)] = _execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.days'))")
-        yield bool(has_turn)
+        execute("SET LOCAL systemtasks.moves_runs = 'on'")
+        yield has_turn("systemtasks.days")
 
 
 def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def _first_id(day: date) -> UUID:
-    return UUID(int=int(_midnight(day).timestamp() * 1000) << 80)
 
 
 def _named(statement: str, day: date | None = None) -> sql.Composable:
@@ -270,7 +265,7 @@ def _named(statement: str, day: date | None = None) -> sql.Composable:
 
     All tables are in the same schema.
     """
-    [(schema,)] = _execute(
+    [(schema,)] = execute(
         "SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid "
         "WHERE pg_class.oid = %s::regclass",
         [TABLE],
@@ -289,15 +284,3 @@ def _named(statement: str, day: date | None = None) -> sql.Composable:
         values["partition"] = sql.Identifier(schema, f"{TABLE}_{day:%Y%m%d}")
         values |= {"first": sql.Literal(str(first)), "end": sql.Literal(str(end))}
     return sql.SQL(statement).format(**values)
-
-
-def _now() -> datetime:
-    """Return the time by the database's clock, in UTC."""
-    moment: datetime = _execute("SELECT clock_timestamp()")[0][0]
-    return moment.astimezone(UTC)
-
-
-def _execute(statement: Any, parameters: list[Any] | None = None) -> list[Any]:  # noqa: ANN401
-    with connections[conf().DATABASE].cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []

@@ -22,6 +22,7 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
+from systemtasks.storage.database import has_turn
 from systemtasks.storage.folding import counted, fold_for_a_while
 from systemtasks.storage.partitions import Partitions, is_of, kept_states
 
@@ -130,18 +131,10 @@ def _keep(tasks: "QuerySet[SystemTask]") -> None:
 
 def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
     with transaction.atomic(using=rows.db):
-        if not _has_turn(rows.db):
+        if not has_turn("systemtasks.retention"):
             return 0
         keys = _locked(rows.exclude(pk__in=protected))
         return _delete_or_split(rows, keys, protected) if keys else 0
-
-
-def _has_turn(alias: str) -> bool:
-    """Return True if no other process deletes rows, and keep it so until the transaction ends."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext('systemtasks.retention'))")
-        turn: bool = cursor.fetchone()[0]
-    return turn
 
 
 def _locked(rows: "QuerySet[Any, Any]") -> list[Any]:

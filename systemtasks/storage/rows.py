@@ -30,6 +30,7 @@ from systemtasks.ids import system_task_uuid
 from systemtasks.runs.messages import not_run_yet
 from systemtasks.runs.records import KnownTask, RunRecord, ScheduleRecord
 from systemtasks.storage import sql
+from systemtasks.storage.database import has_turn
 from systemtasks.storage.precedence import (
     facts_of_task,
     run_replaces,
@@ -115,8 +116,9 @@ def write_search_texts(limit: int) -> int | None:
     Do nothing, and return None, if another process does so at the moment.
     """
     with transaction.atomic(using=conf().DATABASE):
-        [(has_turn,)] = _execute(sql.TAKE_TURN, "systemtasks.search")
-        return int(_execute(sql.WRITE_SEARCH_TEXTS, limit)[0][0]) if has_turn else None
+        if not has_turn("systemtasks.search"):
+            return None
+        return int(_execute(sql.WRITE_SEARCH_TEXTS, limit)[0][0])
 
 
 def renew_lease(lease: str) -> None:

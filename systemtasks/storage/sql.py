@@ -609,12 +609,6 @@ Does nothing to a task that has run, or to which a run refers.
 
 # Statements that write what is searched.
 
-TAKE_TURN = Statement("SELECT pg_try_advisory_xact_lock(hashtext(%s))")
-"""Take a turn until the transaction ends, and return True.
-
-Does nothing, and returns False, while another process has the turn.
-"""
-
 WRITE_SEARCH_TEXTS = Statement(
     """
     WITH taken AS (
