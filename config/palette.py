@@ -1,4 +1,4 @@
-"""What django-unfold's command palette (Ctrl-K) finds: tasks and runs, instead of models.
+"""Let django-unfold's command palette (Ctrl-K) find tasks and runs, instead of models.
 
 Its own view always lists the models whose names have the words, and keeps what it found for five
 minutes. So the address has this view, which renders the template of django-unfold.

@@ -65,7 +65,7 @@ VALUES = values_with(HISTOGRAMS)
 """The columns of a part beside its keys."""
 
 SIGN = "sign::int4"
-"""What a row of StatisticsChange counts, for `parts_of_runs`."""
+"""The number of runs that a row of StatisticsChange adds, for `parts_of_runs`."""
 
 _SCALE = f"(ln(2::float8) / {BUCKETS_PER_DOUBLING})"
 _ENDED = f"state NOT IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
@@ -139,7 +139,7 @@ def sum_of_parts(parts: str, keys: Sequence[str], histograms: Collection[str] = 
 
 @dataclass(slots=True)
 class Times:
-    """How long runs took, or waited: a histogram, in seconds."""
+    """A histogram of the durations or the waits of runs, in seconds."""
 
     sum: float = 0.0
     counts: Counter[int] = field(default_factory=Counter)

@@ -47,7 +47,7 @@ class Figures:
     """Milliseconds of the whole request by the clock, likewise."""
     status: int = 0
     statements: list[Statement] = field(default_factory=list)
-    """Those of the last request."""
+    """The statements of the last request."""
 
     @property
     def slowest(self) -> Statement | None:

@@ -20,7 +20,7 @@ SERVER_SETTINGS = {
     "checkpoint_timeout": "'30min'",
     "max_parallel_workers_per_gather": "0",
 }
-"""What a fill of millions of rows needs, and comparisons. The rest is the embedded server's."""
+"""Settings of Postgres for filling and comparing. All others are the embedded server's."""
 
 
 @dataclass(frozen=True)

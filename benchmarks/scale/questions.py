@@ -1,4 +1,4 @@
-"""What is asked: every filter and order of the API and of the admin, with values that are there.
+"""List the questions: every filter and order of API and admin, with values that are there.
 
 The names of the filters and orders come from the service itself. So a new one is asked, too, once
 `EXAMPLES` has a value for it; until then it is printed as not asked.

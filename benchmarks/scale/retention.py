@@ -24,7 +24,7 @@ BEFORE = 10.0
 
 @dataclass(frozen=True)
 class Dropped:
-    """What the drop took, and the batches beside it."""
+    """The duration of a drop, and those of the batches beside it."""
 
     seconds: float
     runs: int

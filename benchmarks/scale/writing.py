@@ -1,4 +1,4 @@
-"""How fast a writer writes into each database, by its own processor time and Postgres's."""
+"""Measure how fast runs are written into each database, by the processor time that it takes."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ Change = Callable[[RunRecord], RunRecord]
 
 @dataclass(frozen=True)
 class Written:
-    """What a run took to write, in microseconds."""
+    """The time to write a run, in microseconds."""
 
     own: float
     postgres: float

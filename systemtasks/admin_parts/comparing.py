@@ -1,4 +1,4 @@
-"""What differs between a run that failed and the last success of its task."""
+"""Compare a run that failed with the last success of its task."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -46,7 +46,7 @@ class ErrorGroup:
     """Errors of one task that are the same but for what VARYING finds."""
 
     text: str
-    """What they have in common."""
+    """The text that is common to them."""
     count: int
     since: datetime
     """When the first one of them started."""

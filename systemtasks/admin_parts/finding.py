@@ -1,4 +1,4 @@
-"""What a search for runs means: ids as they are pasted, tasks by name, and senders' contexts."""
+"""Read a search for runs: ids as they are pasted, names of tasks, and senders' contexts."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ LOGGED = re.compile(r"([^\s\[\]]+)\[([^\s\[\]]+)\]")
 """A run as Celery's log names it: `shop.tasks.charge[4ad3d2f6-…]`, in any line."""
 
 OF_AN_ID = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
-"""What may be a part of a UUID."""
+"""A text that may be a part of a UUID."""
 
 OF_CONTEXT = re.compile(r"([A-Za-z_][\w.-]{0,63}):(\S.*)")
 """A key of the sender's context and its value: `tenant:acme`."""
@@ -36,7 +36,7 @@ class Search:
     unindexed: Q = field(default_factory=Q)
     """A condition without an index. It is only used in a short span of time."""
     what: str = ""
-    """What the unindexed condition finds: "context", "part", or "" if there is none."""
+    """The kind of the unindexed condition: "context", "part", or "" if there is none."""
 
     def condition(self, *, is_short: bool) -> Q:
         """Return the condition for a list. `is_short` is True if its time filter leaves a day."""

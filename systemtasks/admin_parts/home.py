@@ -1,4 +1,4 @@
-"""What the home page shows: what fails, runs, waits and is late, and how the last day was.
+"""Read the facts of the home page: tasks that fail, runs, queues, workers, and the last day.
 
 The number of queries does not depend on the number of tasks, queues or workers.
 """
@@ -32,9 +32,9 @@ LONGEST_TABLE = 10
 QUEUED_LIMIT = 100_000
 """The runs that are counted as queued. If there are more, the page says so."""
 GRACE = timedelta(minutes=2)
-"""How late an entry of the schedule may be sent before it is overdue."""
+"""The time by which an entry of the schedule may be late before it is overdue."""
 NEVER_STARTED = timedelta(hours=1)
-"""How long a run that was due may wait before it counts as never started."""
+"""The time that a run that was due may wait before it counts as never started."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BAR_STATUSES = (Status.ERROR, Status.WARNING, Status.UNKNOWN, Status.SUCCESSFUL)
 """The statuses of a bar, the one at the bottom first."""

@@ -1,4 +1,4 @@
-"""How tasks have been lately, for a page of their list: a task is not its last run."""
+"""Read the last runs of the tasks on a page of their list: a task is more than its last run."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -38,14 +38,14 @@ LAST_RUNS = """
 
 @dataclass(slots=True)
 class Lately:
-    """How a task has been."""
+    """The last runs of a task."""
 
     statuses: list[str] = field(default_factory=list)
     """Of its last runs that have ended, the newest first."""
     runs: int = 0
-    """How many of these started in the past day."""
+    """The number of these that started in the past day."""
     failures: int = 0
-    """How many of those failed."""
+    """The number of those that failed."""
     failures_of_day: int = 0
     """All failures of the past day."""
     p95: float | None = None

@@ -1,4 +1,4 @@
-"""What a list shows: its pills, filters and chips above the rows, the rows, and its pages."""
+"""Prepare a list for its template: pills, filters and chips above the rows, rows, and pages."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""What the page of a run shows besides the run's own columns."""
+"""Read the facts for the page of a run that are not columns of the run."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the page of a task shows of its runs: 30 days as bars, how long they take, what waits."""
+"""Read the runs for the page of a task: 30 days as bars, their durations, and those that wait."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ class Unfinished:
     state: str
     runs: list[TaskRun]
     more: str
-    """How many more there are, or ""."""
+    """The number of the others, or "" if there are none."""
     query: str
     """For the list of all of them."""
 
