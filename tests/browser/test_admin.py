@@ -39,10 +39,15 @@ class Visit:
         self.addresses: set[str] = set()
         self.troubles: list[str] = []
         page.on("request", lambda request: self.addresses.add(request.url))
-        page.on("requestfailed", lambda request: self.troubles.append(f"failed: {request.url}"))
+        page.on("requestfailed", self._note_failure)
         page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
         page.on("response", self._note_response)
         page.on("console", self._note_console)
+
+    def _note_failure(self, request: Any) -> None:
+        # Chromium aborts what a page still loads when a click leaves it; nobody sees that.
+        if request.failure != "net::ERR_ABORTED":
+            self.troubles.append(f"failed: {request.url}: {request.failure}")
 
     def _note_response(self, response: Any) -> None:
         if response.status >= 400:
@@ -70,6 +75,7 @@ def visit(server: LiveServer, **options: Any) -> Iterator[Visit]:
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         expect(page).to_have_url(f"{server.url}/admin/systemtasks/systemtask/")
+        page.wait_for_load_state()  # a key that is pressed before the scripts run does nothing
         try:
             yield visited
         finally:
