@@ -42,7 +42,7 @@ def open_runs(live_server: LiveServer, page: Page) -> None:
 
 def refreshed(page: Page) -> Any:
     """Return the next answer to the page's own script."""
-    return page.expect_response(lambda r: "x-systemtasks-live" in r.request.headers, timeout=9000)
+    return page.expect_response(lambda r: "x-systemtasks-live" in r.request.headers)
 
 
 def test_list_refreshes_itself_and_a_key_pauses_it(live_server: LiveServer, rows: None) -> None:  # noqa: F811
@@ -52,7 +52,7 @@ def test_list_refreshes_itself_and_a_key_pauses_it(live_server: LiveServer, rows
         table = page.locator("#result_list")
         page.mouse.move(0, 0)
         change(lambda: add_run("demo.new"))
-        expect(table).to_contain_text("demo.new", timeout=9000)
+        expect(table).to_contain_text("demo.new")
         expect(page.locator("[data-live=count]")).to_have_text("2")
 
         page.keyboard.press("p")
@@ -65,7 +65,7 @@ def test_list_refreshes_itself_and_a_key_pauses_it(live_server: LiveServer, rows
         assert asked == []
         expect(table).not_to_contain_text("demo.later")
         page.keyboard.press("p")
-        expect(table).to_contain_text("demo.later", timeout=9000)
+        expect(table).to_contain_text("demo.later")
         assert visited.troubles == []
 
 
@@ -85,7 +85,7 @@ def test_nothing_jumps_under_the_cursor(live_server: LiveServer, rows: None) -> 
         expect(page.locator("[data-live-state]")).to_contain_text("New rows wait")
         assert row.bounding_box() == before
         page.mouse.move(0, 0)
-        expect(row).to_contain_text("demo.new", timeout=9000)
+        expect(row).to_contain_text("demo.new")
 
         page.locator("#st-rows a").last.focus()
         change(lambda: add_run("demo.newer"))
@@ -101,9 +101,9 @@ def test_list_that_cannot_be_refreshed_says_so(live_server: LiveServer, rows: No
         open_runs(live_server, page)
         page.route("**/taskrun/", lambda route: route.abort())
         state = page.locator("[data-live-state]")
-        expect(state).to_contain_text("Not up to date", timeout=9000)
+        expect(state).to_contain_text("Not up to date")
         page.unroute("**/taskrun/")
-        expect(state).to_have_text("", timeout=9000)
+        expect(state).to_have_text("")
 
 
 def test_keys_can_be_switched_off(live_server: LiveServer, rows: None) -> None:  # noqa: F811
@@ -144,7 +144,7 @@ def test_home_refreshes_itself(live_server: LiveServer, rows: None) -> None:  # 
         expect(page.locator("#failing")).to_contain_text("No task has failed")
         page.get_by_text("As a table").click()
         change(lambda: history.make())
-        expect(page.locator("#failing")).to_contain_text("shop.charge", timeout=9000)
+        expect(page.locator("#failing")).to_contain_text("shop.charge")
         expect(page.locator("#workers")).to_contain_text("celery@dead")
         expect(page.locator("#hours details")).to_have_attribute("open", "")  # as it was
         assert visited.troubles == []
