@@ -21,7 +21,11 @@ class Web:
 
     def __enter__(self) -> "Web":
         self.start()
-        assert eventually(self.is_listening), self.log.read_text()
+        try:
+            assert eventually(self.is_listening), self.log.read_text()
+        except BaseException:  # Ctrl-C as well
+            processes.kill(self.process)
+            raise
         return self
 
     def start(self) -> None:

@@ -78,8 +78,12 @@ class Worker:
                 app.control.purge(connection=broker)
         services = environment() if self._environment is None else self._environment
         self.process = processes.start(self._command, self.log, {**services, **self._variables})
-        assert eventually(lambda: " ready." in self.log.read_text()), self.log.read_text()
-        assert self._packages != OLDEST or self.is_of_celery_5_6, self.log.read_text()
+        try:
+            assert eventually(lambda: " ready." in self.log.read_text()), self.log.read_text()
+            assert self._packages != OLDEST or self.is_of_celery_5_6, self.log.read_text()
+        except BaseException:  # Ctrl-C as well
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
