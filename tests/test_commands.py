@@ -21,5 +21,5 @@ def test_command_that_sends_a_task_while_tables_are_missing_ends_as_soon(tmp_pat
     with database() as url:
         project = Project(tmp_path, url, broker())
         seconds(project, "pass")  # compiles what it imports
-        without, with_task = seconds(project, "pass"), seconds(project, SEND)
-    assert with_task < without + 3  # FLUSH_TIMEOUT is 5
+        # FLUSH_TIMEOUT is 5. Beside other processes, one of two commands may be slow by chance.
+        assert any(seconds(project, SEND) < seconds(project, "pass") + 3 for _ in range(3))

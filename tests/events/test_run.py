@@ -23,7 +23,6 @@ from kombu.pools import ProducerPool
 from kombu.transport.redis import Channel as RedisChannel
 
 from systemtasks.models import ScheduleEntry, SystemTask
-from systemtasks.rerun import ANSWER_TIMEOUT
 from tests import factories, processes
 from tests.waiting import eventually
 
@@ -452,8 +451,9 @@ def test_the_workers_are_asked_and_not_this_process(
 
 
 def test_celery_s_own_tasks_are_known_to_a_worker(
-    runner: Client, silent_app: celery.Celery, tmp_path: Path
+    runner: Client, silent_app: celery.Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("systemtasks.rerun.ANSWER_TIMEOUT", 30.0)  # a busy machine is slow
     task = factories.system_task("celery.backend_cleanup")
     factories.task_run(task, queue=QUEUE)
     command = ["worker", "--pool", "solo", "--without-mingle", "--without-gossip"]
@@ -466,7 +466,7 @@ def test_celery_s_own_tasks_are_known_to_a_worker(
         assert eventually(lambda: " ready." in log.read_text()), log.read_text()
         began = time.monotonic()
         assert run(runner, task).status_code == 204
-        assert time.monotonic() - began < ANSWER_TIMEOUT  # as soon as one knows it
+        assert time.monotonic() - began < 30  # as soon as one knows it
     finally:
         processes.stop(worker)
     assert len(sent()) == 1
@@ -523,7 +523,7 @@ def test_a_broker_that_is_away_is_500_within_seconds(
         "detail": "The task was not enqueued: the broker does not answer.",
         "code": "error",
     }
-    assert seconds < {"absent": 1, "silent": 5}[broker]
+    assert seconds < {"absent": 3, "silent": 8}[broker]  # CONNECT_TIMEOUT is 2
 
 
 @pytest.mark.usefixtures("silent_app")

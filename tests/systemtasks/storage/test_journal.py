@@ -337,7 +337,7 @@ def test_line_after_the_file_has_gone_is_soon_on_disk(
         lines = [line for path in folder.iterdir() for line in path.read_bytes().splitlines()]
         return "2" in {decode(line).celery_id for line in lines}
 
-    assert eventually(is_on_disk, 5)
+    assert eventually(is_on_disk, 10)
 
 
 def test_file_whose_lines_are_committed_takes_the_next_ones(journal: Journal, folder: Path) -> None:

@@ -508,7 +508,7 @@ def test_process_that_runs_tests_does_not_wait_for_the_database_as_it_ends(
     begin = time.monotonic()
     writer.flush_at_exit()
 
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 4  # FLUSH_TIMEOUT is 5
     assert [*journal_folder.iterdir()] == []
     go_on.set()
     thread.join(10)
