@@ -43,6 +43,7 @@ from systemtasks.admin_parts.filters import (
     EnabledFilter,
     QueueFilter,
     RunTimeFilter,
+    SameErrorFilter,
     StateFilter,
     StatusFilter,
     TaskFilter,
@@ -50,10 +51,10 @@ from systemtasks.admin_parts.filters import (
     WorkerFilter,
     is_short,
 )
-from systemtasks.admin_parts.finding import meaning, of_task
+from systemtasks.admin_parts.finding import WORDS_LIMIT, Search, meaning, of_task
 from systemtasks.admin_parts.home import Home
 from systemtasks.admin_parts.lately import Lately, lately, with_failures
-from systemtasks.admin_parts.rows import RowList, number_text
+from systemtasks.admin_parts.rows import RowList
 from systemtasks.admin_parts.run_again import RunAgainAdmin
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
@@ -62,6 +63,7 @@ from systemtasks.admin_parts.text import (
     duration_text,
     first_line,
     log_lines,
+    number_text,
     worst_line,
 )
 from systemtasks.models import (
@@ -268,7 +270,15 @@ class TaskRunAdmin(RunAgainAdmin):
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
     list_display_links = ("run",)
-    list_filter = (StatusFilter, RunTimeFilter, TaskFilter, StateFilter, QueueFilter, WorkerFilter)
+    list_filter = (
+        StatusFilter,
+        RunTimeFilter,
+        TaskFilter,
+        StateFilter,
+        QueueFilter,
+        WorkerFilter,
+        SameErrorFilter,
+    )
     pills = (
         (pgettext_lazy("systemtasks", "All"), {}),
         (pgettext_lazy("systemtasks", "Running"), {"state": State.RUNNING}),
@@ -279,7 +289,7 @@ class TaskRunAdmin(RunAgainAdmin):
     )
     newest_first = ("started",)
     search_fields = ("celery_id", "system_task__name")
-    search_help_text = pgettext_lazy("systemtasks", "Celery id or task")
+    search_help_text = pgettext_lazy("systemtasks", "Celery id, task or error")
     change_form_template = "systemtasks/task_run.html"
 
     def only_shown(self, rows: "QuerySet[Any]") -> "QuerySet[Any]":
@@ -297,11 +307,12 @@ class TaskRunAdmin(RunAgainAdmin):
 
     def search_hint(self, cl: RowList) -> dict[str, str]:
         """Return what was not searched because no index finds it, and a link that searches it."""
-        if not cl.query.strip() or is_short(cl.request_parameters):
+        if not cl.query.strip():
             return {}
-        what = meaning(cl.query).what
-        if not what or (what == "part" and cl.result_count):
-            return {}
+        search = meaning(cl.query)
+        what = search.what
+        if is_short(cl.request_parameters) or not what or (what == "part" and cl.result_count):
+            return {"text": self._no_errors_text(search)} if not cl.result_count else {}
         if what == "context":
             text = pgettext("systemtasks", "Contexts of senders are only searched in one day.")
         else:
@@ -313,6 +324,17 @@ class TaskRunAdmin(RunAgainAdmin):
             "link": pgettext("systemtasks", "Search the past 24 hours"),
             "url": cl.get_query_string({"started": "day", "from": None, "until": None}),
         }
+
+    def _no_errors_text(self, search: Search) -> str:
+        """Return why errors were not searched, or "" if they were."""
+        if search.why_no_errors == "short":
+            return pgettext(
+                "systemtasks", "Errors are only found by three letters or digits in a row."
+            )
+        if search.why_no_errors == "long":
+            text = pgettext("systemtasks", "Errors are only searched for up to %d words.")
+            return text % WORDS_LIMIT
+        return ""
 
     def export_columns(self) -> list[Column]:
         names = (
@@ -350,7 +372,7 @@ class TaskRunAdmin(RunAgainAdmin):
             "elapsed": _elapsed(row),
             "family": family_of(row),
             "same_error": errors and errors.like(row.exception),
-            "is_error_cut": errors is not None and errors.is_cut,
+            "error_bound": errors and errors.bound,
             "comparison": compared(row),
             "arguments": argument_blocks(row.args, row.kwargs),
             "context_items": [*run_page.context_items(row)],

@@ -55,6 +55,7 @@ class Values:
         """Look for them in the database that is in use."""
         ended = TaskRun.objects.finished().newest_first()
         self.run = self.first(ended.filter(system_task=system_task_uuid(*RARE)))
+        self.failed = self.first(ended.filter(status=Status.ERROR).exclude(exception=""))
         self.child = self.first(ended.filter(parent_run__isnull=False))
         self.now = datetime.now(UTC)
 
@@ -169,6 +170,9 @@ def admin_questions(values: Values) -> Iterator[Question]:
         ("q, a common name", {"q": COMMON[0]}),
         ("q, a rare name", {"q": RARE[0]}),
         ("q, unknown", {"q": "no-such-word"}),
+        ("q, in all errors", {"q": "has no address"}),
+        ("q, in one error a day", {"q": "order 77"}),
+        ("same error", {"same_error": str(values.failed.pk)}),
     ]
     for name, query in filters:
         yield Question("admin, runs", name, runs, query, orders)

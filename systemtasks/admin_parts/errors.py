@@ -7,8 +7,9 @@ from uuid import UUID
 
 from django.db.models.functions import Left
 from django.utils import timezone
+from django.utils.translation import pgettext
 
-from systemtasks.admin_parts.text import first_line
+from systemtasks.admin_parts.text import first_line, number_text
 from systemtasks.models import SystemTask, TaskRun
 
 DAYS = 30
@@ -47,7 +48,6 @@ class ErrorGroup:
 
     text: str
     """The text that is common to them."""
-    count: int
     since: datetime
     """When the first one of them started."""
     newest: UUID
@@ -55,6 +55,13 @@ class ErrorGroup:
     newest_start: datetime
     example: str
     """The error of the newest run."""
+    runs: list[UUID]
+    """All of them, the newest first."""
+
+    @property
+    def count(self) -> int:
+        """Return the number of the runs."""
+        return len(self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,8 @@ class Errors:
     """The errors of a task in the past DAYS, the most frequent ones first."""
 
     groups: list[ErrorGroup]
-    is_cut: bool
-    """True if the task has had more runs, or errors, than were looked at."""
+    bound: str = ""
+    """What was looked at, in words, if the task has had more runs, or errors, than that."""
 
     @property
     def shown(self) -> list[ErrorGroup]:
@@ -96,10 +103,27 @@ def errors_of(task: SystemTask | UUID) -> Errors:
     for pk, moment, text in rows[:ERRORS_LIMIT]:
         key = normalised(text)
         if group := groups.get(key):
-            group.count += 1
+            group.runs.append(pk)
             group.since = moment  # they come newest first
         else:
-            groups[key] = ErrorGroup(key, 1, moment, pk, moment, first_line(text))
-    is_cut = len(rows) > ERRORS_LIMIT or bound is not None
+            groups[key] = ErrorGroup(key, moment, pk, moment, first_line(text), [pk])
     ordered = sorted(groups.values(), key=lambda group: -group.count)
-    return Errors(ordered, is_cut)
+    return Errors(ordered, _bound_text(len(rows) > ERRORS_LIMIT, bound is not None))
+
+
+def _bound_text(are_more_errors: bool, are_more_runs: bool) -> str:
+    if are_more_errors:
+        return pgettext("systemtasks", "among its newest {} errors").format(
+            number_text(ERRORS_LIMIT)
+        )
+    if are_more_runs:
+        return pgettext("systemtasks", "among its newest {} runs").format(number_text(RUNS_LIMIT))
+    return ""
+
+
+def group_of(run: TaskRun) -> tuple[ErrorGroup | None, str]:
+    """Return the errors of the run's task that are the same as its own, and the `Errors.bound`."""
+    if not run.exception:
+        return None, ""
+    errors = errors_of(run.system_task_id)
+    return errors.like(run.exception), errors.bound

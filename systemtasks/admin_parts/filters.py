@@ -13,8 +13,9 @@ from django.utils import timezone
 from django.utils.translation import pgettext, pgettext_lazy
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT, values_of_runs
+from systemtasks.admin_parts.errors import ErrorGroup, group_of
 from systemtasks.admin_parts.text import local, time_text
-from systemtasks.models import SystemTask
+from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State, Status
 
 Choices = Iterable[tuple[str, Any]]
@@ -37,6 +38,8 @@ class ListFilter(SimpleListFilter):
 
     parameter_name: str
     extra_parameters: ClassVar[tuple[str, ...]] = ()
+    is_offered: ClassVar[bool] = True
+    """False if there is no field for it among the filters, since links lead to it."""
 
     def __init__(
         self,
@@ -136,6 +139,7 @@ class StatusFilter(ChoiceFilter):
     title = pgettext_lazy("systemtasks", "status")
     parameter_name = "status"
     known = Status
+    is_offered = False  # it has the pills
 
 
 class StateFilter(ChoiceFilter):
@@ -281,6 +285,41 @@ def _moment(value: str) -> datetime:
         return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise WrongValueError(value) from error
+
+
+class SameErrorFilter(ListFilter):
+    """Selects the runs whose error is the same as that of one run, which the value names.
+
+    They are those that the pages of the run and of its task count.
+    """
+
+    title = pgettext_lazy("systemtasks", "same error")
+    parameter_name = "same_error"
+    is_offered = False
+
+    @cached_property
+    def _found(self) -> tuple[ErrorGroup | None, str]:
+        """Return the group of errors, and what was looked at if that was not all."""
+        try:
+            run = TaskRun.objects.only("system_task_id", "exception").get(pk=UUID(self.value()))
+        except (ValueError, TaskRun.DoesNotExist):
+            return None, ""
+        return group_of(run)
+
+    def choose_from(self) -> Choices:
+        return ()
+
+    def narrowed(self, rows: Rows, name: str, value: str) -> Rows:
+        group, _ = self._found
+        if group is None:
+            raise WrongValueError(value)
+        return rows.filter(pk__in=group.runs)
+
+    def text_of(self, name: str, value: str) -> str:
+        group, bound = self._found
+        if group is None:
+            return value
+        return f"{group.text} ({bound})" if bound else group.text
 
 
 class TaskTimeFilter(TimeFilter):

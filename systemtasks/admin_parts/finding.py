@@ -1,4 +1,4 @@
-"""Read a search for runs: ids as they are pasted, names of tasks, and senders' contexts."""
+"""Read a search for runs: ids as they are pasted, names of tasks, errors, senders' contexts."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT
 from systemtasks.admin_parts.text import with_unseen_shown
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import SystemTask, TaskRun, with_error
 
 MOST_FOUND = 8
 """Tasks, and runs, that a palette offers."""
@@ -26,6 +26,15 @@ OF_AN_ID = re.compile(r"[0-9a-f-]{4,36}", re.IGNORECASE)
 OF_CONTEXT = re.compile(r"([A-Za-z_][\w.-]{0,63}):(\S.*)")
 """A key of the sender's context and its value: `tenant:acme`."""
 
+WORD = re.compile(r'"([^"]+)"|(\S+)')
+"""A word of a search, or several in quotes."""
+
+IN_INDEX = re.compile(r"[^\W_]{3}")
+"""What the index of the errors finds a word by: letters or digits, three in a row."""
+
+WORDS_LIMIT = 32
+"""The words by which errors are searched at most. Postgres takes 2 seconds for a thousand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -37,6 +46,8 @@ class Search:
     """A condition without an index. It is only used in a short span of time."""
     what: str = ""
     """The kind of the unindexed condition: "context", "part", or "" if there is none."""
+    why_no_errors: str = ""
+    """Why errors are not searched: "short", "long", or "" if they are, or need not be."""
 
     def condition(self, *, is_short: bool) -> Q:
         """Return the condition for a list. `is_short` is True if its time filter leaves a day."""
@@ -50,16 +61,24 @@ def meaning(text: str) -> Search:
         return Search(_of_id(logged[2]))
     tasks = _named(text.split())
     found = _of_id(text) | Q(system_task__in=tasks)
+    words = [phrase or word for phrase, word in WORD.findall(text)]
+    why_no_errors = ""
+    if len(words) > WORDS_LIMIT:
+        why_no_errors = "long"
+    elif any(map(IN_INDEX.search, words)):
+        found |= with_error(words)
+    else:
+        why_no_errors = "short"
     if OF_AN_ID.fullmatch(text):
-        return Search(found, Q(celery_id__contains=text.lower()), "part")
+        return Search(found, Q(celery_id__contains=text.lower()), "part", why_no_errors)
     pair = OF_CONTEXT.fullmatch(text)
     if pair and not tasks:
         key, value = pair[1], pair[2]
         context = Q(context__contains={key: value})
         if re.fullmatch(r"-?\d{1,18}", value):
             context |= Q(context__contains={key: int(value)})
-        return Search(found, context, "context")
-    return Search(found)
+        return Search(found, context, "context", why_no_errors)
+    return Search(found, why_no_errors=why_no_errors)
 
 
 def _of_id(text: str) -> Q:

@@ -19,8 +19,7 @@ from django.utils.translation import pgettext
 
 from systemtasks import statistics
 from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, values_of_runs
-from systemtasks.admin_parts.rows import number_text
-from systemtasks.admin_parts.text import NOTHING, duration_text, local
+from systemtasks.admin_parts.text import NOTHING, duration_text, local, number_text
 from systemtasks.conf import conf
 from systemtasks.ids import full_name, system_task_uuid
 from systemtasks.models import Period, ScheduleEntry, StatisticsChange, SystemTask, TaskRun

@@ -10,7 +10,8 @@ from django.utils import timezone
 from systemtasks.admin_parts.counting import COUNT_LIMIT
 from systemtasks.admin_parts.export import EXPORT_LIMIT
 from systemtasks.admin_parts.filters import ListFilter, StatusFilter, TimeFilter
-from systemtasks.admin_parts.rows import Chip, Heading, RowList, number_text
+from systemtasks.admin_parts.rows import Chip, Heading, RowList
+from systemtasks.admin_parts.text import number_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,8 @@ class Bar:
 
     @cached_property
     def specs(self) -> list[ListFilter]:
-        """Return the filters that have a field. The status has its pills."""
-        return [spec for spec in self.cl.filter_specs if not isinstance(spec, StatusFilter)]
+        """Return the filters that have a field."""
+        return [spec for spec in self.cl.filter_specs if spec.is_offered]
 
     @cached_property
     def bounds(self) -> list[tuple[str, str, str]]:
@@ -106,7 +107,8 @@ class Bar:
     @property
     def kept(self) -> list[tuple[str, str]]:
         """Return the parameters that have no field, and stay when the form is sent."""
-        names = (StatusFilter.parameter_name, ORDER_VAR)
+        hidden = (spec for spec in self.cl.filter_specs if not spec.is_offered)
+        names = [*(spec.parameter_name for spec in hidden), ORDER_VAR]
         return [(name, value) for name in names if (value := self.cl.params.get(name))]
 
     @cached_property

@@ -11,11 +11,11 @@ from django.db import DataError
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.formats import number_format
 from django.utils.text import capfirst
 from django.utils.translation import pgettext
 
 from systemtasks.admin_parts.filters import StatusFilter
+from systemtasks.admin_parts.text import number_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +183,6 @@ class RowList(ChangeList):
             )
             for number in numbers
         ]
-
-
-def number_text(number: int) -> str:
-    """Return the number with the separators of the current language: `1,234`."""
-    return number_format(number, force_grouping=True)
 
 
 class UnreadRowList(RowList):

@@ -9,8 +9,7 @@ from django.utils import timezone
 from django.utils.http import urlencode
 
 from systemtasks import statistics
-from systemtasks.admin_parts.rows import number_text
-from systemtasks.admin_parts.text import duration_text
+from systemtasks.admin_parts.text import duration_text, number_text
 from systemtasks.models import Period, SystemTask, TaskRun, TaskRunQuerySet
 from systemtasks.states import State, Status
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.utils import dateformat, timezone
+from django.utils.formats import number_format
 from django.utils.translation import pgettext
 
 from systemtasks.runs.values import utc
@@ -63,6 +64,11 @@ def pretty(value: object) -> str:
     """Return the value as JSON, indented if it is too long for one line."""
     line = json.dumps(value, ensure_ascii=False)
     return line if len(line) <= LONGEST_VALUE else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def number_text(number: int) -> str:
+    """Return the number with the separators of the current language: `1,234`."""
+    return number_format(number, force_grouping=True)
 
 
 def first_line(text: str) -> str:

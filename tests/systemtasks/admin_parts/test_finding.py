@@ -1,5 +1,6 @@
 """What a search for runs finds: ids as they are pasted, tasks, and senders' contexts."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from django.db import connection
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
+from systemtasks.admin_parts.finding import WORDS_LIMIT
 from systemtasks.models import TaskRun
 from systemtasks.states import State, Status
 from tests import factories
@@ -88,7 +90,7 @@ def test_search_without_a_span_reads_no_column_without_an_index() -> None:
         for scan in ("seqscan", "indexscan"):
             cursor.execute(f"SET LOCAL enable_{scan} = off")
     request = RequestFactory().get("/")
-    for text in (ID, ID.upper(), PART, "tenant:acme", f"demo.x[{ID}]", "charge card"):
+    for text in (ID, ID.upper(), PART, "tenant:acme", f"demo.x[{ID}]", "charge card", "... a b"):
         rows, _ = model_admin.get_search_results(request, TaskRun.objects.all(), text)
         assert "Seq Scan" not in rows.order_by().explain(), text
 
@@ -98,3 +100,47 @@ def test_queued_run_is_found_by_its_id_whatever_the_span(staff: Client) -> None:
         factories.system_task(), None, celery_id=ID, state=State.QUEUED, status=Status.UNKNOWN
     )
     assert listed(staff, RUNS, q=ID.upper()) == [run]
+
+
+@pytest.mark.parametrize(
+    "text", ["timed out", "TIMED", '"read timed out"', "bank:443", "out after 30", "out 30 of 7 s"]
+)
+def test_failed_runs_are_found_by_the_words_of_their_error(staff: Client, text: str) -> None:
+    task, now = factories.system_task("shop.sync"), timezone.now()
+    error = "ReadTimeout: bank:443: Read timed out after 30 of 7 s"
+    failed = run_at(task, now, exception=error, state=State.FAILURE, status=Status.ERROR)
+    run_at(task, now, exception="E: out, and timely", state=State.FAILURE, status=Status.ERROR)
+    run_at(task, now)
+    assert listed(staff, RUNS, q=text) == [failed]
+    assert listed(staff, RUNS, q=text, status="successful") == []
+
+
+@pytest.mark.parametrize("text", ["of", "7 s", "_ab_", "...", "a-b"])
+def test_words_that_no_index_has_search_no_errors_and_the_list_says_so(
+    staff: Client, text: str
+) -> None:
+    run_at(
+        factories.system_task("demo"), timezone.now(), exception=f"E: 7 s of _ab_ a-b ... {text}"
+    )
+    page = body(staff, RUNS, q=text)
+    assert "Errors are only found by three letters or digits in a row." in page
+    assert '<small data-live="count">0</small>' in page
+    assert "three letters" not in body(staff, RUNS, q="demo")
+
+
+def test_errors_are_searched_for_a_bounded_number_of_words(staff: Client) -> None:
+    run = run_at(factories.system_task("demo"), timezone.now(), exception="E: timed out")
+    assert listed(staff, RUNS, q=" ".join(["timed"] * WORDS_LIMIT)) == [run]
+    page = body(staff, RUNS, q=" ".join(["timed"] * (WORDS_LIMIT + 1)))
+    assert "up to 32 words" in page
+    assert '<small data-live="count">0</small>' in page
+
+
+def test_words_of_an_error_are_found_by_its_index() -> None:
+    model_admin = admin.site.get_model_admin(TaskRun)
+    with connection.cursor() as cursor:
+        for scan in ("seqscan", "indexscan"):
+            cursor.execute(f"SET LOCAL enable_{scan} = off")
+    request = RequestFactory().get("/")
+    rows, _ = model_admin.get_search_results(request, TaskRun.objects.all(), "timed out")
+    assert re.search(r"Bitmap Index Scan on \w*(upper|exception)", rows.order_by().explain())

@@ -15,7 +15,7 @@ from systemtasks.admin_parts.family import CHILDREN
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State, Status
 from tests import factories
-from tests.systemtasks.test_admin import body, page_of
+from tests.systemtasks.test_admin import RUNS, body, listed, page_of
 
 pytestmark = pytest.mark.django_db
 
@@ -78,10 +78,47 @@ def test_errors_are_counted_among_the_newest_runs_alone(monkeypatch: pytest.Monk
     for minutes in range(6):
         run_of(task, minutes, exception="E: 1" if minutes % 2 else "", **FAILED)
     found = errors_of(task)
-    assert ([group.count for group in found.groups], found.is_cut) == ([3], False)
+    assert ([group.count for group in found.groups], found.bound) == ([3], "")
     monkeypatch.setattr(errors, "RUNS_LIMIT", 3)
     found = errors_of(task)
-    assert ([group.count for group in found.groups], found.is_cut) == ([1], True)
+    assert [group.count for group in found.groups] == [1]
+    assert found.bound == "among its newest 3 runs"
+    monkeypatch.setattr(errors, "ERRORS_LIMIT", 0)
+    assert errors_of(task).bound == "among its newest 0 errors"
+
+
+def test_number_of_an_error_leads_to_the_list_of_exactly_these_runs(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = factories.system_task()
+    same = [run_of(task, m, exception=f"E: card {m} declined", **FAILED) for m in range(3)]
+    retried = {"state": State.RETRY, "status": Status.WARNING}
+    same.append(run_of(task, 9, exception="E: card 9 declined", **retried))
+    run_of(task, 1, exception="E: another", **FAILED)
+    run_of(factories.system_task("other"), 1, exception="E: card 1 declined", **FAILED)
+    for page, number in ((page_of(same[2]), "The same error 4 times[^<]*"), (page_of(task), "4")):
+        (query,) = re.findall(rf'href="{RUNS}\?(same_error=[^"]*)">{number}<', body(staff, page))
+        name, value = query.split("=")
+        assert listed(staff, RUNS, **{name: value}) == same
+    page = body(staff, RUNS, same_error=str(same[0].pk))
+    assert "Same error: <b>E: card … declined</b>" in page
+    assert '<small data-live="count">4</small>' in page
+    assert f'<input type="hidden" name="same_error" value="{same[0].pk}">' in page
+    assert listed(staff, RUNS, same_error=str(same[0].pk), state="retry") == same[3:]
+    monkeypatch.setattr(errors, "RUNS_LIMIT", 2)
+    page = body(staff, RUNS, same_error=str(same[0].pk))
+    assert "E: card … declined (among its newest 2 runs)" in page
+    assert '<small data-live="count">1</small>' in page
+
+
+@pytest.mark.parametrize("value", ["x", "0190c1a2-0000-7000-8000-000000000000", "the success"])
+def test_error_that_no_run_has_leaves_no_row_and_the_list_says_so(
+    staff: Client, value: str
+) -> None:
+    success = run_of(factories.system_task())
+    page = body(staff, RUNS, same_error=str(success.pk) if value == "the success" else value)
+    assert "This list cannot be filtered by “Same error: " in page
+    assert '<small data-live="count">0</small>' in page
 
 
 def times(**seconds: float) -> dict[str, datetime]:
