@@ -24,6 +24,14 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
 
 from systemtasks.admin_parts import run_page, task_page, timeline
+from systemtasks.admin_parts.acknowledging import (
+    AcknowledgeAdmin,
+    can_be_acknowledged,
+    may_acknowledge,
+    of_runs,
+    seen_text,
+    with_seen,
+)
 from systemtasks.admin_parts.base import ReadOnlyAdmin
 from systemtasks.admin_parts.cells import (
     ago,
@@ -40,6 +48,7 @@ from systemtasks.admin_parts.errors import errors_of
 from systemtasks.admin_parts.export import Column, pages
 from systemtasks.admin_parts.family import family_of
 from systemtasks.admin_parts.filters import (
+    AcknowledgedFilter,
     EnabledFilter,
     QueueFilter,
     RunTimeFilter,
@@ -68,6 +77,7 @@ from systemtasks.admin_parts.text import (
 )
 from systemtasks.models import (
     SYSTEM_TASK_SEARCH,
+    Acknowledgement,
     ScheduleEntry,
     SystemTask,
     SystemTaskQuerySet,
@@ -119,7 +129,8 @@ def _history(task: SystemTask) -> dict[str, Any]:
         "unfinished": task_page.unfinished_of(task, RUN_COLUMNS),
         "month": task_page.month_of(task),
         "percentiles": task_page.percentiles_of(task),
-        "errors": errors_of(task),
+        "errors": (errors := errors_of(task)),
+        "error_rows": with_seen(errors.shown),
     }
 
 
@@ -213,6 +224,7 @@ class SystemTaskAdmin(RunAgainAdmin):
             "worst": worst_line(log),
             "run_again_url": self.run_again_url(request, row),
             "may_view_runs": may_view_runs,
+            "may_acknowledge": may_view_runs and may_acknowledge(request),
             **(_history(row) if may_view_runs else {}),
             "schedule": ScheduleEntry.objects.filter(task=row.name, uid=row.uid),
         }
@@ -265,7 +277,7 @@ class SystemTaskAdmin(RunAgainAdmin):
 FAILURES_COLUMN = SystemTaskAdmin.list_display.index("failures")
 
 
-class TaskRunAdmin(RunAgainAdmin):
+class TaskRunAdmin(AcknowledgeAdmin, RunAgainAdmin):
     """Lists each execution of each task."""
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")
@@ -277,6 +289,7 @@ class TaskRunAdmin(RunAgainAdmin):
         StateFilter,
         QueueFilter,
         WorkerFilter,
+        AcknowledgedFilter,
         SameErrorFilter,
     )
     pills = (
@@ -284,6 +297,10 @@ class TaskRunAdmin(RunAgainAdmin):
         (pgettext_lazy("systemtasks", "Running"), {"state": State.RUNNING}),
         (pgettext_lazy("systemtasks", "Queued"), {"state": State.QUEUED}),
         (pgettext_lazy("systemtasks", "Failed"), {"status": Status.ERROR}),
+        (
+            pgettext_lazy("systemtasks", "Not acknowledged"),
+            {"status": Status.ERROR, "acknowledged": "no"},
+        ),
         (pgettext_lazy("systemtasks", "Warning"), {"status": Status.WARNING}),
         (pgettext_lazy("systemtasks", "Successful"), {"status": Status.SUCCESSFUL}),
     )
@@ -296,6 +313,11 @@ class TaskRunAdmin(RunAgainAdmin):
         columns = (*RUN_COLUMNS, "system_task__name", "system_task__uid")
         shown: QuerySet[Any] = rows.select_related("system_task").annotate(failure=FAILURE)
         return shown.only(*columns)
+
+    def complete(self, rows: list[TaskRun]) -> None:
+        found = of_runs(row.pk for row in rows if can_be_acknowledged(row))
+        for row in rows:
+            row.seen = found.get(row.pk)  # type: ignore[attr-defined]
 
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
@@ -360,12 +382,16 @@ class TaskRunAdmin(RunAgainAdmin):
             *timeline.COLUMNS,
         )
         errors = errors_of(row.system_task_id) if row.exception else None
+        seen = of_runs([row.pk]).get(row.pk) if can_be_acknowledged(row) else None
         related = TaskRun.objects.in_bulk(
             [id_ for id_ in (row.parent_run, row.replaces, row.replaced_by, row.message) if id_]
         )
         return {
             "log": log_lines(row.messages),
             "run_again_url": self.run_again_url(request, row),
+            "acknowledge_url": self.acknowledge_url(request, row),
+            "seen": seen,
+            "seen_text": seen and seen_text(seen),
             "log_url": "log.json",
             "executions": executions,
             "timeline": timeline.timeline(executions),
@@ -408,7 +434,16 @@ class TaskRunAdmin(RunAgainAdmin):
     # Only the start has an index that gives millions of runs in its order.
     @admin.display(description=pgettext_lazy("systemtasks", "status"))
     def badge(self, row: TaskRun) -> SafeString:
-        return badge(row)
+        seen: Acknowledgement | None = row.seen  # type: ignore[attr-defined]
+        if seen is None:
+            return badge(row)
+        text = pgettext("systemtasks", "seen by {}").format(seen.user)
+        return format_html(
+            '{}<span class="st-second st-seen" title="{}">{}</span>',
+            badge(row),
+            seen_text(seen),
+            text,
+        )
 
     @admin.display(description=pgettext_lazy("systemtasks", "run"))
     def run(self, row: TaskRun) -> SafeString:

@@ -408,6 +408,39 @@ class TaskRun(models.Model):
         return self.state not in UNFINISHED
 
 
+ACKNOWLEDGEABLE = (Status.ERROR, Status.WARNING)
+"""The statuses of ended runs that somebody may have to look at."""
+NOTE_LIMIT = 500
+"""The characters of a note."""
+
+
+class Acknowledgement(models.Model):
+    """A failed run that somebody looks at.
+
+    It has no foreign key and no trigger, since all that is written would pay for them. Whatever
+    deletes expired runs deletes it: see ROWS_OF_RUNS.
+    """
+
+    run = models.UUIDField(primary_key=True)
+    user = models.CharField(max_length=255, help_text="The name of who looks at it")
+    timestamp = UTCDateTimeField()
+    note = models.CharField(max_length=NOTE_LIMIT, blank=True, default="")
+
+    class Meta:
+        required_db_vendor = "postgresql"
+        default_permissions = ()
+        permissions = (("acknowledge_taskrun", "Can acknowledge failed task runs"),)
+        # The failures that somebody has acknowledged lately, on the home page.
+        indexes = (models.Index(fields=("timestamp",), name="acknowledgement_timestamp"),)
+
+    def __str__(self) -> str:
+        return f"{self.run}, seen by {self.user}"
+
+
+ROWS_OF_RUNS = (Acknowledgement,)
+"""The models with a row for a run, whose column `run` has its id. They go with the run."""
+
+
 class SearchText(models.Model):
     """The text of a task that is searched.
 

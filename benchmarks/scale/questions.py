@@ -172,6 +172,8 @@ def admin_questions(values: Values) -> Iterator[Question]:
         ("q, unknown", {"q": "no-such-word"}),
         ("q, in all errors", {"q": "has no address"}),
         ("q, in one error a day", {"q": "order 77"}),
+        ("acknowledged=no", {"acknowledged": "no"}),
+        ("acknowledged=yes", {"acknowledged": "yes"}),
         ("same error", {"same_error": str(values.failed.pk)}),
     ]
     for name, query in filters:

@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib.admin import SimpleListFilter
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import pgettext, pgettext_lazy
 
-from systemtasks.admin_parts.counting import VALUE_LIMIT, values_of_runs
+from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, values_of_runs
 from systemtasks.admin_parts.errors import ErrorGroup, group_of
 from systemtasks.admin_parts.text import local, time_text
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import Acknowledgement, SystemTask, TaskRun
 from systemtasks.states import State, Status
 
 Choices = Iterable[tuple[str, Any]]
@@ -285,6 +285,32 @@ def _moment(value: str) -> datetime:
         return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise WrongValueError(value) from error
+
+
+class AcknowledgedFilter(ListFilter):
+    """Selects the failed runs that nobody has acknowledged, or those that somebody has.
+
+    The first reads the index of failures, newest first, and looks up each in the acknowledgements.
+    """
+
+    title = pgettext_lazy("systemtasks", "acknowledged")
+    parameter_name = "acknowledged"
+    choices_of_it: ClassVar = (
+        ("no", pgettext_lazy("systemtasks", "no, and failed")),
+        ("yes", pgettext_lazy("systemtasks", "yes")),
+    )
+
+    def choose_from(self) -> Choices:
+        return self.choices_of_it
+
+    def narrowed(self, rows: Rows, name: str, value: str) -> Rows:
+        if value == "no":
+            seen = Acknowledgement.objects.filter(run=OuterRef("pk"))
+            return rows.filter(~Exists(seen), status=Status.ERROR)
+        if value == "yes":
+            newest = Acknowledgement.objects.order_by("-timestamp").values("run")[:COUNT_LIMIT]
+            return rows.filter(pk__in=newest)
+        raise WrongValueError(value)
 
 
 class SameErrorFilter(ListFilter):

@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext
 
 from systemtasks import statistics
+from systemtasks.admin_parts.acknowledging import Seen, seen_since, seen_text
 from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, values_of_runs
 from systemtasks.admin_parts.text import NOTHING, duration_text, local, number_text
 from systemtasks.conf import conf
@@ -138,6 +139,12 @@ class Home:
         return statistics.failing(self.now)
 
     @cached_property
+    def _seen(self) -> dict[UUID, Seen]:
+        if not self.may_view_runs:
+            return {}
+        return seen_since(self.now - HOUR, [one.system_task for one in self._failing])
+
+    @cached_property
     def _slower(self) -> list[statistics.Comparison]:
         return statistics.slower(self.now - DAY, self.now)
 
@@ -189,6 +196,7 @@ class Home:
 
     def _failing_row(self, one: statistics.Failing) -> dict[str, Any]:
         task = one.system_task
+        seen = self._seen.get(task)
         failures_url = self.runs_url(system_task=task, status=Status.ERROR, started="hour")
         runs_url = self.runs_url(system_task=task, started="hour")
         how_many = format_html(
@@ -206,6 +214,7 @@ class Home:
             "runs": one.runs,
             "runs_url": runs_url,
             "how_many": how_many,
+            "seen": seen and seen_text(seen.newest, seen.count, one.failures),
             "since": one.since,
             "last_success": one.last_success,
             "success_url": self.runs_url(system_task=task, status=Status.SUCCESSFUL),

@@ -69,7 +69,7 @@ class Bar:
 
     def _pill(self, text: Any, parameters: dict[str, str]) -> Pill:  # noqa: ANN401 - a lazy text
         cl = self.cl
-        names = {name for _, of in cl.model_admin.pills for name in of}  # type: ignore[attr-defined]
+        names = dict.fromkeys(name for _, of in cl.model_admin.pills for name in of)  # type: ignore[attr-defined]
         wanted = {name: parameters.get(name) for name in names}
         in_force = {name: cl.params.get(name) or None for name in names}
         counts = cl.status_counts

@@ -32,7 +32,7 @@ from psycopg import sql
 
 from systemtasks.conf import conf
 from systemtasks.ids import first_id
-from systemtasks.models import TaskRun
+from systemtasks.models import ROWS_OF_RUNS, TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.states import UNFINISHED, State
 from systemtasks.statistics import folded_until
@@ -194,6 +194,7 @@ def drop(day: date) -> int:
             "SELECT * FROM {partition} WHERE {outlives}",
             "ALTER TABLE {table} DETACH PARTITION {partition}",
             "INSERT INTO {table} SELECT * FROM outliving",
+            *_deletions_of_rows_of_runs(),
             "SET CONSTRAINTS ALL IMMEDIATE",
             "DROP TABLE {partition}",
         ):
@@ -201,6 +202,13 @@ def drop(day: date) -> int:
         [(moved,)] = execute("SELECT count(*) FROM outliving")
         execute("DROP TABLE outliving")
     return int(moved)
+
+
+def _deletions_of_rows_of_runs() -> list[str]:
+    """Return the statements that delete the rows of a day's runs that do not outlive it."""
+    of_gone = "WHERE run >= {first} AND run < {end} AND run NOT IN (SELECT id FROM outliving)"
+    tables = [model._meta.db_table for model in ROWS_OF_RUNS]
+    return [f"DELETE FROM {{schema}}.{table} {of_gone}" for table in tables]  # noqa: S608
 
 
 def _drop_and_log(expired: ExpiredDay) -> None:
@@ -271,6 +279,7 @@ def _named(statement: str, day: date | None = None) -> sql.Composable:
         [TABLE],
     )
     values: dict[str, sql.Composable] = {
+        "schema": sql.Identifier(schema),
         "table": sql.Identifier(schema, TABLE),
         "default": sql.Identifier(schema, DEFAULT),
         "outlives": sql.SQL(OUTLIVES).format(

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 
 from systemtasks.conf import conf
 from systemtasks.ids import system_task_uuid
-from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
+from systemtasks.models import ROWS_OF_RUNS, ScheduleEntry, SystemTask, TaskRun
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
 from systemtasks.storage.database import has_turn
@@ -149,7 +149,13 @@ def _delete_or_split(rows: "QuerySet[Any, Any]", keys: Sequence[Any], protected:
         with transaction.atomic(using=rows.db), connections[rows.db].cursor() as cursor:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             # Filtered again: a run may have been added to a task before the lock, but not since.
-            deleted, _ = rows.filter(pk__in=keys).only("pk").delete()
+            deleted, by_model = rows.filter(pk__in=keys).only("pk").delete()
+            if by_model.get(TaskRun._meta.label):
+                gone = [*keys]
+                kept = TaskRun.objects.using(rows.db).filter(pk__in=keys).values_list("pk")
+                for model in ROWS_OF_RUNS:
+                    of_runs = model.objects.using(rows.db).filter(run__in=gone)
+                    of_runs.exclude(run__in=kept).delete()
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except IntegrityError as error:
         if len(keys) > 1:

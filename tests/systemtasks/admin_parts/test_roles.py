@@ -40,6 +40,7 @@ def test_operator_may_also_run_again() -> None:
     _, user = client_of("operator")
     assert user.has_perm("systemtasks.view_taskrun")
     assert user.has_perm("systemtasks.run_systemtask")
+    assert user.has_perm("systemtasks.acknowledge_taskrun")
     assert not user.has_perm("auth.change_user")
     assert not user.has_perm("systemtasks.change_taskrun")
 
