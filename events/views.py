@@ -3,10 +3,13 @@
 The descriptions of the views are in `schema.py`, which is not used to serve the document.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+from django.apps import apps
+from django.db import DatabaseError, transaction
 from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.http import Http404
 from django.urls import reverse
@@ -40,6 +43,8 @@ from .serializers import (
 from .summary import span_of, turn, with_next_runs
 from .throttling import TokenThrottle
 from .waiting import LONGEST_WAIT, wait_for_end
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -110,15 +115,36 @@ class Endpoint(ContractView, GenericViewSet[Any]):
         """Do nothing: DRF calls this after it has checked the permissions, which is too late."""
 
 
-def sent_again(send: Callable[[T], str], what: T) -> Response:
-    """Send a task or a run again. Return the response, or raise the error of the contract."""
+def sent_again(send: Callable[[T, str], str], what: T, user: Any) -> Response:  # noqa: ANN401
+    """Send a task or a run again, and note who asked in the record and in the log of the admin.
+
+    Return the response, or raise the error of the contract.
+    """
     try:
-        send(what)
+        celery_id = send(what, user.get_username())
     except NotRerunnableError as error:
         raise ValidationError({"non_field_errors": [str(error)]}) from error
     except BrokerAwayError as error:
+        note_in_admin(user, what, f"Run again by the API: {error}")  # it may have been sent
         raise APIException(str(error)) from error
+    note_in_admin(user, what, f"Run again by the API, as {celery_id}.")
     return Response(status=204)
+
+
+def note_in_admin(user: Any, row: Any, text: str) -> None:  # noqa: ANN401 - the project's own user
+    """Add a line to the history of a row in Django's admin, in projects that have it.
+
+    What was sent is sent: a failure here is logged, and does not reach the client.
+    """
+    if not apps.is_installed("django.contrib.admin"):
+        return
+    from django.contrib.admin.models import CHANGE, LogEntry
+
+    try:
+        with transaction.atomic(using=LogEntry.objects.db):
+            LogEntry.objects.log_actions(user.pk, [row], CHANGE, text, single_object=True)
+    except DatabaseError:
+        logger.exception("What was run again is not in the log of the admin")
 
 
 class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
@@ -148,7 +174,7 @@ class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
     @action(detail=True, methods=["post"], permission_required="systemtasks.run_systemtask")
     def run(self, request: Request, uuid: str) -> Response:
         """Send the task again, as its last run was sent."""
-        return sent_again(rerun, self.get_object())
+        return sent_again(rerun, self.get_object(), request.user)
 
 
 class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
@@ -193,7 +219,7 @@ class TaskRunViewSet(Endpoint, ReadOnlyModelViewSet[TaskRun]):
     @action(detail=True, methods=["post"], permission_required="systemtasks.run_systemtask")
     def run(self, request: Request, pk: str) -> Response:
         """Send this run again, with its own arguments"""  # noqa: D400, D415
-        return sent_again(rerun_run, self.get_object())
+        return sent_again(rerun_run, self.get_object(), request.user)
 
     @action(detail=False, pagination_class=Pagination, filter_backends=())
     def summary(self, request: Request) -> Response:

@@ -64,7 +64,8 @@ from systemtasks.admin_parts.finding import WORDS_LIMIT, Search, meaning, of_tas
 from systemtasks.admin_parts.home import Home
 from systemtasks.admin_parts.lately import Lately, lately, with_failures
 from systemtasks.admin_parts.rows import RowList
-from systemtasks.admin_parts.run_again import RunAgainAdmin
+from systemtasks.admin_parts.run_again import may_run_again
+from systemtasks.admin_parts.run_again_many import RunAgainManyAdmin
 from systemtasks.admin_parts.text import (
     LONGEST_LINE,
     NOTHING,
@@ -142,7 +143,7 @@ def _elapsed(run: TaskRun) -> float | None:
     return max(elapsed.total_seconds(), 0.0)
 
 
-class SystemTaskAdmin(RunAgainAdmin):
+class SystemTaskAdmin(RunAgainManyAdmin):
     """Lists each task with the outcome of its last run."""
 
     list_display = ("badge", "task", "strip", "failures", "last_message", "started", "took")
@@ -224,6 +225,7 @@ class SystemTaskAdmin(RunAgainAdmin):
             "worst": worst_line(log),
             "run_again_url": self.run_again_url(request, row),
             "may_view_runs": may_view_runs,
+            "may_run_again": may_view_runs and may_run_again(request),
             "may_acknowledge": may_view_runs and may_acknowledge(request),
             **(_history(row) if may_view_runs else {}),
             "schedule": ScheduleEntry.objects.filter(task=row.name, uid=row.uid),
@@ -277,7 +279,7 @@ class SystemTaskAdmin(RunAgainAdmin):
 FAILURES_COLUMN = SystemTaskAdmin.list_display.index("failures")
 
 
-class TaskRunAdmin(AcknowledgeAdmin, RunAgainAdmin):
+class TaskRunAdmin(AcknowledgeAdmin, RunAgainManyAdmin):
     """Lists each execution of each task."""
 
     list_display = ("badge", "run", "task", "started", "took", "waited", "place")

@@ -437,7 +437,37 @@ class Acknowledgement(models.Model):
         return f"{self.run}, seen by {self.user}"
 
 
-ROWS_OF_RUNS = (Acknowledgement,)
+class RunAgain(models.Model):
+    """A run, or a task, that somebody has selected to be run again with others.
+
+    A row is made before it is sent, so that a page that is confirmed twice sends it once.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    key = models.UUIDField(help_text="Of the page that asked, which sends it once")
+    run = models.UUIDField(help_text="The run, or the task if one was selected")
+    user = models.CharField(max_length=255)
+    timestamp = UTCDateTimeField()
+    celery_id = models.CharField(
+        max_length=255,
+        blank=True,
+        default="",
+        help_text="Of the new run; empty if it was not sent",
+    )
+    problem = models.TextField(blank=True, default="")
+
+    class Meta:
+        required_db_vendor = "postgresql"
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=("key", "run"), name="runagain_key_run"),)
+        # What has been run again already, before it is again; and what goes with its run.
+        indexes = (models.Index(fields=("run",), name="runagain_run"),)
+
+    def __str__(self) -> str:
+        return f"{self.run}, run again by {self.user}"
+
+
+ROWS_OF_RUNS = (Acknowledgement, RunAgain)
 """The models with a row for a run, whose column `run` has its id. They go with the run."""
 
 

@@ -1,10 +1,11 @@
 """Send a run again, with its arguments and with what its message carried besides."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from json import loads
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from celery import Celery
@@ -35,6 +36,9 @@ ANSWER_TIMEOUT = 1.0  # seconds in which a worker must answer
 NAMED_ENTRIES = 5
 """The entries of the schedule that an error names at most."""
 
+BY, OF = "run_again_by", "run_again_of"
+"""The keys, in the sender's context of the new run, of who ran it again, and of which run it is."""
+
 UNKNOWN = "No worker knows this task (any longer)."
 UNREGISTERED = Q(
     state=State.FAILURE, args__isnull=True, exception__startswith="celery.exceptions.NotRegistered:"
@@ -54,19 +58,33 @@ class BrokerAwayError(RerunError):
     """The broker did not take the message, or did not confirm it."""
 
 
-def rerun(task: SystemTask) -> str:
+class NotTriedError(BrokerAwayError):
+    """The broker did not answer for another task before, so that this one was not sent."""
+
+
+def rerun(task: SystemTask, by: str = "") -> str:
     """Send the task again, as its last run was sent. Return the Celery id of the new run.
+
+    `by` is the name of who asked, for the record of the new run.
 
     The last run is the one that started last or, if none has started, the one that was sent last.
     Runs that a worker discarded as unknown have no arguments, and do not count. Without a run, the
     task is sent as beat would send it. Raise NotRerunnableError, or BrokerAwayError within seconds.
     """
-    return send_again(planned(task))
+    sent = planned(task)
+    return send_again(sent, asked_by(by, sent))
 
 
-def rerun_run(run: TaskRun) -> str:
+def rerun_run(run: TaskRun, by: str = "") -> str:
     """Send this run again, whether or not it is its task's last one. Otherwise like `rerun`."""
-    return send_again(planned_run(run))
+    sent = planned_run(run)
+    return send_again(sent, asked_by(by, sent))
+
+
+def asked_by(user: str, sent: "Sent") -> dict[str, str]:
+    """Return what the sender's context says of a run that a user has had run again."""
+    context = {BY: user} if user else {}
+    return context if sent.run is None else {**context, OF: str(sent.run)}
 
 
 def planned(task: SystemTask) -> "Sent":
@@ -155,29 +173,88 @@ def check_arguments(sent: Sent) -> None:
         )
 
 
-def send_again(sent: Sent, context: Mapping[str, str] | None = None) -> str:
-    """Send a task again. Return the Celery id of the new run.
-
-    `context` is added to what SENDER_CONTEXT returns, and so is in the record of the new run.
-
-    The workers are asked if they know the task. The registry of this process is not used, because
-    the process may belong to another project. Raise NotRerunnableError or BrokerAwayError.
-    """
+def check_record(sent: Sent) -> None:
+    """Raise NotRerunnableError if the message is not on record as it was, arguments and all."""
     check_arguments(sent)
-    app = app_of(sent.name)
-    with app.connection_for_write(
-        connect_timeout=CONNECT_TIMEOUT, transport_options=TRANSPORT_OPTIONS
-    ) as connection:
-        options = {**_options(sent), **_destination(app, sent, connection)}
-        args, kwargs = _arguments(sent, options.get("serializer") or app.conf.task_serializer)
-        _connect(connection)
-        known = _workers_know(app, sent.name, connection)
+    _options(sent)
+
+
+def send_again(sent: Sent, context: Mapping[str, str] | None = None) -> str:
+    """Send a task again, as `Sender.send` does. Return the Celery id of the new run."""
+    with Sender([sent.name]) as sender:
+        return sender.send(sent, context)
+
+
+class Sender:
+    """Sends several tasks again, over one connection for each app. A context manager."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Prepare for tasks of these names."""
+        self._names = {*names}
+        self._lines: dict[int, _Line] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def send(self, sent: Sent, context: Mapping[str, str] | None = None) -> str:
+        """Send a task again. Return the Celery id of the new run.
+
+        `context` is added to what SENDER_CONTEXT returns, and so is in the record of the new run.
+
+        The workers are asked if they know the task. The registry of this process is not used,
+        because the process may belong to another project. Raise NotRerunnableError or
+        BrokerAwayError. After the latter, nothing else is sent to that broker.
+        """
+        check_arguments(sent)
+        app = app_of(sent.name)
+        if id(app) not in self._lines:
+            connection = self._stack.enter_context(
+                app.connection_for_write(
+                    connect_timeout=CONNECT_TIMEOUT, transport_options=TRANSPORT_OPTIONS
+                )
+            )
+            names = {name for name in self._names if app_of(name) is app}
+            self._lines[id(app)] = _Line(app, connection, names)
+        return self._lines[id(app)].send(sent, context or {})
+
+
+@dataclass(slots=True)
+class _Line:
+    """A connection to the broker of an app, and which tasks the workers there know."""
+
+    app: Celery
+    connection: Connection
+    names: set[str]
+    known: dict[str, bool | None] | None = None
+    is_away: bool = False
+
+    def send(self, sent: Sent, context: Mapping[str, str]) -> str:
+        if self.is_away:
+            raise NotTriedError("It was not sent: the broker did not answer before.")
+        try:
+            return self._send(sent, context)
+        except BrokerAwayError:
+            self.is_away = True
+            raise
+
+    def _send(self, sent: Sent, context: Mapping[str, str]) -> str:
+        options = {**_options(sent), **_destination(self.app, sent, self.connection)}
+        serializer = options.get("serializer") or self.app.conf.task_serializer
+        args, kwargs = _arguments(sent, serializer)
+        if self.known is None:
+            _connect(self.connection)
+            self.known = _workers_know(self.app, self.names, self.connection)
+        known = self.known[sent.name]
         if known is None:
             known = not _was_unknown(sent.name)
         if not known:
             raise NotRerunnableError(UNKNOWN)
-        with added_context(context or {}):
-            return _send(app, sent.name, args, kwargs, options, connection)
+        with added_context(context):
+            return _send(self.app, sent.name, args, kwargs, options, self.connection)
 
 
 def _options(sent: Sent) -> dict[str, Any]:
@@ -277,16 +354,20 @@ def _was_unknown(name: str) -> bool:
     return last is not None and TaskRun.objects.filter(UNREGISTERED, pk=last.pk).exists()
 
 
-class _TaskKnown(BaseException):
-    """Raised to stop waiting: a worker has answered that it knows the task."""
+class _AllKnown(BaseException):
+    """Raised to stop waiting: workers have answered that they know all tasks."""
 
 
-def _workers_know(app: Celery, name: str, connection: Connection) -> bool | None:
-    """Return True if a worker knows the task, and False if those that answer do not.
+def _workers_know(
+    app: Celery, names: Iterable[str], connection: Connection
+) -> dict[str, bool | None]:
+    """Return True for each task that a worker knows, and False if those that answer do not.
 
-    Return None if no worker answers in time, or none sends a valid answer.
+    Return None for it if no worker answers in time, or none sends a valid answer.
     """
     answered = False
+    unknown = {*names}
+    wanted = frozenset(unknown)
 
     def read(replies: Any) -> None:  # noqa: ANN401 - a worker may send anything
         nonlocal answered
@@ -294,8 +375,9 @@ def _workers_know(app: Celery, name: str, connection: Connection) -> bool | None
             if isinstance(answer, list):  # and not an error
                 answered = True
                 # A worker sends `name`, or `name [rate_limit=1/s]`.
-                if any(str(text).partition(" [")[0] == name for text in answer):
-                    raise _TaskKnown
+                unknown.difference_update(str(text).partition(" [")[0] for text in answer)
+                if not unknown:
+                    raise _AllKnown
 
     lost: tuple[type[BaseException], ...] = (
         KombuError,
@@ -306,11 +388,11 @@ def _workers_know(app: Celery, name: str, connection: Connection) -> bool | None
     mailbox.producer_pool = None  # its connections have no time-outs, and may be dead
     try:
         mailbox.multi_call("registered", {"builtins": True}, timeout=ANSWER_TIMEOUT, callback=read)
-    except _TaskKnown:
-        return True
+    except _AllKnown:
+        pass
     except lost:
-        return None  # sending, which comes next, reports the error
-    return False if answered else None
+        answered = False  # sending, which comes next, reports the error
+    return {name: (False if answered else None) if name in unknown else True for name in wanted}
 
 
 def _connect(connection: Connection) -> None:

@@ -68,6 +68,10 @@ class ReadOnlyAdmin(SkinnedAdmin):
         """Return the template context that the page of this row needs in addition to the row."""
         raise NotImplementedError
 
+    def select_url(self, request: HttpRequest) -> str:
+        """Return the address that gets the rows that are selected, or "" if none can be."""
+        return ""
+
     def search_hint(self, cl: RowList) -> dict[str, str]:
         """Return what a list says of its search: a text, perhaps with a link and its address."""
         return {}

@@ -112,6 +112,13 @@ class Bar:
         return [(name, value) for name in names if (value := self.cl.params.get(name))]
 
     @cached_property
+    def select_url(self) -> str:
+        """Return the address that gets the rows that are selected, or "" if none can be."""
+        if not self.cl.result_list:
+            return ""
+        return self.cl.model_admin.select_url(self.cl.request)  # type: ignore[attr-defined, no-any-return]
+
+    @cached_property
     def exports(self) -> list[tuple[str, str]]:
         """Return the formats in which the rows can be had, each with its address."""
         query = self.cl.get_query_string({PAGE_VAR: None})

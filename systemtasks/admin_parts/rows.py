@@ -52,6 +52,7 @@ class RowList(ChangeList):
         self.unknown: dict[str, str] = {}
         self.is_refused = False
         self.request_parameters = request.GET
+        self.request = request
         self._search = request.GET.get(SEARCH_VAR, "")
         super().__init__(request, *args)
         self.title = capfirst(str(self.opts.verbose_name_plural))

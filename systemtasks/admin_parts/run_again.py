@@ -24,15 +24,14 @@ from systemtasks.rerun import (
     BrokerAwayError,
     NotRerunnableError,
     Sent,
-    check_arguments,
+    asked_by,
+    check_record,
     planned,
     planned_run,
     send_again,
 )
 
 PERMISSION = "systemtasks.run_systemtask"
-BY, OF = "run_again_by", "run_again_of"
-"""The keys, in the sender's context of the new run, of who ran it again, and of which run it is."""
 
 
 def may_run_again(request: HttpRequest) -> bool:
@@ -68,7 +67,7 @@ class RunAgainAdmin(ReadOnlyAdmin):
         try:
             # A task may have run since the page was shown: what was shown is what is sent.
             sent = _what(row, request.POST.get("run", ""))
-            check_arguments(sent)
+            check_record(sent)
         except NotRerunnableError as error:
             return self._ask(request, row, None, str(error))
         if request.method == "POST":
@@ -100,9 +99,7 @@ class RunAgainAdmin(ReadOnlyAdmin):
         )
 
     def _send(self, request: HttpRequest, row: SystemTask | TaskRun, sent: Sent) -> HttpResponse:
-        context = {BY: request.user.get_username()}
-        if sent.run is not None:
-            context[OF] = str(sent.run)
+        context = asked_by(request.user.get_username(), sent)
         # What is logged is read by others, in their languages, and so is in English.
         try:
             celery_id = send_again(sent, context)

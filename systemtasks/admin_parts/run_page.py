@@ -9,8 +9,8 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
-from systemtasks.admin_parts.run_again import OF
 from systemtasks.models import TaskRun
+from systemtasks.rerun import OF
 
 API_NAME = "systemtasks_api:task-run-detail"
 """The API's name for the address of a run, in projects that have the API."""

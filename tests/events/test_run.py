@@ -1,5 +1,6 @@
 """POST /api/v3/events/system_tasks/{uuid}/run/: what is sent, or the error if nothing is."""
 
+import json
 import os
 import socket
 import sys
@@ -16,6 +17,8 @@ import celery
 import pytest
 import redis
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.db import DatabaseError
 from django.test import Client
 from kombu import Connection, Exchange, Queue
 from kombu.connection import ConnectionPool
@@ -576,3 +579,34 @@ def test_getting_the_run_is_405(runner: Client) -> None:
     answer = runner.get(f"{URL}/{uuid4()}/run/")
     assert answer.status_code == 405
     assert answer["Allow"] == "POST, OPTIONS"
+
+
+@pytest.mark.usefixtures("app")
+def test_new_run_and_the_log_of_the_admin_say_whose_token_asked(runner: Client) -> None:
+    task = factories.system_task("app.sync")
+    before = factories.task_run(task, queue=QUEUE)
+    assert run(runner, task).status_code == 204
+    assert runner.post(f"{RUNS_URL}/{before.pk}/run/").status_code == 204
+    asked = {"run_again_by": "runner", "run_again_of": str(before.pk)}
+    found = messages()
+    assert [json.loads(one.headers["systemtasks_context"]) for one in found] == [asked, asked]
+    entries = LogEntry.objects.order_by("pk")
+    assert [entry.get_edited_object() for entry in entries] == [task, before]
+    assert {entry.user.get_username() for entry in entries} == {"runner"}
+    for message, entry in zip(found, entries, strict=True):
+        assert message.headers["id"] in entry.get_change_message()
+
+
+@pytest.mark.usefixtures("app")
+def test_what_is_sent_is_answered_so_although_the_log_of_the_admin_fails(
+    runner: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DatabaseError("no table")
+
+    monkeypatch.setattr(LogEntry.objects, "log_actions", fail)
+    task = factories.system_task("app.sync")
+    factories.task_run(task, queue=QUEUE)
+    assert run(runner, task).status_code == 204
+    assert len(messages()) == 1
+    assert "not in the log of the admin" in caplog.text

@@ -21,6 +21,7 @@ INDEX = "SELECT indexdef FROM pg_indexes WHERE indexname = 'searchtext_document'
 TABLES = "SELECT tablename FROM pg_tables WHERE starts_with(tablename, 'systemtasks') ORDER BY 1"
 ALL_TABLES = [
     ("systemtasks_acknowledgement",),
+    ("systemtasks_runagain",),
     ("systemtasks_scheduleentry",),
     ("systemtasks_searchchange",),
     ("systemtasks_searchtext",),

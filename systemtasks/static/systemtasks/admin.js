@@ -18,7 +18,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // The whole row is a link; what has a title of its own lies above it.
   page.addEventListener("click", (event) => {
-    const link = event.target.closest("a, button, input, summary") ? null : event.target.closest("tr")?.querySelector("th a");
+    const link = event.target.closest("a, button, input, label, summary") ? null : event.target.closest("tr")?.querySelector("th a");
     if (link && !String(getSelection())) link.dispatchEvent(new MouseEvent("click", event));
   });
 
@@ -39,6 +39,24 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.key === "/" && search) { event.preventDefault(); search.focus(); search.select(); }
     if (event.key === "p") pause?.click();
   });
+
+  // The rows that are selected: the button says so, and one box selects all.
+  const act = page.querySelector("[data-selected]");
+  const all = page.querySelector("[data-select-all]");
+  const boxes = () => [...page.querySelectorAll("#st-rows input[name=row]")];
+  function showSelection() {
+    const count = boxes().filter((box) => box.checked).length;
+    act.disabled = count === 0;
+    all.checked = count > 0 && count === boxes().length;
+    all.indeterminate = count > 0 && !all.checked;
+  }
+  if (act && all) {
+    all.hidden = false;
+    all.addEventListener("change", () => { for (const box of boxes()) box.checked = all.checked; showSelection(); });
+    page.addEventListener("change", (event) => { if (event.target.matches("#st-rows input")) showSelection(); });
+    window.addEventListener("pageshow", showSelection);
+    showSelection();
+  }
 
   // A form that sends something is sent once, however often its button is clicked.
   const once = page.querySelector("form[data-once]");
@@ -63,7 +81,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const show = (name) => { state.dataset.state = name; state.textContent = state.dataset[name] ?? ""; };
   // Rows stay where they are while somebody points at one, is in one with the keyboard, reads on
   // further below, or has marked a text.
-  const isRead = (rows) => rows.matches(":hover, :focus-within") || String(getSelection()) !== "" || rows.getBoundingClientRect().top < 0;
+  const isRead = (rows) => rows.querySelector("input:checked") !== null || rows.matches(":hover, :focus-within") || String(getSelection()) !== "" || rows.getBoundingClientRect().top < 0;
 
   function refreshCells(old, fresh) {
     for (const [index, cell] of [...old.cells].entries()) {
