@@ -31,6 +31,8 @@ class Answer:
     question: Question
     small: Figures
     large: Figures
+    repeated: Figures
+    """Those of the large database if the plan of a list is kept."""
     order: str = ""
     """The slowest order, if it is not the list's own."""
     small_in_order: Figures | None = None
@@ -46,14 +48,17 @@ def main(*words: str) -> None:
     empty, small, large = (
         Database("empty", 0),
         Database("small", BASE),
-        Database("large", given.count),
+        Database("large", given.count, given.tasks),
     )
     settings.EMBEDDED.attach()
     try:
-        databases.prepare([empty, small, large])
-        for database in (small, large):
+        made = databases.prepare([empty, small, large])
+        for database in made:
             use(database)
-            seconds = fill.fill(database, given.tasks if database is large else 0)
+            if database is empty:
+                continue
+            seconds = fill.fill(database)
+            databases.keep(database)
             _say(f"{database.runs:,} runs are filled in {seconds:.0f} s")
         if "bytes" in given.parts:
             _print(
@@ -66,6 +71,7 @@ def main(*words: str) -> None:
                 f"{BASE:,} runs",
                 f"{large.runs:,} runs",
                 "ratio",
+                "repeated",
                 "slowest order",
                 f"{BASE:,} runs",
                 f"{large.runs:,} runs",
@@ -88,7 +94,9 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run scale", description=__doc__)
     parser.add_argument("--count", type=int, default=COUNT, help="runs in the large database")
     parser.add_argument("--tasks", type=int, default=0, help="more tasks there, without runs")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--parts", nargs="+", choices=(*PARTS, "none"), default=PARTS, help="`none` only fills"
+    )
     parser.add_argument(
         "--only", nargs="+", default=[""], help="questions with one of these in group: name"
     )
@@ -169,7 +177,7 @@ def _answer(small: Asker, large: Asker, of_small: Question, of_large: Question) 
     """Ask a question of both databases, in the list's own order and in the slowest other one."""
     small_url, *small_others = of_small.urls()
     large_url, *others = of_large.urls()
-    own = small.ask(small_url), large.ask(large_url)
+    own = small.ask(small_url), large.ask(large_url), large.ask(large_url, keeps_plans=True)
     tried = [large.ask(url, repeats=1).cpu for url in others]
     if not tried or max(tried) <= own[1].cpu:
         return Answer(of_large, *own)
@@ -182,9 +190,10 @@ def _answer(small: Asker, large: Asker, of_small: Question, of_large: Question) 
 def _cells(answer: Answer) -> tuple[str, ...]:
     small, large = answer.small, answer.large
     cells = [answer.question.name, _ms(small), _ms(large), f"{large.cpu / small.cpu:.1f}"]
+    cells.append(_ms(answer.repeated))
     if answer.small_in_order and answer.large_in_order:
         cells += [answer.order, _ms(answer.small_in_order), _ms(answer.large_in_order)]
-    return (*cells, *[""] * (7 - len(cells)))
+    return (*cells, *[""] * (8 - len(cells)))
 
 
 def _ms(figures: Figures) -> str:

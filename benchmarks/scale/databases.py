@@ -5,15 +5,19 @@ and whatever else the machine does falls on both. The connections stay open, as 
 do: a new one would read the catalogue of all partitions again.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connection, connections
+
+from systemtasks import migrations
 
 SERVER_SETTINGS = {
     "max_wal_size": "'8GB'",
@@ -25,22 +29,46 @@ SERVER_SETTINGS = {
 
 @dataclass(frozen=True)
 class Database:
-    """One of the databases, and the runs that `fill.py` writes to it."""
+    """One of the databases, and what `fill.py` writes to it."""
 
     name: str
     runs: int
+    more_tasks: int = 0
+    """Tasks without runs."""
 
 
-def prepare(databases: list[Database]) -> None:
-    """Make the databases, with all tables and without rows."""
+def prepare(databases: list[Database]) -> list[Database]:
+    """Make the databases, with all tables and without rows. Return those that were not there.
+
+    A database is there if an earlier call with the same KEEP has filled it, and `keep` was called.
+    """
     call_command("migrate", verbosity=0)
     template = str(connection.settings_dict["NAME"])
     with _administrating() as cursor:
         for setting, value in SERVER_SETTINGS.items():
             cursor.execute(f"ALTER SYSTEM SET {setting} = {value}")
         cursor.execute("SELECT pg_reload_conf()")
-        for database in databases:
+        cursor.execute("SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database")
+        kept = dict(cursor.fetchall())
+        made = [each for each in databases if kept.get(each.name) != _mark(each)]
+        for database in made:
+            cursor.execute(f"DROP DATABASE IF EXISTS {database.name}")
             cursor.execute(f"CREATE DATABASE {database.name} TEMPLATE {template}")
+    return made
+
+
+def keep(database: Database) -> None:
+    """Mark a database as filled, so that the next `prepare` leaves it as it is."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"COMMENT ON DATABASE {database.name} IS '{_mark(database)}'")
+
+
+def _mark(database: Database) -> str:
+    """Return what a filled database says of itself. Other migrations make other tables."""
+    folder = Path(migrations.__path__[0])
+    text = b"".join(path.read_bytes() for path in sorted(folder.glob("0*.py")))
+    digest = hashlib.sha256(text).hexdigest()[:12]
+    return f"{database.runs} runs, {database.more_tasks} more tasks, migrations {digest}"
 
 
 _opened = threading.local()

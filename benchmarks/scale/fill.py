@@ -3,10 +3,15 @@
 300 tasks, of which the most frequent one has an eighth of all runs. Of 100 runs, 3 fail, 1 ends
 with a warning and 1 is retried; 30 were sent by another run. A few are queued or running.
 
-Each day is filled before it becomes a partition: so its indexes are built at once.
+Each day is filled before it becomes a partition: so its indexes are built at once. Two days are
+filled at a time. The statistics and the texts of the search are written as the housekeeping does.
 """
 
+import re
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid5
@@ -15,13 +20,15 @@ from django.apps import apps
 from django.db import connection
 
 from benchmarks.scale import DAYS
-from benchmarks.scale.databases import Database
+from benchmarks.scale.databases import Database, close, use
 from systemtasks.ids import system_task_uuid
 from systemtasks.models import TaskRun
-from systemtasks.storage import partitions, rows
+from systemtasks.storage import folding, partitions, rows
 
 TASKS = 300
 CHUNK = 50_000
+AT_ONCE = 2
+"""The days that are filled at the same time."""
 EXPIRED_DAYS = 1
 """The days, from the first one, whose runs have expired."""
 WITH_UID = 10
@@ -144,8 +151,8 @@ def task_names() -> list[tuple[str, str]]:
     ]
 
 
-def fill(database: Database, more_tasks: int = 0) -> float:
-    """Write the database's runs, and this many tasks without runs. Return the seconds it took.
+def fill(database: Database) -> float:
+    """Write the database's runs and tasks. Return the seconds it took.
 
     `databases.use` has been called with it.
     """
@@ -153,15 +160,16 @@ def fill(database: Database, more_tasks: int = 0) -> float:
     names = task_names()
     uuids = [system_task_uuid(*name) for name in names]
     with connection.cursor() as cursor:
-        cursor.execute("SET synchronous_commit = off")
-        cursor.execute("SET maintenance_work_mem = '256MB'")
+        _prepare(cursor)
         cursor.execute(INSERT_TASKS, [uuids, *map(list, zip(*names, strict=True))])
-        _fill_days(cursor, database.runs, uuids)
+        _fill_days(cursor, database, uuids)
         partitions.make_ahead()
         cursor.execute(LAST_RUNS, [uuids])
-        _fill_tasks(cursor, more_tasks)
-        while rows.write_search_texts(CHUNK):  # as the writer's housekeeping does
-            pass
+        with _without_index(cursor, "searchtext_document"):
+            _fill_tasks(cursor, database.more_tasks)
+            while rows.write_search_texts(CHUNK):  # as the writer's housekeeping does
+                pass
+        folding.fold_all()
         for model in apps.get_app_config("systemtasks").get_models():
             if model is not TaskRun:
                 cursor.execute(f"VACUUM ANALYZE {model._meta.db_table}")
@@ -169,6 +177,21 @@ def fill(database: Database, more_tasks: int = 0) -> float:
         cursor.execute("CHECKPOINT")
     connection.close()  # with its settings
     return time.monotonic() - began
+
+
+def _prepare(cursor: Any) -> None:  # noqa: ANN401
+    cursor.execute("SET synchronous_commit = off")
+    cursor.execute("SET maintenance_work_mem = '256MB'")
+
+
+@contextmanager
+def _without_index(cursor: Any, name: str) -> Iterator[None]:  # noqa: ANN401
+    """Drop an index for the length of the block, since to build it at once takes less time."""
+    cursor.execute("SELECT pg_get_indexdef(%s::regclass)", [name])
+    [(definition,)] = cursor.fetchall()
+    cursor.execute(f"DROP INDEX {name}")
+    yield
+    cursor.execute(definition)
 
 
 def _fill_tasks(cursor: Any, number: int) -> None:  # noqa: ANN401
@@ -183,29 +206,59 @@ def more_task_uid(number: int) -> str:
     return f"user-{number}"
 
 
-def _fill_days(cursor: Any, runs: int, tasks: list[Any]) -> None:  # noqa: ANN401
-    now = datetime.now(UTC)
+def _fill_days(cursor: Any, database: Database, tasks: list[Any]) -> None:  # noqa: ANN401
     # Not the first schema that the connection searches: that is the service's own.
     cursor.execute(
-        "SELECT relnamespace::regnamespace FROM pg_class "
+        "SELECT relnamespace::regnamespace::text FROM pg_class "
         "WHERE oid = 'systemtasks_taskrun'::regclass"
     )
     [(schema,)] = cursor.fetchall()
-    for number in range(DAYS):
-        day = now.date() - timedelta(days=DAYS - 1 - number)
-        name = f"{schema}.systemtasks_taskrun_{day:%Y%m%d}"
-        first, end = partitions.bounds(day)
-        cursor.execute(f"DROP TABLE IF EXISTS {name}")  # an empty partition made ahead
-        cursor.execute(
-            f"CREATE TABLE {name} (LIKE systemtasks_taskrun INCLUDING ALL EXCLUDING INDEXES)"
-        )
-        last = runs * (number + 1) // DAYS - runs * number // DAYS
-        _fill_day(cursor, name, day, last, runs, tasks, DAYS + 1 if number >= EXPIRED_DAYS else 1)
-        cursor.execute(
-            f"ALTER TABLE systemtasks_taskrun ATTACH PARTITION {name} "
-            f"FOR VALUES FROM ('{first}') TO ('{end}')"
-        )
-        cursor.execute(f"VACUUM ANALYZE {name}")
+    cursor.execute(
+        "SELECT pg_get_indexdef(indexrelid) FROM pg_index "
+        "WHERE indrelid = 'systemtasks_taskrun'::regclass AND NOT indisprimary"
+    )
+    indexes = [definition for (definition,) in cursor.fetchall()]
+    today = datetime.now(UTC).date()
+
+    def fill_day(number: int) -> None:
+        use(database)
+        with connection.cursor() as own:
+            _prepare(own)
+            _fill_partition(own, schema, indexes, database.runs, number, today, tasks)
+        close()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(fill_day, range(DAYS)))
+
+
+def _fill_partition(
+    cursor: Any,  # noqa: ANN401
+    schema: str,
+    indexes: list[str],
+    runs: int,
+    number: int,
+    today: date,
+    tasks: list[Any],
+) -> None:
+    """Make the partition of a day, given its number from 0, with its share of the runs."""
+    day = today - timedelta(days=DAYS - 1 - number)
+    name = f"{schema}.systemtasks_taskrun_{day:%Y%m%d}"
+    first, end = partitions.bounds(day)
+    cursor.execute(f"DROP TABLE IF EXISTS {name}")  # an empty partition made ahead
+    cursor.execute(
+        f"CREATE TABLE {name} (LIKE systemtasks_taskrun INCLUDING ALL EXCLUDING INDEXES)"
+    )
+    last = runs * (number + 1) // DAYS - runs * number // DAYS
+    _fill_day(cursor, name, day, last, runs, tasks, DAYS + 1 if number >= EXPIRED_DAYS else 1)
+    # Those of the whole table, which are taken over when the partition is attached to it.
+    cursor.execute(f"ALTER TABLE {name} ADD PRIMARY KEY (id)")
+    for definition in indexes:
+        cursor.execute(re.sub(r"INDEX \S+ ON ONLY \S+", f"INDEX ON {name}", definition, count=1))
+    cursor.execute(
+        f"ALTER TABLE systemtasks_taskrun ATTACH PARTITION {name} "
+        f"FOR VALUES FROM ('{first}') TO ('{end}')"
+    )
+    cursor.execute(f"VACUUM ANALYZE {name}")
 
 
 def _fill_day(

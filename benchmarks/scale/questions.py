@@ -57,6 +57,13 @@ class Values:
         self.run = self.first(ended.filter(system_task=system_task_uuid(*RARE)))
         self.failed = self.first(ended.filter(status=Status.ERROR).exclude(exception=""))
         self.child = self.first(ended.filter(parent_run__isnull=False))
+        of_common = ended.filter(system_task=system_task_uuid(*COMMON))
+        self.failed = self.first(of_common.filter(state=State.FAILURE))
+        self.failed_rarely = self.first(
+            ended.filter(state=State.FAILURE, system_task=self.run.system_task_id)
+        )
+        self.running = self.first(TaskRun.objects.filter(state=State.RUNNING))
+        self.retry = self.first(ended.filter(attempt=2))
         self.now = datetime.now(UTC)
 
     def first(self, runs: "QuerySet[TaskRun]") -> Any:  # noqa: ANN401
@@ -167,6 +174,14 @@ def admin_questions(values: Values) -> Iterator[Question]:
         ),
         ("queue and one day", {"queue": "urgent", **day}),
         ("q, a Celery id", {"q": values.run.celery_id}),
+        ("q, the beginning of one", {"q": values.run.celery_id[:8]}),
+        ("q, another part of one", {"q": values.run.celery_id[9:18]}),
+        ("q, another part of one, of a day", {"q": values.run.celery_id[9:18], **day}),
+        ("q, a line of a log", {"q": f"Task {RARE[0]}[{values.run.celery_id}] raised"}),
+        ("q, a context", {"q": "user:77"}),
+        ("q, a context, of a day", {"q": "user:77", **day}),
+        ("q, the uid of a task", {"q": RARE[1]}),
+        ("q, a task of many uids", {"q": MORE_TASKS_NAME}),
         ("q, a common name", {"q": COMMON[0]}),
         ("q, a rare name", {"q": RARE[0]}),
         ("q, unknown", {"q": "no-such-word"}),
@@ -179,7 +194,6 @@ def admin_questions(values: Values) -> Iterator[Question]:
     for name, query in filters:
         yield Question("admin, runs", name, runs, query, orders)
     yield Question("admin, runs", "page 200, the last", runs, {"p": "200"}, orders)
-    yield Question("admin, runs", "one run", f"{runs}{values.run.pk}/change/", {})
     orders = _columns(SystemTask)
     filters = [
         ("all", {}),
@@ -188,12 +202,53 @@ def admin_questions(values: Values) -> Iterator[Question]:
         ("q, in all", {"q": "fetch"}),
         ("q, in a few", {"q": RARE[0]}),
         ("q, in none", {"q": "no-such-word"}),
+        ("q, in one of many uids", {"q": "user-777777"}),
     ]
     for name, query in filters:
         yield Question("admin, tasks", name, tasks, query, orders)
-    path = f"{tasks}{values.run.system_task_id}/change/"
-    yield Question("admin, tasks", "one task", path, {})
-    yield Question("admin, tasks", "index", "/admin/", {})
+    yield from admin_pages(values)
+
+
+def admin_pages(values: Values) -> Iterator[Question]:
+    """Yield the questions to the admin that are no lists."""
+    runs, tasks = f"{ADMIN}/taskrun/", f"{ADMIN}/systemtask/"
+    day = {"from": values.ago(days=30), "until": values.ago(days=29)}
+    pages: list[tuple[str, str, Query]] = [
+        ("index", "/admin/", {}),
+        ("home", f"{tasks}home/", {}),
+        ("schedule", f"{ADMIN}/scheduleentry/", {}),
+        *(
+            (f"task, {name}", f"{tasks}{system_task_uuid(*task)}/change/", {})
+            for name, task in (("of an eighth", COMMON), ("rare", RARE))
+        ),
+        *(
+            (f"run, {name}", f"{runs}{run.pk}/change/", {})
+            for name, run in (
+                ("ended", values.run),
+                ("sent by another", values.child),
+                ("retry", values.retry),
+                ("running", values.running),
+                ("failed, of an eighth", values.failed),
+                ("failed, of a rare task", values.failed_rarely),
+            )
+        ),
+        ("find, a Celery id", "/admin/search/", {"s": values.run.celery_id}),
+        ("find, a common name", "/admin/search/", {"s": COMMON[0]}),
+        ("find, a part of all names", "/admin/search/", {"s": "task"}),
+        ("find, unknown", "/admin/search/", {"s": "no-such-word"}),
+        *(
+            (f"export, the first rows of {name}", f"{path}export.csv", query)
+            for name, path, query in (
+                ("all runs", runs, {}),
+                ("failed runs", runs, {"state": "failure"}),
+                ("a rare task", runs, {"system_task": str(system_task_uuid(*RARE))}),
+                ("one day", runs, day),
+                ("all tasks", tasks, {}),
+            )
+        ),
+    ]
+    for name, path, query in pages:
+        yield Question("admin, pages", name, path, query)
 
 
 def not_asked(questions: list[Question]) -> list[str]:

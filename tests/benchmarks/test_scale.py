@@ -17,9 +17,10 @@ TITLES = {
     "API, tasks",
     "admin, runs",
     "admin, tasks",
+    "admin, pages",
     "The slowest",
 }
-ONLY = ("state=failure", "30 days", "one task", "worker")
+ONLY = ("state=failure", "30 days", "one task", "worker", "status=error", "home")
 
 pytestmark = pytest.mark.slow
 
