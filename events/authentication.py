@@ -18,8 +18,10 @@ from knox.settings import CONSTANTS
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
+from systemtasks.connecting import Row
+
 from .backends import OneQueryModelBackend, permissions_of
-from .prepared import Row, prepared
+from .prepared import prepared
 from .rates import client_of
 from .throttling import wrong_tokens
 from .tokens import utc_time

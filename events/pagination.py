@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -16,6 +17,8 @@ from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
+
+from systemtasks.page_keys import Found, find
 
 COUNT_LIMIT = 10_000
 """Rows that are counted exactly. A larger count is the estimate of Postgres's planner."""
@@ -46,6 +49,7 @@ class Pagination(BasePagination):
     page_size = 20
     max_page_size = 100
     component: ClassVar = "Pagination"
+    has_partitions: ClassVar = False
 
     def paginate_queryset(
         self, queryset: Rows, request: Request, view: APIView | None = None
@@ -56,14 +60,13 @@ class Pagination(BasePagination):
         page size above `max_page_size` counts as `max_page_size`.
         """
         self.read(request)
-        counted = count(queryset)
-        rows = self.rows_from_start(queryset)
+        rows, counted = self.found(queryset)
         if not rows and self.start:
             raise NotFound("Invalid page.")
         self.has_next = len(rows) > self.size
         self.rows = rows[: self.size]
         seen = self.start + len(rows)
-        self.count = max(counted, seen) if self.has_next else seen
+        self.count = max(counted(), seen) if self.has_next else seen
         return self.rows
 
     def read(self, request: Request) -> None:
@@ -76,16 +79,19 @@ class Pagination(BasePagination):
         """Return the number of the page that the request asks for, from 1."""
         return _number(request, "page", 1)
 
-    def rows_from_start(self, queryset: Rows) -> list[Any]:
-        """Return the page's rows, and one more if there is a next page."""
-        if self.start > LARGEST_OFFSET - self.size:
-            return []
-        part = slice(self.start, self.start + self.size + 1)
-        if not self.start or isinstance(queryset, list):
-            return list(queryset[part])
-        # Postgres would read every column of the rows before the page, messages included.
-        keys = list(queryset.values_list("pk", flat=True)[part])
-        return list(queryset.filter(pk__in=keys)) if keys else []
+    def found(self, queryset: Rows) -> tuple[list[Any], Callable[[], int]]:
+        """Return the page's rows, and one more if there is a next page; and what counts all."""
+        stop = self.start + self.size + 1
+        if isinstance(queryset, list):
+            return queryset[self.start : stop], lambda: len(queryset)
+        if stop > LARGEST_OFFSET:
+            return [], lambda: 0
+        if not queryset.query.where:
+            is_direct = not (self.start or self.has_partitions)
+            rows = queryset[:stop] if is_direct else find(queryset, self.start, stop, 0).read()
+            return list(rows), lambda: _count_all(queryset)
+        found = find(queryset, self.start, stop, COUNT_LIMIT + 1)
+        return found.read(), lambda: _count(found)
 
     def position(self) -> dict[str, Any]:
         """Return the page's position in the list; 0 stands for no next or previous page."""
@@ -136,6 +142,7 @@ class KeysetPagination(Pagination):
     """
 
     component: ClassVar = "RunPagination"
+    has_partitions: ClassVar = True
 
     def paginate_queryset(
         self, queryset: Rows, request: Request, view: APIView | None = None
@@ -171,16 +178,16 @@ class KeysetPagination(Pagination):
         query = [self.size, sorted((name, text) for name, text in given.items() if text)]
         return sha256(json.dumps(query).encode()).hexdigest()[:16]
 
-    def rows_from_start(self, queryset: Rows) -> list[Any]:
-        """Return the page's rows, and one more if there is a next page."""
+    def found(self, queryset: Rows) -> tuple[list[Any], Callable[[], int]]:
+        """Return the page's rows, and one more if there is a next page; and what counts all."""
         if self.after is None:
-            return super().rows_from_start(queryset)
+            return super().found(queryset)
         rows: list[Any] = []
         for part in _parts(queryset, self.order, *self.after):
-            rows += part[: self.size + 1 - len(rows)]
+            rows += find(part, 0, self.size + 1 - len(rows), 0).read()
             if len(rows) > self.size:
                 break
-        return rows
+        return rows, lambda: count(queryset)
 
     def position(self) -> dict[str, Any]:
         """Return the page's position, and the cursor of the next page: empty if there is none."""
@@ -206,16 +213,12 @@ class KeysetPagination(Pagination):
 
 def count(rows: Rows) -> int:
     """Return the number of rows: exact up to COUNT_LIMIT, an estimate above it."""
-    if isinstance(rows, list):
-        return len(rows)
-    if not rows.query.where:
-        return _count_all(rows)
-    keys = rows.order_by().values("pk")
-    counted: int = keys[: COUNT_LIMIT + 1].count()
-    if counted <= COUNT_LIMIT:
-        return counted
-    [plan] = json.loads(keys.explain(format="json"))
-    return max(counted, int(plan["Plan"]["Plan Rows"]))
+    return _count(find(rows, 0, 0, COUNT_LIMIT + 1)) if rows.query.where else _count_all(rows)
+
+
+def _count(found: Found) -> int:
+    """Return the number of the rows of which one has been found, with the precision of `count`."""
+    return found.count if found.count <= COUNT_LIMIT else max(found.count, found.estimate())
 
 
 def _count_all(rows: Rows) -> int:

@@ -15,26 +15,20 @@ request. See docs/api.md for where the rest goes.
 Under load, by processor time, Django's own cursor reached 2.4 to 2.8 with server-side binding and
 1.5 without it, and plain querysets 0.8.
 
-The module uses private parts of Django: a query's compiler, the wrapper of a cursor, and the
-`_query` from which Django logs the SQL. tests/events/test_prepared.py fails if they change.
+The module uses private parts of Django: a query's compiler, and the wrapper of a cursor.
+tests/events/test_prepared.py fails if they change.
 """
 
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
-import psycopg
 from django.db import Error, connections
 from django.db.models import QuerySet, Value
-from psycopg import pq
-from psycopg.adapt import Transformer
-from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName, error_from_result
+from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName
 from psycopg.sql import Literal
-from psycopg.types.datetime import TimestamptzLoader
 
-from systemtasks.connecting import connect
-
-Row = tuple[Any, ...]
+from systemtasks.connecting import PreparedCursor, Row, connect, keeps_plans
 
 _PARAMETER = object()
 
@@ -77,7 +71,7 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
         connect(connection)
         cursor = _cursor(connection)
         # Not passed as a parameter: Django's log of queries would look for its place in the SQL.
-        cursor.value = value
+        cursor.values = (value,)
         connection._prepare_cursor(cursor).execute(sql)
         fetched = cursor.fetchall()
         if converters:
@@ -102,76 +96,14 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
     return read
 
 
-class _Query(NamedTuple):
-    name: bytes
-    query: bytes
-
-
-class _Cursor:
-    """A cursor for prepared SELECTs, as far as Django's wrapper of a cursor needs one.
-
-    It calls libpq's PQexecPrepared, which psycopg offers as `pq.PGconn.exec_prepared`.
-    """
-
-    value = ""
-    """The parameter of the next query."""
-
-    def __init__(self, connection: "psycopg.Connection[Row]", *, keeps_plans: bool) -> None:
-        self._pgconn = connection.pgconn
-        self._keeps_plans = keeps_plans
-        self._queries: dict[str, _Query] = {}
-        self._query: _Query | None = None
-        self._result: Any = None
-        context = psycopg.Cursor(connection)
-        # It gives the same times as Django's own loader, which is not written in C. With
-        # USE_TZ=False it keeps the offset, which Django's own leaves out.
-        context.adapters.register_loader("timestamptz", TimestamptzLoader)
-        self._transformer = Transformer.from_context(context)
-
-    def execute(self, sql: str) -> None:
-        """Execute the query with `value`. Raise psycopg.Error."""
-        if "\0" in self.value:
-            raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
-        self._query = self._queries.get(sql) or self._prepare(sql)
-        parameters = [self.value.encode()]
-        if self._keeps_plans:
-            result = self._pgconn.exec_prepared(self._query.name, parameters)
-        else:
-            result = self._pgconn.exec_params(self._query.query, parameters)
-        self._result = self._checked(result)
-
-    def fetchall(self) -> list[Row]:
-        """Return the rows of the last query."""
-        self._transformer.set_pgresult(self._result)
-        return self._transformer.load_rows(0, self._result.ntuples, tuple)
-
-    def _prepare(self, sql: str) -> _Query:
-        query = _Query(b"events_%d" % len(self._queries), sql.encode())
-        if self._keeps_plans:
-            self._checked(self._pgconn.prepare(query.name, query.query))
-        self._queries[sql] = query
-        return query
-
-    def _checked(self, result: "pq.abc.PGresult") -> "pq.abc.PGresult":
-        """Return the result, or raise its error."""
-        if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
-            return result
-        error = error_from_result(result)
-        if self._pgconn.status != pq.ConnStatus.OK:
-            raise psycopg.OperationalError(str(error))
-        raise error
-
-
-def _cursor(wrapper: Any) -> _Cursor:  # noqa: ANN401 - Django's connection
+def _cursor(wrapper: Any) -> PreparedCursor:  # noqa: ANN401 - Django's connection
     """Return the connection's cursor for prepared statements, which is made once.
 
     A new one would look up the loader of each type again.
     """
     connection = wrapper.connection
-    cursor: _Cursor | None = getattr(connection, "events_cursor", None)
+    cursor: PreparedCursor | None = getattr(connection, "events_cursor", None)
     if cursor is None:
-        # With server-side binding, psycopg drops all plans at each rollback.
-        bound = wrapper.features.uses_server_side_binding
-        keeps_plans = connection.prepare_threshold is not None and not bound
-        cursor = connection.events_cursor = _Cursor(connection, keeps_plans=keeps_plans)
+        keeps = keeps_plans(wrapper)
+        cursor = connection.events_cursor = PreparedCursor(connection, "events", keeps_plans=keeps)
     return cursor

@@ -5,12 +5,13 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db import connections
 from django.db.models import QuerySet
 
 from systemtasks.ids import first_id
 from systemtasks.models import TaskRun
+from systemtasks.page_keys import Found, find
 
 COUNT_LIMIT = 10_000
 VALUE_LIMIT = 100
@@ -22,6 +23,11 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     """Paginates the first COUNT_LIMIT rows. Later ones are neither counted nor shown."""
 
     @cached_property
+    def _found(self) -> dict[int, Found]:
+        """Return what has been found of each page."""
+        return {}
+
+    @cached_property
     def count(self) -> int:
         return min(self._counted, COUNT_LIMIT)
 
@@ -30,10 +36,27 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
         """Return True if there are rows after the last page."""
         return self._counted > COUNT_LIMIT
 
-    @cached_property
+    @property
     def _counted(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by().values("pk")[: COUNT_LIMIT + 1].count()
+        return (next(iter(self._found.values()), None) or self._find(1)).count
+
+    def get_page(self, number: Any) -> "Page[Any]":  # noqa: ANN401 - as in Django
+        """Return the page of this number, or the last one if there is none."""
+        if isinstance(number, int) and 1 <= number <= COUNT_LIMIT // self.per_page:
+            self._find(number)  # counts the rows as well
+        return super().get_page(number)
+
+    def page(self, number: Any) -> "Page[Any]":  # noqa: ANN401 - as in Django
+        number = self.validate_number(number)
+        return self._get_page(self._find(number).read(), number, self)  # type: ignore[no-any-return, attr-defined]
+
+    def _find(self, number: int) -> Found:
+        if number not in self._found:
+            rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+            start = (number - 1) * self.per_page
+            stop = min(start + self.per_page, COUNT_LIMIT)
+            self._found[number] = find(rows, start, stop, COUNT_LIMIT + 1)
+        return self._found[number]
 
 
 def values_of_runs(column: str) -> list[str]:

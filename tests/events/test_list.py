@@ -287,10 +287,11 @@ def test_search_finds_what_messages_say_and_not_how_they_are_stored(
 def test_a_list_takes_three_queries_however_long_the_page(
     reader: Client, many: list[SystemTask]
 ) -> None:
-    for size in (1, 45):
+    for size, number in ((1, 3), (44, 3), (45, 2)):
         with CaptureQueriesContext(connection) as queries:
             assert len(names(reader, page_size=size)) == size
-        assert len(queries) == 3  # token with user and permissions, count, rows
+        # The token with user and permissions, the rows, and the count, unless all rows are there.
+        assert len(queries) == number
 
 
 @pytest.mark.usefixtures("many")

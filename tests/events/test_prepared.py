@@ -18,7 +18,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from events.prepared import Row, prepared
+from events.prepared import prepared
+from systemtasks.connecting import Row
 from systemtasks.models import SystemTask
 from tests import factories
 from tests.tenants import tenant_backend
