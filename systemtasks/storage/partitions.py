@@ -152,9 +152,14 @@ def existing() -> list[date]:
 
 def make_ahead() -> list[date]:
     """Make the partitions of today and the next days that there are not. Return their days."""
-    there, today = set(existing()), database_time().date()
-    missing = [day for number in range(AHEAD + 1) if (day := today + number * DAY) not in there]
-    made = [day for day in missing if _make(day)]
+    today = database_time().date()
+    return make(today + number * DAY for number in range(AHEAD + 1))
+
+
+def make(days: Iterable[date]) -> list[date]:
+    """Make the partitions of those of these days that have none. Return these."""
+    there = set(existing())
+    made = [day for day in days if day not in there and _make(day)]
     if made:
         # Autovacuum does so for each partition, but not for the whole table.
         execute(_named("ANALYZE {table}"))
