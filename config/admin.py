@@ -58,6 +58,12 @@ class UnfoldAuthTokenAdmin(WithoutInitialValues, AuthTokenAdmin, ModelAdmin):  #
     readonly_fields = ("token_key", "created")
     inlines = (GrantInline,)
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        # The same word in English and German; knox's own name is English in each language.
+        return super().changelist_view(request, {"title": "Tokens", **(extra_context or {})})
+
     def get_fields(self, request: HttpRequest, obj: AuthToken | None = None) -> tuple[str, ...]:
         """Return the fields of the form. The digest is in none: it tells nobody anything."""
         return ("token_key", "user", "created", "expiry") if obj else ("user", "expiry")

@@ -44,8 +44,8 @@ CSRF_COOKIE_SECURE = HTTPS
 X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
-    "unfold",  # it replaces templates of the admin, so it must come first
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",  # it replaces templates of the admin, so it must come first
+    "config.admin_app.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.humanize",  # the words for "3 minutes ago"

@@ -63,6 +63,7 @@ from systemtasks.admin_parts.filters import (
 from systemtasks.admin_parts.finding import WORDS_LIMIT, Search, meaning, of_task
 from systemtasks.admin_parts.home import Home
 from systemtasks.admin_parts.lately import Lately, lately, with_failures
+from systemtasks.admin_parts.menu import extend_app_list
 from systemtasks.admin_parts.rows import RowList
 from systemtasks.admin_parts.run_again import may_run_again
 from systemtasks.admin_parts.run_again_many import RunAgainManyAdmin
@@ -536,6 +537,7 @@ def register(site: admin.AdminSite) -> None:
     for model, model_admin in ADMINS:
         if not site.is_registered(model):
             site.register(model, model_admin)
+    extend_app_list(site)
 
 
 register(admin.site)

@@ -7,12 +7,14 @@ may import `admin_parts.base`, even indirectly.
 from django import template
 from django.apps import apps
 from django.conf import settings
+from django.template import Context
 from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from systemtasks.admin_parts.cells import ago, badge, started, which_one
 from systemtasks.admin_parts.list_bar import Bar
+from systemtasks.admin_parts.menu import Link, menu_links
 from systemtasks.admin_parts.rows import RowList
 from systemtasks.admin_parts.text import duration_text, first_line, pretty, time_text
 
@@ -33,6 +35,13 @@ def has_sidebar() -> bool:
     """Return True if the project's settings of django-unfold say what is in its sidebar."""
     sidebar = getattr(settings, "UNFOLD", {}).get("SIDEBAR", {})
     return is_unfold() and bool(sidebar.get("navigation"))
+
+
+@register.simple_tag(takes_context=True)
+def menu(context: Context) -> list[Link]:
+    """Return the links to our pages."""
+    request = context["request"]
+    return menu_links(request, getattr(request, "current_app", None) or "admin")
 
 
 @register.simple_tag

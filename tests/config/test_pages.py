@@ -81,11 +81,37 @@ def test_sidebar_has_what_is_looked_for_first_and_users_and_tokens_last(
     assert titles[:8] == [
         "Home", "Failing", "Running", "Queues", "Workers", "Tasks", "Runs", "Schedule",
     ]  # fmt: skip
-    assert titles[8:] == ["Users", "Groups", "Auth tokens"]
+    assert titles[8:] == ["Users", "Groups", "Tokens"]
     current = [
         i["title"] for g in page.context["sidebar_navigation"] for i in g["items"] if i["active"]
     ]
     assert current == ["Home"]
+
+
+def test_admin_opens_with_the_home_page(admin_client: Client) -> None:
+    page = admin_client.get("/admin/")
+    assert "systemtasks/home.html" in [template.name for template in page.templates]
+    items = [item for group in page.context["sidebar_navigation"] for item in group["items"]]
+    assert [item["link"] for item in items if item["active"]] == ["/admin/"]
+    assert [item["link"] for item in items[1:2]] == ["/admin/#failing"]
+    part = admin_client.get("/admin/", headers={"X-Systemtasks-Live": "1"})
+    assert "systemtasks/home.html" not in [template.name for template in part.templates]
+
+
+def test_admin_opens_with_its_own_list_for_whoever_may_not_view_tasks() -> None:
+    client = Client()
+    client.force_login(factories.user("clerk", "view_user", is_staff=True))
+    page = client.get("/admin/")
+    assert page.status_code == 200
+    assert "systemtasks/home.html" not in [template.name for template in page.templates]
+    assert "/admin/auth/user/" in page.content.decode()
+
+
+def test_list_of_tokens_has_a_title_that_is_german_too(admin_client: Client) -> None:
+    page = admin_client.get("/admin/knox/authtoken/", headers={"Accept-Language": "de"})
+    assert page.context["title"] == "Tokens"
+    titles = [i["title"] for g in page.context["sidebar_navigation"] for i in g["items"]]
+    assert titles[-1] == "Tokens"
 
 
 def test_sidebar_offers_nobody_what_they_may_not_see() -> None:
@@ -93,9 +119,6 @@ def test_sidebar_offers_nobody_what_they_may_not_see() -> None:
     client.force_login(factories.user("viewer", "view_systemtask", is_staff=True))
     page = client.get("/admin/systemtasks/systemtask/home/")
     shown = [
-        item["title"]
-        for group in page.context["sidebar_navigation"]
-        for item in group["items"]
-        if item["has_permission"]
+        item["title"] for group in page.context["sidebar_navigation"] for item in group["items"]
     ]
     assert shown == ["Home", "Failing", "Tasks", "Schedule"]

@@ -8,7 +8,11 @@ for name in dir(settings):
     if name.isupper():
         globals()[name] = getattr(settings, name)
 
-INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app not in ("unfold", "config")]
+OURS = {"unfold.apps.BasicAppConfig", "config.admin_app.AdminConfig", "config"}
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    *(app for app in settings.INSTALLED_APPS if app not in OURS),
+]
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         **settings.DATABASES["default"],

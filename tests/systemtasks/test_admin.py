@@ -658,3 +658,28 @@ def test_schedule_is_listed_and_is_on_the_page_of_its_task(staff: Client) -> Non
     page = body(staff, f"{TASKS}{task.pk}/change/")
     assert "every day" in page
     assert "3\N{NO-BREAK SPACE}hours from now" in page
+
+
+def test_list_of_apps_has_our_pages_in_the_order_in_which_they_are_needed(staff: Client) -> None:
+    page = staff.get("/admin/systemtasks/systemtask/")
+    [ours] = [app for app in page.context["available_apps"] if app["app_label"] == "systemtasks"]
+    assert [model["name"] for model in ours["models"]][:8] == [
+        "Home", "Failing", "Running", "Queues", "Workers", "Tasks", "Runs", "Schedule",
+    ]  # fmt: skip
+    for model in ours["models"]:
+        assert staff.get(model["admin_url"].partition("#")[0]).status_code == 200
+
+
+def test_list_of_apps_has_no_page_that_the_user_may_not_see() -> None:
+    client = Client()
+    client.force_login(factories.user("runs", "view_taskrun", is_staff=True))
+    page = client.get("/admin/systemtasks/taskrun/")
+    [ours] = [app for app in page.context["available_apps"] if app["app_label"] == "systemtasks"]
+    assert [model["name"] for model in ours["models"]] == ["Running", "Runs"]
+
+
+@pytest.mark.skipif(apps.is_installed("unfold"), reason="The index of the service is its home page")
+def test_home_is_one_click_away_from_the_index_of_a_project(staff: Client) -> None:
+    page = staff.get("/admin/")
+    assert "systemtasks/home.html" not in [template.name for template in page.templates]
+    assert 'href="/admin/systemtasks/systemtask/home/"' in page.content.decode()
