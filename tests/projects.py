@@ -112,7 +112,7 @@ class Program:
             env={**self.environment, **variables},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def run(self, *words: str, **variables: str) -> str:

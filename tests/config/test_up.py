@@ -69,7 +69,7 @@ class Up:
 
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 def environment(data: Path, **variables: str) -> dict[str, str]:

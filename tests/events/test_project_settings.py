@@ -108,6 +108,6 @@ def test_api_is_the_same_in_new_york(tmp_path: Path) -> None:
     variables = {key: text for key, text in os.environ.items() if not key.startswith("PYTEST_")}
     process = processes.start(command, log, variables)
     try:
-        assert process.wait(400) == 0, log.read_text()
+        assert process.wait(1500) == 0, log.read_text()
     finally:
         processes.kill(process)
