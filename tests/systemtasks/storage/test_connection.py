@@ -100,12 +100,14 @@ def test_idle_child_closes_its_connection_and_opens_it_for_the_next_run(
     options = ("--pool", "prefork", "--concurrency", "2", "--prefetch-multiplier", "1")
     include = "tests.tasks,tests.systemtasks.storage.closing_soon"
     with Worker(tmp_path / "worker.log", *options, include=include) as worker:
-        ran = [outcome(worker, send("tests.succeed", number)) for number in range(4)]
-        assert "systemtasks worker's child" in names()
+        sent = [send("tests.succeed", number) for number in range(4)]
+        assert eventually(lambda: "systemtasks worker's child" in names()), names()
+        ran = [outcome(worker, celery_id) for celery_id in sent]
         assert eventually(lambda: "systemtasks worker's child" not in names()), names()
-        assert "systemtasks worker" in names()  # it renews its lease
-        ran.append(outcome(worker, send("tests.succeed", 5)))
-        assert "systemtasks worker's child" in names()
+        assert eventually(lambda: "systemtasks worker" in names()), names()  # it renews its lease
+        last = send("tests.succeed", 5)
+        assert eventually(lambda: "systemtasks worker's child" in names()), names()
+        ran.append(outcome(worker, last))
     assert TaskRun.objects.count() == len(ran) == 5
 
 
