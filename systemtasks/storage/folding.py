@@ -177,7 +177,7 @@ SET_MAXIMA_OF_HOUR = _set_maxima(
 )
 SET_MAXIMA_OF_PERIOD = _set_maxima(
     "SELECT * FROM systemtasks_taskstatistics WHERE period = %s AND start >= %s AND start < %s "
-    "AND system_task = %s AND state = %s AND status = %s"
+    "AND system_task = %s AND state = %s AND status = %s AND runs > 0"  # of none, no maximum
 )
 
 

@@ -183,6 +183,17 @@ def test_what_changes_in_an_hour_that_was_counted_is_added() -> None:
     assert not TaskStatistics.objects.filter(runs=0).exists()
 
 
+def test_maximum_of_a_day_is_not_that_of_a_run_which_was_taken_out() -> None:
+    noon = floor(now(), Period.DAY) - DAY / 2
+    fold_all()
+    run = run_at(noon, duration=99.0)
+    run_at(noon - 2 * HOUR)
+    TaskRun.objects.filter(pk=run.pk).update(state=State.RUNNING, finish_timestamp=None)
+    fold_all()
+    [total] = read().values()
+    assert (total["longest"], total["last"]) == (2.5, {"successful": noon - HOUR})
+
+
 @pytest.mark.parametrize("unfinished", [State.RUNNING, State.QUEUED])
 def test_run_that_is_in_progress_again_is_not_counted(unfinished: State) -> None:
     run = run_at(now() - 3 * HOUR)
