@@ -42,7 +42,7 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
     `rows` is called with an expression that stands for a value. It returns a `values_list()` that
     uses it. The decorated function takes the value itself, a string, and returns the rows. Django
     compiles the SQL once a process. Postgres keeps the plan as long as the connection, provided
-    that the connection's `prepare_threshold` is a number.
+    that the connection's `prepare_threshold` is a number. In a transaction, it plans anew.
 
     A kept connection that has died, or whose plan is outdated, is replaced without an error, unless
     it is in a transaction. The decorated function raises Django's DatabaseError or InterfaceError.
@@ -69,7 +69,8 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
     def execute(connection: Any, value: str) -> list[Row]:  # noqa: ANN401 - Django's
         sql, converters = compiled()
         connect(connection)
-        cursor = _cursor(connection)
+        cursor = _cursor(connection.connection)
+        cursor.keeps_plans = keeps_plans(connection)
         # Not passed as a parameter: Django's log of queries would look for its place in the SQL.
         cursor.values = (value,)
         connection._prepare_cursor(cursor).execute(sql)
@@ -96,14 +97,12 @@ def prepared(rows: Callable[[Value], "QuerySet[Any, Any]"]) -> Callable[[str], l
     return read
 
 
-def _cursor(wrapper: Any) -> PreparedCursor:  # noqa: ANN401 - Django's connection
+def _cursor(connection: Any) -> PreparedCursor:  # noqa: ANN401 - psycopg's
     """Return the connection's cursor for prepared statements, which is made once.
 
     A new one would look up the loader of each type again.
     """
-    connection = wrapper.connection
     cursor: PreparedCursor | None = getattr(connection, "events_cursor", None)
     if cursor is None:
-        keeps = keeps_plans(wrapper)
-        cursor = connection.events_cursor = PreparedCursor(connection, "events", keeps_plans=keeps)
+        cursor = connection.events_cursor = PreparedCursor(connection, "events")
     return cursor

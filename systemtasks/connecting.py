@@ -27,10 +27,16 @@ def connect(connection: Any) -> None:  # noqa: ANN401 - Django's, of any databas
 
 
 def keeps_plans(connection: Any) -> bool:  # noqa: ANN401 - Django's
-    """Return True if Postgres may keep plans on this connection, which is open."""
+    """Return True if a statement may use a plan that is kept on this connection, which is open.
+
+    psycopg and connection poolers drop plans without a word. psycopg does so at a rollback, if it
+    has prepared a statement of its own. To use a dropped plan ends a transaction with an error, so
+    none is used in one.
+    """
     # With server-side binding, psycopg drops all plans at each rollback.
     bound = connection.features.uses_server_side_binding
-    return connection.connection.prepare_threshold is not None and not bound
+    allowed = connection.connection.prepare_threshold is not None and not bound
+    return allowed and connection.get_autocommit()
 
 
 class _Query(NamedTuple):
@@ -48,11 +54,13 @@ class PreparedCursor:
     values: Sequence[str] = ()
     """The parameters of the next query."""
 
-    def __init__(self, connection: "psycopg.Connection[Row]", name: str, *, keeps_plans: bool):
+    keeps_plans = True
+    """False if the next query is to be planned anew."""
+
+    def __init__(self, connection: "psycopg.Connection[Row]", name: str):
         """Make a cursor whose statements are named `name` and a number."""
         self._pgconn = connection.pgconn
         self._name = name
-        self._keeps_plans = keeps_plans
         self._queries: dict[str, _Query] = {}
         self._numbers = count()
         self._query: _Query | None = None
@@ -67,12 +75,13 @@ class PreparedCursor:
         """Execute the query with `values`. Raise psycopg.Error."""
         if any("\0" in value for value in self.values):
             raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
-        self._query = self._queries.pop(sql, None) or self._prepare(sql)
-        self._queries[sql] = self._query  # as the last one that was used
         parameters = [value.encode() for value in self.values]
-        if self._keeps_plans:
+        if self.keeps_plans:
+            self._query = self._queries.pop(sql, None) or self._prepare(sql)
+            self._queries[sql] = self._query  # as the last one that was used
             result = self._pgconn.exec_prepared(self._query.name, parameters)
         else:
+            self._query = _Query(b"", sql.encode())
             result = self._pgconn.exec_params(self._query.query, parameters)
         self._result = self._checked(result)
 
@@ -94,8 +103,7 @@ class PreparedCursor:
 
     def _prepare(self, sql: str) -> _Query:
         query = _Query(f"{self._name}_{next(self._numbers)}".encode(), sql.encode())
-        if self._keeps_plans:
-            self._checked(self._pgconn.prepare(query.name, query.query))
+        self._checked(self._pgconn.prepare(query.name, query.query))
         return query
 
     def _checked(self, result: "pq.abc.PGresult") -> "pq.abc.PGresult":

@@ -113,16 +113,13 @@ def _fetch_plainly(connection: Any, sql: str) -> list[tuple[Any, ...]]:  # noqa:
 
 
 def _cursor(connection: Any) -> PreparedCursor | None:  # noqa: ANN401 - Django's
-    """Return the cursor that keeps plans on this connection, or None if none may be kept.
-
-    None are kept in a transaction, which an error would end if somebody else had dropped a plan.
-    """
+    """Return the cursor that keeps plans on this connection, or None if none may be kept."""
     # Without a message of the protocol for it, a pooler would not take part in dropping a plan.
     drops_plans = capabilities.has_send_close_prepared()
-    if not (drops_plans and keeps_plans(connection) and connection.get_autocommit()):
+    if not (drops_plans and keeps_plans(connection)):
         return None
     raw = connection.connection
     cursor: PreparedCursor | None = getattr(raw, "systemtasks_pages", None)
     if cursor is None:
-        cursor = raw.systemtasks_pages = PreparedCursor(raw, "systemtasks_page", keeps_plans=True)
+        cursor = raw.systemtasks_pages = PreparedCursor(raw, "systemtasks_page")
     return cursor

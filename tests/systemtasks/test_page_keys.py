@@ -118,13 +118,14 @@ def test_the_estimate_is_that_of_all_rows_and_takes_no_plan_anew(
     for _ in range(40):
         factories.task_run(task)
     run_statement("ANALYZE systemtasks_taskrun")
+    about_40 = pytest.approx(40, rel=0.5)  # of its pages, which may have become more
     rows = TaskRun.objects.newest_first()
     found = find(rows, 0, 1, 10)
     assert found.count == 10
     with CaptureQueriesContext(connection) as queries:
-        assert found.estimate() == 40
+        assert found.estimate() == about_40
     assert "EXECUTE systemtasks_page_0" in queries[-1]["sql"]
     run_statement("DEALLOCATE ALL")
-    assert found.estimate() == 40
+    assert found.estimate() == about_40
     with transaction.atomic():
-        assert find(rows, 0, 1, 10).estimate() == 40
+        assert find(rows, 0, 1, 10).estimate() == about_40
