@@ -399,6 +399,7 @@ class TaskRunAdmin(AcknowledgeAdmin, RunAgainManyAdmin):
             "executions": executions,
             "timeline": timeline.timeline(executions),
             "elapsed": _elapsed(row),
+            "progress": run_page.progress_of(row),
             "family": family_of(row),
             "same_error": errors and errors.like(row.exception),
             "error_bound": errors and errors.bound,

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from celery import Task, shared_task
+from celery import Task, chord, shared_task
 from celery.exceptions import Ignore, Reject
 from celery.utils.log import get_task_logger
 from django.contrib.contenttypes.models import ContentType
@@ -244,6 +244,23 @@ def log_lazily() -> int:
         reporting.info(unusable)  # type: ignore[arg-type]
         reporting.set_uid(unusable)
         return SystemTask.objects.filter(name="tests.no_such_task").count()
+
+
+@shared_task(name="tests.add_up")
+def add_up(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@shared_task(name="tests.send_a_chord")
+def send_a_chord() -> None:
+    chord([succeed.s(number) for number in range(3)])(add_up.s())
+
+
+@shared_task(bind=True, name="tests.count")
+def count(self: Any, seconds: float) -> None:
+    """Report how far it is as Celery's documentation does, and go on for so many seconds."""
+    self.update_state(state="PROGRESS", meta={"current": 7, "total": 10})
+    time.sleep(seconds)
 
 
 @shared_task(bind=True, name="tests.parent")

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from config.celery import app
+from systemtasks.admin_parts.family import family_of
+from systemtasks.admin_parts.run_page import progress_of
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import Status
 from tests import processes
@@ -95,6 +98,32 @@ def test_run_knows_the_run_that_sent_it(worker: Worker) -> None:
 
     child = TaskRun.objects.get(parent_id=parent.id)
     assert (child.system_task.name, child.root_id) == ("tests.succeed", parent.id)
+
+
+def test_progress_that_a_task_stores_is_on_record_while_it_runs(worker: Worker) -> None:
+    celery_id = str(app.send_task("tests.count", args=[60]).id)
+    run = one(celery_id, state="running", messages__0__event="7 of 10 done (70%)")
+    progress = progress_of(run)
+    assert progress is not None
+    assert (progress.done, progress.total) == (7, 10)
+    app.control.revoke(celery_id, terminate=True)
+    one(celery_id, state="revoked")
+
+
+def test_chord_is_in_the_family_of_each_of_its_runs(transactional_db: None, tmp_path: Path) -> None:
+    backend = str(settings.CELERY_BROKER_URL)
+    with Worker(tmp_path / "worker.log", "--pool", "solo", CELERY_RESULT_BACKEND=backend):
+        app.send_task("tests.send_a_chord")
+        ended = TaskRun.objects.filter(system_task__name="tests.add_up", state="success")
+        assert eventually(ended.exists)
+        parts = TaskRun.objects.filter(system_task__name="tests.succeed", state="success")
+        assert eventually(lambda: parts.count() == 3)
+    callback, header = ended.get(), {*parts}
+    for run in header:
+        family = family_of(run)
+        assert ({*family.group}, family.callback) == (header, callback)
+    family = family_of(callback)
+    assert ({*family.group}, family.is_callback) == (header, True)
 
 
 def test_retry_is_queued_as_the_next_attempt(worker: Worker) -> None:

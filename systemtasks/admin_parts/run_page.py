@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from django.http import HttpRequest
@@ -11,6 +12,7 @@ from django.utils.http import urlencode
 
 from systemtasks.models import TaskRun
 from systemtasks.rerun import OF
+from systemtasks.states import Status
 
 API_NAME = "systemtasks_api:task-run-detail"
 """The API's name for the address of a run, in projects that have the API."""
@@ -49,3 +51,31 @@ def curl_line(request: HttpRequest, run: TaskRun) -> str:
 def links(request: HttpRequest, run: TaskRun) -> dict[str, Any]:
     """Return what the page offers to copy."""
     return {"page_url": request.build_absolute_uri(request.path), "curl": curl_line(request, run)}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, as it has reported last."""
+
+    done: float
+    total: float | None
+    """Of what `done` is a part, or None if that is not known."""
+    text: str
+
+
+def progress_of(run: TaskRun) -> Progress | None:
+    """Return how far a run is that has not ended, or how far it was that has not succeeded."""
+    if run.is_finished and run.status == Status.SUCCESSFUL:
+        return None
+    for message in reversed(run.messages if isinstance(run.messages, list) else []):
+        attributes = message.get("attributes") if isinstance(message, dict) else None
+        if not isinstance(attributes, dict) or attributes.keys() != {"done", "total"}:
+            continue
+        done, total = attributes["done"], attributes["total"]
+        if type(done) not in (int, float) or type(total) not in (int, float, NoneType):
+            continue
+        if total is None or not 0 <= done <= total or total <= 0:
+            return Progress(done, None, str(message.get("event", "")))
+        text = f"{done:g} / {total:g} ({done / total:.0%})"
+        return Progress(done, total, text)
+    return None

@@ -122,9 +122,19 @@ def fields_of(request: Mapping[str, Any], where: object) -> dict[str, Any]:
         _add_time_limits(fields, limits)
     if (content_type := get(CONTENT_TYPE)) is not None:
         fields["content_type"] = content_type
+    if (group := get("group")) is not None:
+        fields["group"] = group
+        if is_of(chord := get("chord"), dict):
+            fields["chord"] = _id_of(chord)
     if headers := _headers(request):
         fields.update(_headers_fields(headers))
     return _plain(fields) if fields else fields
+
+
+def _id_of(signature: dict[str, Any]) -> object:
+    """Return the Celery id with which a signature will be sent, or None."""
+    options = dict.get(signature, "options")
+    return dict.get(options, "task_id") if is_of(options, dict) else None
 
 
 def _add_time_limits(fields: dict[str, Any], limits: object) -> None:
@@ -271,6 +281,9 @@ _READERS: dict[str, Callable[[object], object]] = {
     "exchange": _short_text,
     "routing_key": _short_text,
     "content_type": _short_text,
+    # The group whose message it is, and the callback of the chord whose header that group is.
+    "group": _short_text,
+    "chord": _short_text,
     "priority": number,
     "time_limit": number,
     "soft_time_limit": number,

@@ -5,13 +5,18 @@ documentation shows it: that state is what its callers see.
 """
 
 from functools import wraps
+from types import NoneType
 from typing import Any
 
-from celery import Task
+from celery import Task, states
 from celery.backends.base import Backend
 
 from systemtasks.capture.guard import never_raising
 from systemtasks.runs import recorder
+from systemtasks.runs.kinds import is_of
+
+DONE, TOTAL = ("current", "done"), "total"
+"""The keys of a state's metadata for how far a task is. The first ones are of Celery's docs."""
 
 _is_following = False
 
@@ -33,7 +38,9 @@ def follow() -> None:
         meta: Any = None,  # noqa: ANN401
         **options: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        _note(self.request.id if task_id is None else task_id, state, meta)
+        celery_id = self.request.id if task_id is None else task_id
+        _note(celery_id, state, meta)
+        _note_progress(celery_id, state, meta)
         return update_state(self, task_id, state, meta, **options)
 
     @wraps(store_result)
@@ -50,6 +57,19 @@ def follow() -> None:
 
     setattr(Task, "update_state", noting_update)  # noqa: B010 - mypy refuses an assignment
     setattr(Backend, "store_result", noting_result)  # noqa: B010
+
+
+@never_raising
+def _note_progress(task_id: object, state: object, meta: object) -> None:
+    """Report how far a task is, if it stores that in a state of its own, in the usual way."""
+    if not is_of(meta, dict) or (type(state) is str and state in states.READY_STATES):
+        return
+    done = next((dict.get(meta, name) for name in DONE if name in dict.keys(meta)), None)
+    total = dict.get(meta, TOTAL)
+    if type(done) not in (int, float) or type(total) not in (int, float, NoneType):
+        return
+    if run := recorder.running(task_id):  # type: ignore[arg-type]
+        run.progress(done, total)  # type: ignore[arg-type]
 
 
 @never_raising

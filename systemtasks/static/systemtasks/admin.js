@@ -109,6 +109,9 @@ document.addEventListener("DOMContentLoaded", () => {
   // A log only grows. What is there stays as it is: folded or not, and where somebody reads.
   function appendNew(part, fresh) {
     part.querySelector(":scope > .st-nothing")?.remove();
+    // But a run's progress is one message, which changes as long as it is the last one.
+    const last = part.children.length - 1, other = fresh.children[last];
+    if (other && part.children[last].textContent !== other.textContent) part.children[last].replaceWith(other.cloneNode(true));
     part.append(...[...fresh.children].slice(part.children.length));
   }
 

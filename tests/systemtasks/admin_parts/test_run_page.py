@@ -173,6 +173,60 @@ def test_family_leads_to_root_parent_and_children(staff: Client) -> None:
     assert "st-family" not in body(staff, page_of(run_of(task)))
 
 
+def test_group_and_chord_of_a_run_are_in_its_family(staff: Client) -> None:
+    task = factories.system_task()
+    header = {"group": "the-group", "chord": "the-callback"}
+    first, second = (run_of(task, celery_id=f"part-{n}", sent_options=header) for n in range(2))
+    run_of(task, sent_options={"group": "another", "chord": "x"})
+    page = body(staff, page_of(first))
+    assert "Header of the chord" in page
+    assert f'href="{page_of(second)}"' in page
+    assert "not sent yet" in page
+    of_group: dict[str, Any] = {
+        "sent_options": {"group": "the-group"}
+    }  # as Celery's callbacks have it
+    callback = run_of(
+        task, celery_id="the-callback", parent_id="part-1", parent_run=second.pk, **of_group
+    )
+    for run in (first, second):
+        family = staff.get(page_of(run)).context["family"]
+        assert (family.group, family.callback) == ([first, second], callback)
+        assert f'href="{page_of(callback)}"' in body(staff, page_of(run))
+    family = staff.get(page_of(callback)).context["family"]
+    assert (family.group, family.is_callback, family.parent) == ([first, second], True, second)
+    assert "This run is the callback of the chord." in body(staff, page_of(callback))
+    alone = [run_of(task, sent_options={"group": "no-chord"}) for _ in range(CHILDREN + 1)]
+    page = body(staff, page_of(alone[0]))
+    assert "Header of the chord" not in page
+    assert f"more than {CHILDREN} in the group" in page
+
+
+@pytest.mark.parametrize("options", [{"group": 7}, {"group": "g"}, ["group"], None])
+def test_odd_ids_and_options_break_no_family(staff: Client, options: Any) -> None:
+    task = factories.system_task()
+    for pk in ("00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"):
+        assert body(staff, page_of(run_of(task, id=pk, sent_options=options)))
+
+
+def test_running_run_shows_its_last_progress(staff: Client) -> None:
+    task = factories.system_task()
+    running = {"state": State.RUNNING, "status": Status.UNKNOWN, "finish_timestamp": None}
+
+    def bar(attributes: Any, **fields: Any) -> str:
+        said = [factories.log_event("3 done", attributes=attributes), factories.log_event("A file")]
+        page = body(staff, page_of(run_of(task, messages=said, **fields)))
+        return page[page.index('<div data-live="progress">') :].partition("</div>")[0]
+
+    assert 'value="3" max="10"' in bar({"done": 3, "total": 10}, **running)
+    assert "3 / 10 (30%)" in bar({"done": 3, "total": 10}, **running)
+    assert "<progress aria-label" in bar({"done": 3, "total": None}, **running)
+    assert "<progress aria-label" in bar({"done": 30, "total": 10}, **running)
+    assert "3 / 10 (30%)" in bar({"done": 3, "total": 10}, **FAILED)
+    for nothing in ({"done": "3", "total": 10}, {"done": 3}, {"done": 3, "total": 1, "x": 1}, None):
+        assert "<progress" not in bar(nothing, **running)
+    assert "<progress" not in bar({"done": 3, "total": 10})
+
+
 def test_failed_run_shows_what_differs_from_the_last_success_and_nothing_else(
     staff: Client,
 ) -> None:

@@ -116,3 +116,14 @@ def test_odd_options_of_a_journal_are_no_options(options: object) -> None:
     except ValueError:
         return
     assert text == "{}"
+
+
+def test_group_of_a_message_and_the_callback_of_its_chord_are_kept() -> None:
+    callback = app.signature("shop.sum", options={"task_id": "the-callback"})
+    assert kept(group="the-group") == {"group": "the-group"}
+    assert kept(group="g", chord=callback) == {"group": "g", "chord": "the-callback"}
+    assert kept(group="g", chord=dict(callback)) == {"group": "g", "chord": "the-callback"}
+    assert kept(chord=callback) == {}
+    odd: Any
+    for odd in ("text", {"options": "text"}, {"options": {}}, {}):
+        assert kept(group="g", chord=odd) == {"group": "g"}

@@ -1,5 +1,6 @@
 """The state that a task itself stores counts if it ends by Ignore or Reject."""
 
+import json
 from typing import Any
 
 import pytest
@@ -100,3 +101,52 @@ def test_state_that_is_stored_counts_less_than_the_end_that_celery_stores(
     make_task(task, bind=True).apply()
 
     assert [record.state for record in records] == [State.SUCCESS]
+
+
+@pytest.mark.parametrize(
+    ("meta", "event", "attributes"),
+    [
+        ({"current": 7, "total": 10}, "7 of 10 done (70%)", {"done": 7, "total": 10}),
+        (
+            {"done": 2.5, "total": 10, "file": "a"},
+            "2.5 of 10 done (25%)",
+            {"done": 2.5, "total": 10},
+        ),
+        ({"current": 7}, "7 done", {"done": 7, "total": None}),
+    ],
+)
+def test_progress_that_a_task_stores_in_celerys_way_is_on_record(
+    records: list[RunRecord], make_task: MakeTask, meta: dict[str, Any], event: str, attributes: Any
+) -> None:
+    def task(self: Any) -> None:
+        self.update_state(state="PROGRESS", meta={"current": 1, "total": 100})
+        self.update_state(state="PROGRESS", meta=meta)
+
+    make_task(task, bind=True).apply()
+    (record,) = records
+    (message,) = json.loads(record.messages)
+    assert (message["event"], message["attributes"]) == (event, attributes)
+    assert record.status == Status.SUCCESSFUL
+
+
+@pytest.mark.parametrize(
+    ("state", "meta"),
+    [
+        ("PROGRESS", {"current": "a.txt", "total": 10}),
+        ("PROGRESS", {"current": True, "total": 10}),
+        ("PROGRESS", {"current": 7, "total": "10"}),
+        ("PROGRESS", {"step": 7}),
+        ("PROGRESS", ["current"]),
+        ("PROGRESS", {"current": float("nan")}),
+        ("SUCCESS", {"current": 7, "total": 10}),
+    ],
+)
+def test_metadata_that_says_nothing_of_progress_is_left_alone(
+    records: list[RunRecord], make_task: MakeTask, state: str, meta: Any
+) -> None:
+    def task(self: Any) -> None:
+        self.update_state(state=state, meta=meta)
+
+    make_task(task, bind=True).apply()
+    (record,) = records
+    assert json.loads(record.messages) == []
