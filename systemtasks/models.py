@@ -471,6 +471,36 @@ ROWS_OF_RUNS = (Acknowledgement, RunAgain)
 """The models with a row for a run, whose column `run` has its id. They go with the run."""
 
 
+VIEW_NAME_LIMIT, VIEW_QUERY_LIMIT = 80, 2_000
+
+
+class SavedView(models.Model):
+    """What a list in the admin is filtered and sorted by, under a name.
+
+    The user is a name, since the users may be in another database.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    model = models.CharField(max_length=50, help_text="The name of the list's model")
+    user = models.CharField(max_length=255, help_text="The name of who saved it")
+    name = models.CharField(max_length=VIEW_NAME_LIMIT)
+    query = models.CharField(max_length=VIEW_QUERY_LIMIT, help_text="Of the list's address")
+    shared = models.BooleanField(default=False)
+
+    class Meta:
+        required_db_vendor = "postgresql"
+        default_permissions = ()
+        permissions = (("share_savedview", "Can share saved views"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("model", "user", "name"), name="savedview_model_user_name"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class SearchText(models.Model):
     """The text of a task that is searched.
 

@@ -19,6 +19,7 @@ from systemtasks.admin_parts.counting import BoundedPaginator
 from systemtasks.admin_parts.export import FORMATS, Column
 from systemtasks.admin_parts.export import response as export
 from systemtasks.admin_parts.rows import RowList, UnreadRowList
+from systemtasks.admin_parts.saved_views import delete_view, save_view
 from systemtasks.admin_parts.text import with_unseen_shown
 
 if TYPE_CHECKING:
@@ -102,10 +103,35 @@ class ReadOnlyAdmin(SkinnedAdmin):
     def get_urls(self) -> list[Any]:
         """Return the URLs, whose views say in the admin's look what the user may not see."""
         view = self.admin_site.admin_view(self.export_view)
-        urls = [path("export.<slug:kind>", view, name=self._export_name), *super().get_urls()]
+        save, delete = (
+            self.admin_site.admin_view(one) for one in (self.save_view_view, self.delete_view_view)
+        )
+        names = f"{self.opts.app_label}_{self.opts.model_name}"
+        urls = [
+            path("export.<slug:kind>", view, name=self._export_name),
+            path("views/", save, name=f"{names}_save_view"),
+            path("views/<int:pk>/delete/", delete, name=f"{names}_delete_view"),
+            *super().get_urls(),
+        ]
         for url in urls:
             url.callback = self.explaining(url.callback)
         return urls
+
+    def save_view_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Save what the list is filtered by under a name. Whoever may view the list may do it."""
+        self._check_post(request)
+        return save_view(request, str(self.opts.model_name))
+
+    def delete_view_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Delete a saved view."""
+        self._check_post(request)
+        return delete_view(request, str(self.opts.model_name), pk)
+
+    def _check_post(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            raise Http404
 
     def explaining(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Return the view, which then says in the admin's look what the user may not see."""

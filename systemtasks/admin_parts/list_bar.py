@@ -5,12 +5,14 @@ from functools import cached_property
 from typing import Any
 
 from django.contrib.admin.views.main import ORDER_VAR, PAGE_VAR, SEARCH_VAR
+from django.urls import reverse
 from django.utils import timezone
 
 from systemtasks.admin_parts.counting import COUNT_LIMIT
 from systemtasks.admin_parts.export import EXPORT_LIMIT
 from systemtasks.admin_parts.filters import ListFilter, StatusFilter, TimeFilter
 from systemtasks.admin_parts.rows import Chip, Heading, RowList
+from systemtasks.admin_parts.saved_views import SHARE, View, views_of
 from systemtasks.admin_parts.text import number_text
 
 
@@ -110,6 +112,37 @@ class Bar:
         hidden = (spec for spec in self.cl.filter_specs if not spec.is_offered)
         names = [*(spec.parameter_name for spec in hidden), ORDER_VAR]
         return [(name, value) for name in names if (value := self.cl.params.get(name))]
+
+    @cached_property
+    def views(self) -> list[View]:
+        """Return the saved views of the list."""
+        return views_of(self.cl.request, str(self.cl.opts.model_name))
+
+    @cached_property
+    def current_query(self) -> str:
+        """Return what a new view is saved with, or "" if no filter is in force."""
+        return self.cl.get_query_string({PAGE_VAR: None}).removeprefix("?")
+
+    @property
+    def may_share(self) -> bool:
+        """Return True if the user may save views for all."""
+        return self.cl.request.user.has_perm(SHARE)
+
+    @property
+    def save_view_url(self) -> str:
+        """Return the address that saves a view."""
+        return reverse(f"{self._names}_save_view")
+
+    @property
+    def delete_view_name(self) -> str:
+        """Return the name of the address that deletes a view."""
+        return f"{self._names}_delete_view"
+
+    @property
+    def _names(self) -> str:
+        opts = self.cl.opts
+        site = self.cl.model_admin.admin_site.name
+        return f"{site}:{opts.app_label}_{opts.model_name}"
 
     @cached_property
     def select_url(self) -> str:

@@ -30,6 +30,7 @@ def permissions_of(role: str) -> Iterable[Permission]:
         for action in ACTIONS:
             allowed |= Q(content_type__app_label=APP, codename__startswith=f"{action}_")
     if role == "administrator":
+        allowed |= Q(content_type__app_label=APP, codename="share_savedview")
         allowed |= Q(content_type__app_label="auth", content_type__model__in=("user", "group"))
         allowed |= Q(content_type__model__in=("authtoken", "tokengrant"))
     return Permission.objects.filter(allowed)

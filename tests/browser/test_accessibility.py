@@ -15,7 +15,10 @@ from knox.models import AuthToken
 from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from systemtasks.models import ScheduleEntry, SystemTask, TaskRun
+from systemtasks.admin_parts.acknowledging import acknowledge
+from systemtasks.admin_parts.errors import group_of
+from systemtasks.ids import new_uuid
+from systemtasks.models import RunAgain, SavedView, ScheduleEntry, SystemTask, TaskRun
 from systemtasks.states import State
 from tests import factories
 from tests.browser import test_admin
@@ -63,17 +66,32 @@ def with_everything() -> tuple[SystemTask, list[TaskRun]]:
     parent = run(50, worker="celery@b", args=["before"])
     run(40, **failure)
     levels = [factories.log_event("A line", log_level=level) for level in ("debug", "error")]
+    levels.append(factories.log_event("3 of 10 done", attributes={"done": 3, "total": 10}))
     failed = run(
         20, celery_id="full", attempt=2, root_id="root", parent_id=parent.celery_id,
         context={"tenant": "acme", "run_again_of": str(parent.pk)}, messages=levels,
-        kwargs={"items": ["a long text of an argument"] * 40}, **failure,
+        kwargs={"items": ["a long text of an argument"] * 40},
+        sent_options={"group": "g", "chord": "callback"}, **failure,
     )  # fmt: skip
     run(30, celery_id="full", state=State.RETRY, status=State.RETRY.outcome.status)
     run(10, parent_id="full")
-    running = run(1, state=State.RUNNING, **unfinished)
+    running = run(1, state=State.RUNNING, messages=levels, **unfinished)
     for _ in range(12):
         run(0, state=State.QUEUED, **{**unfinished, "start_timestamp": None})
     return task, [failed, running]
+
+
+def of_acting(run: TaskRun) -> None:
+    """Save what people do with a failed run, and with the list of runs."""
+    same = group_of(run)[0]
+    assert same
+    acknowledge([same.runs[-1]], "ops", "looking at the bank")
+    SavedView.objects.create(model="taskrun", user="ops", name="Mine", query="status=error&q=demo")
+    SavedView.objects.create(model="taskrun", user="x", name="All", query="q=a", shared=True)
+    for outcome in ({"celery_id": "new"}, {"problem": "No worker knows it."}, {}):
+        RunAgain.objects.create(
+            key=run.pk, run=new_uuid(), user="ops", timestamp=timezone.now(), **outcome
+        )
 
 
 @pytest.fixture
@@ -89,6 +107,7 @@ def addresses(rows: None) -> list[str]:  # noqa: F811
     failed = SystemTask.objects.get(name="demo.charge_card")
     run = TaskRun.objects.get(system_task=failed)
     full_task, full_runs = with_everything()
+    of_acting(full_runs[0])
     factories.token(User.objects.get())
     lists = "/admin/systemtasks"
     history.make()
@@ -101,6 +120,11 @@ def addresses(rows: None) -> list[str]:  # noqa: F811
         f"{lists}/systemtask/{full_task.pk}/change/", f"{lists}/systemtask/{failed.pk}/run-again/",
         *(f"{lists}/taskrun/{one.pk}/change/" for one in full_runs),
         f"{lists}/taskrun/{full_runs[0].pk}/run-again/",
+        f"{lists}/taskrun/{full_runs[0].pk}/acknowledge/?all=1",
+        f"{lists}/taskrun/run-again/?same_error={full_runs[0].pk}&row={run.pk}",
+        f"{lists}/taskrun/run-again/?row={run.pk}&row={full_runs[1].pk}",
+        f"{lists}/taskrun/run-again/{full_runs[0].pk}/",
+        f"{lists}/taskrun/?same_error={full_runs[0].pk}&acknowledged=no",
     ]  # fmt: skip
     if apps.is_installed("unfold"):
         token = AuthToken.objects.get()

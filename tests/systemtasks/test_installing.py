@@ -22,6 +22,7 @@ TABLES = "SELECT tablename FROM pg_tables WHERE starts_with(tablename, 'systemta
 ALL_TABLES = [
     ("systemtasks_acknowledgement",),
     ("systemtasks_runagain",),
+    ("systemtasks_savedview",),
     ("systemtasks_scheduleentry",),
     ("systemtasks_searchchange",),
     ("systemtasks_searchtext",),

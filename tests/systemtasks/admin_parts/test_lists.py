@@ -209,4 +209,4 @@ def test_script_gets_what_changes_by_itself_and_reads_no_values_of_filters(
     for name in ("count", "pills", "rows", "pages"):
         assert f'data-live="{name}"' in part
         assert f'data-live="{name}"' in whole
-    assert (of_page, of_part) == (8, 5)
+    assert (of_page, of_part) == (9, 5)

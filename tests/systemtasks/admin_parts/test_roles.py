@@ -41,6 +41,7 @@ def test_operator_may_also_run_again() -> None:
     assert user.has_perm("systemtasks.view_taskrun")
     assert user.has_perm("systemtasks.run_systemtask")
     assert user.has_perm("systemtasks.acknowledge_taskrun")
+    assert not user.has_perm("systemtasks.share_savedview")
     assert not user.has_perm("auth.change_user")
     assert not user.has_perm("systemtasks.change_taskrun")
 
@@ -48,7 +49,7 @@ def test_operator_may_also_run_again() -> None:
 def test_administrator_may_also_manage_users_and_tokens() -> None:
     client, user = client_of("administrator")
     assert user.has_perms(
-        ["systemtasks.run_systemtask", "auth.change_user", "knox.add_authtoken",
+        ["systemtasks.run_systemtask", "systemtasks.share_savedview", "auth.change_user", "knox.add_authtoken",
          "knox.delete_authtoken", "systemtasks_api.change_tokengrant", "systemtasks.view_taskrun"]
     )  # fmt: skip
     assert not user.has_perm("systemtasks.change_taskrun")
