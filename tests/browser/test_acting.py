@@ -1,6 +1,5 @@
 """What people do about failures, in a real browser: select, run again, acknowledge, save a view."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,8 +29,8 @@ def runs(rows: None) -> list[TaskRun]:  # noqa: F811
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sent]]:
-    """Yield the list of what is handed to the sender, which sends nothing here."""
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Sent]:
+    """Return the list of what is handed to the sender, which sends nothing here."""
     found: list[Sent] = []
 
     def send(_: Sender, what: Sent, context: Any) -> str:
@@ -39,7 +38,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sent]]:
         return f"new-{len(found)}"
 
     monkeypatch.setattr(rerun.Sender, "send", send)
-    yield found
+    return found
 
 
 def test_selected_runs_are_run_again_once(

@@ -49,8 +49,9 @@ def test_operator_may_also_run_again() -> None:
 def test_administrator_may_also_manage_users_and_tokens() -> None:
     client, user = client_of("administrator")
     assert user.has_perms(
-        ["systemtasks.run_systemtask", "systemtasks.share_savedview", "auth.change_user", "knox.add_authtoken",
-         "knox.delete_authtoken", "systemtasks_api.change_tokengrant", "systemtasks.view_taskrun"]
+        ["systemtasks.run_systemtask", "systemtasks.share_savedview", "auth.change_user",
+         "knox.add_authtoken", "knox.delete_authtoken", "systemtasks_api.change_tokengrant",
+         "systemtasks.view_taskrun"]
     )  # fmt: skip
     assert not user.has_perm("systemtasks.change_taskrun")
     assert client.get("/admin/auth/user/").status_code == 200
