@@ -60,7 +60,7 @@ from systemtasks.admin_parts.filters import (
     WorkerFilter,
     is_short,
 )
-from systemtasks.admin_parts.finding import WORDS_LIMIT, Search, meaning, of_task
+from systemtasks.admin_parts.finding import ERRORS_LIMIT, WORDS_LIMIT, Search, meaning, of_task
 from systemtasks.admin_parts.home import Home
 from systemtasks.admin_parts.lately import Lately, lately, with_failures
 from systemtasks.admin_parts.menu import extend_app_list
@@ -327,15 +327,20 @@ class TaskRunAdmin(AcknowledgeAdmin, RunAgainManyAdmin):
     ) -> "tuple[QuerySet[Any], bool]":
         if not search_term.strip():
             return queryset, False
-        condition = meaning(search_term).condition(is_short=is_short(request.GET))
+        search = meaning(search_term)
+        request.systemtasks_search = search  # type: ignore[attr-defined]
+        condition = search.condition(is_short=is_short(request.GET))
         return queryset.filter(condition), False
 
     def search_hint(self, cl: RowList) -> dict[str, str]:
         """Return what was not searched because no index finds it, and a link that searches it."""
         if not cl.query.strip():
             return {}
-        search = meaning(cl.query)
+        search: Search = cl.request.systemtasks_search  # type: ignore[attr-defined]
         what = search.what
+        if search.are_more_errors:
+            text = pgettext("systemtasks", "By their error, the newest {} runs are found.")
+            return {"text": text.format(number_text(ERRORS_LIMIT))}
         if is_short(cl.request_parameters) or not what or (what == "part" and cl.result_count):
             return {"text": self._no_errors_text(search)} if not cl.result_count else {}
         if what == "context":

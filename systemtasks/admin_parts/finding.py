@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,8 @@ from django.urls import reverse
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT
 from systemtasks.admin_parts.text import with_unseen_shown
-from systemtasks.models import SystemTask, TaskRun, with_error
+from systemtasks.ids import first_id
+from systemtasks.models import SystemTask, TaskRun
 
 MOST_FOUND = 8
 """Tasks, and runs, that a palette offers."""
@@ -32,6 +34,12 @@ WORD = re.compile(r'"([^"]+)"|(\S+)')
 IN_INDEX = re.compile(r"[^\W_]{3}")
 """What the index of the errors finds a word by: letters or digits, three in a row."""
 
+ERRORS_LIMIT = 1_000
+"""The runs that are found by their error: the newest ones."""
+
+ERROR_DAYS = (2, 10, None)
+"""The days in which they are looked for, until there are enough of them."""
+
 WORDS_LIMIT = 32
 """The words by which errors are searched at most. Postgres takes 2 seconds for a thousand."""
 
@@ -48,6 +56,8 @@ class Search:
     """The kind of the unindexed condition: "context", "part", or "" if there is none."""
     why_no_errors: str = ""
     """Why errors are not searched: "short", "long", or "" if they are, or need not be."""
+    are_more_errors: bool = False
+    """True if more runs than ERRORS_LIMIT have such an error, of which the newest are found."""
 
     def condition(self, *, is_short: bool) -> Q:
         """Return the condition for a list. `is_short` is True if its time filter leaves a day."""
@@ -62,35 +72,60 @@ def meaning(text: str) -> Search:
     tasks = _named(text.split())
     found = _of_id(text) | Q(system_task__in=tasks)
     words = [phrase or word for phrase, word in WORD.findall(text)]
-    why_no_errors = ""
-    if len(words) > WORDS_LIMIT:
+    why_no_errors, are_more = "", False
+    if _whole_id(text):
+        pass  # the run of this id is meant
+    elif len(words) > WORDS_LIMIT:
         why_no_errors = "long"
     elif any(map(IN_INDEX.search, words)):
-        found |= with_error(words)
+        failed = _newest_with(words)
+        are_more = len(failed) > ERRORS_LIMIT
+        found |= Q(pk__in=failed[:ERRORS_LIMIT])
     else:
         why_no_errors = "short"
     if OF_AN_ID.fullmatch(text):
-        return Search(found, Q(celery_id__contains=text.lower()), "part", why_no_errors)
+        part = Q(celery_id__contains=text.lower())
+        return Search(found, part, "part", why_no_errors, are_more)
     pair = OF_CONTEXT.fullmatch(text)
     if pair and not tasks:
         key, value = pair[1], pair[2]
         context = Q(context__contains={key: value})
         if re.fullmatch(r"-?\d{1,18}", value):
             context |= Q(context__contains={key: int(value)})
-        return Search(found, context, "context", why_no_errors)
-    return Search(found, why_no_errors=why_no_errors)
+        return Search(found, context, "context", why_no_errors, are_more)
+    return Search(found, why_no_errors=why_no_errors, are_more_errors=are_more)
+
+
+def _newest_with(words: list[str]) -> list[UUID]:
+    """Return the newest runs whose error contains these words, ERRORS_LIMIT and one more at most.
+
+    They are looked for by their index alone, and not in a condition of the list: for its order,
+    Postgres might read all runs, or sort all failures. A frequent word is found in the last days.
+    """
+    found: list[UUID] = []
+    for days in ERROR_DAYS:
+        runs = TaskRun.objects.with_error(words).order_by()
+        if days:
+            runs = runs.filter(pk__gte=first_id(datetime.now(UTC) - timedelta(days=days)))
+        found = [*runs.values_list("pk", flat=True)[: 20 * ERRORS_LIMIT]]
+        if len(found) > ERRORS_LIMIT:
+            break
+    return sorted(found, reverse=True)[: ERRORS_LIMIT + 1]
+
+
+def _whole_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _of_id(text: str) -> Q:
     """Return the condition for the beginning of a Celery id, or for the whole id of a run."""
     # Celery makes ids of lower-case letters; others may be anything.
     beginnings = {text, text.lower()}
-    whole: UUID | None = None
-    try:
-        whole = UUID(text)
-    except ValueError:
-        pass
-    else:
+    whole = _whole_id(text)
+    if whole:
         beginnings.add(str(whole))
     condition = Q(pk=whole) if whole else Q()
     for beginning in sorted(beginnings):

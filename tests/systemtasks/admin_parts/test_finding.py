@@ -1,15 +1,18 @@
 """What a search for runs finds: ids as they are pasted, tasks, and senders' contexts."""
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import pytest
 from django.contrib import admin
 from django.db import connection
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from systemtasks.admin_parts.finding import WORDS_LIMIT
+from systemtasks.ids import first_id
 from systemtasks.models import TaskRun
 from systemtasks.states import State, Status
 from tests import factories
@@ -137,10 +140,37 @@ def test_errors_are_searched_for_a_bounded_number_of_words(staff: Client) -> Non
 
 
 def test_words_of_an_error_are_found_by_its_index() -> None:
-    model_admin = admin.site.get_model_admin(TaskRun)
     with connection.cursor() as cursor:
         for scan in ("seqscan", "indexscan"):
             cursor.execute(f"SET LOCAL enable_{scan} = off")
-    request = RequestFactory().get("/")
-    rows, _ = model_admin.get_search_results(request, TaskRun.objects.all(), "timed out")
-    assert re.search(r"Bitmap Index Scan on \w*(upper|exception)", rows.order_by().explain())
+    plan = TaskRun.objects.with_error(["timed", "out"]).order_by().explain()
+    assert re.search(r"Bitmap Index Scan on \w*(upper|exception)", plan)
+
+
+def test_of_a_frequent_error_the_newest_runs_are_found_and_the_list_says_so(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("admin_parts.finding", "admin"):
+        monkeypatch.setattr(f"systemtasks.{module}.ERRORS_LIMIT", 2)
+    task, now = factories.system_task("demo"), timezone.now()
+    runs = [
+        run_at(task, now - timedelta(days=days), exception=f"E: timed out {days}", id=at(now, days))
+        for days in (1, 5, 20, 40)
+    ]
+    assert listed(staff, RUNS, q="timed out") == runs[:2]
+    assert "By their error, the newest 2 runs are found." in body(staff, RUNS, q="timed out")
+    assert listed(staff, RUNS, q="out 40") == runs[3:]
+    assert "By their error" not in body(staff, RUNS, q="out 40")
+
+
+def at(now: datetime, days: int) -> UUID:
+    """Return the id of a run that was sent so many days ago."""
+    return UUID(int=first_id(now - timedelta(days=days)).int + (7 << 76) + days)
+
+
+def test_whole_id_is_not_looked_for_in_errors(staff: Client) -> None:
+    run_at(factories.system_task(), timezone.now(), exception=f"E: no run {ID}")
+    assert listed(staff, RUNS, q=ID) == []
+    with CaptureQueriesContext(connection) as captured:
+        body(staff, RUNS, q=ID)
+    assert not [one for one in captured if "exception" in one["sql"].partition("WHERE")[2]]
