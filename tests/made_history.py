@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from pytest_django.plugin import DjangoDbBlocker
@@ -26,7 +27,9 @@ def written(blocker: DjangoDbBlocker) -> Iterator[History]:
         history = History(datetime.now(UTC))
         try:
             write(history)
-            User.objects.create_superuser("ops", password=PASSWORD)
+            # Hashed as the service does, in its own process, and not as this one.
+            hashed = PBKDF2PasswordHasher().encode(PASSWORD, "salt", iterations=1)
+            User.objects.create(username="ops", password=hashed, is_staff=True, is_superuser=True)
             yield history
         finally:
             call_command("flush", verbosity=0, interactive=False)

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from django.db.models import Q
 from django.urls import reverse
+from django.utils.http import urlencode
+from django.utils.translation import pgettext
 
 from systemtasks.admin_parts.counting import VALUE_LIMIT
 from systemtasks.admin_parts.text import with_unseen_shown
@@ -185,6 +187,11 @@ def quick_find(user: Any, text: str) -> list[Found]:  # noqa: ANN401 - the proje
             url = reverse("admin:systemtasks_taskrun_change", args=[run.pk])
             title = with_unseen_shown(f"{run.system_task.full_name} [{run.celery_id}]")
             found.append(Found(title, str(word), url, "play_arrow"))
+        if not logged and OF_CONTEXT.fullmatch(text) and not found:
+            query = urlencode({"q": text, "started": "day"})
+            url = f"{reverse('admin:systemtasks_taskrun_changelist')}?{query}"
+            description = pgettext("systemtasks", "Its runs of the past 24 hours")
+            found.append(Found(with_unseen_shown(text), description, url, "list"))
     if user.has_perm("systemtasks.view_systemtask"):
         tasks = SystemTask.objects.filter(uuid__in=_named(of_task(text).split()))
         for task in tasks.only("uuid", "name", "uid", "status").order_by("name", "uid")[

@@ -122,6 +122,18 @@ class Home:
         """Return the address of the runs with these filters, or "" if the user may not see it."""
         return self._list("taskrun", query) if self.may_view_runs else ""
 
+    @property
+    def search_url(self) -> str:
+        """Return the address of the list that is searched: the runs, or the tasks alone."""
+        return self._list("taskrun" if self.may_view_runs else "systemtask", {})
+
+    @property
+    def search_help(self) -> str:
+        """Return what can be searched for."""
+        if self.may_view_runs:
+            return pgettext("systemtasks", "Celery id or task")
+        return pgettext("systemtasks", "Name, description or message")
+
     def _task_url(self, task: UUID) -> str:
         return reverse(f"{self.site_name}:systemtasks_systemtask_change", args=[task])
 

@@ -77,6 +77,7 @@ def history(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterat
 
 
 @pytest.mark.slow
+@pytest.mark.django_db
 def test_it_has_60_tasks_and_20_000_runs(history: History) -> None:
     assert (SystemTask.objects.count(), TaskRun.objects.count()) == (60, 20_000)
     assert ScheduleEntry.objects.filter(last_sent=None).count() == 2
@@ -85,6 +86,7 @@ def test_it_has_60_tasks_and_20_000_runs(history: History) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.django_db
 def test_all_its_ended_runs_are_counted(history: History) -> None:
     span = (history.begin, history.now)
     by_day = statistics.by_time(*span, Period.DAY)
@@ -99,6 +101,7 @@ def test_all_its_ended_runs_are_counted(history: History) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.django_db
 def test_its_runs_are_in_the_partitions_of_their_days(history: History) -> None:
     partition = f"{partitions.TABLE}_{history.begin:%Y%m%d}"
     [(number,)] = execute(f"SELECT count(*) FROM {partition}")
@@ -107,6 +110,7 @@ def test_its_runs_are_in_the_partitions_of_their_days(history: History) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.django_db
 def test_more_is_written_if_told_so(history: History) -> None:
     output = StringIO()
     before = TaskRun.objects.count()
