@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.contrib.admin import SimpleListFilter
 from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import pgettext, pgettext_lazy
@@ -16,7 +17,7 @@ from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, values_of
 from systemtasks.admin_parts.errors import ErrorGroup, group_of
 from systemtasks.admin_parts.text import local, time_text
 from systemtasks.models import Acknowledgement, SystemTask, TaskRun
-from systemtasks.states import State, Status
+from systemtasks.states import UNFINISHED, State, Status
 
 Choices = Iterable[tuple[str, Any]]
 Rows = QuerySet[Any]
@@ -142,10 +143,33 @@ class StatusFilter(ChoiceFilter):
     is_offered = False  # it has the pills
 
 
+ENDED, LATE = "ended", "late"
+"""Values of the StateFilter that are no states: all final states, and queued ones that are late."""
+LATENESS = timedelta(hours=1)
+"""The time after which a run that was due, and is still queued, is late."""
+
+
 class StateFilter(ChoiceFilter):
     title = pgettext_lazy("systemtasks", "state")
     parameter_name = "state"
     known = State
+
+    def choose_from(self) -> Choices:
+        return [
+            *State.choices,
+            (ENDED, pgettext_lazy("systemtasks", "Ended")),
+            (LATE, pgettext_lazy("systemtasks", "Queued, and due for an hour")),
+        ]
+
+    def narrowed(self, rows: Rows, name: str, value: str) -> Rows:
+        if value == ENDED:
+            return rows.exclude(state__in=UNFINISHED)
+        if value == LATE:
+            due = Coalesce("eta_timestamp", "sent_timestamp")
+            queued = rows.filter(status=Status.UNKNOWN, state=State.QUEUED, sort_timestamp=None)
+            late: Rows = queued.alias(due=due).filter(due__lt=_now() - LATENESS)
+            return late
+        return super().narrowed(rows, name, value)
 
 
 class ValueFilter(ColumnFilter):

@@ -20,6 +20,7 @@ from django.utils.translation import pgettext
 from systemtasks import statistics
 from systemtasks.admin_parts.acknowledging import Seen, seen_since, seen_text
 from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, values_of_runs
+from systemtasks.admin_parts.filters import ENDED, LATE, LATENESS
 from systemtasks.admin_parts.text import NOTHING, duration_text, local, number_text
 from systemtasks.conf import conf
 from systemtasks.ids import full_name, system_task_uuid
@@ -33,8 +34,6 @@ QUEUED_LIMIT = 100_000
 """The runs that are counted as queued. If there are more, the page says so."""
 GRACE = timedelta(minutes=2)
 """The time by which an entry of the schedule may be late before it is overdue."""
-NEVER_STARTED = timedelta(hours=1)
-"""The time that a run that was due may wait before it counts as never started."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BAR_STATUSES = (Status.ERROR, Status.WARNING, Status.UNKNOWN, Status.SUCCESSFUL)
 """The statuses of a bar, the one at the bottom first."""
@@ -182,7 +181,7 @@ class Home:
 
     @cached_property
     def _queued(self) -> list[dict[str, Any]]:
-        late = self.now - NEVER_STARTED
+        late = self.now - LATENESS
         return _rows(QUEUES, late=late, limit=QUEUED_LIMIT + 1)
 
     @cached_property
@@ -210,7 +209,7 @@ class Home:
         task = one.system_task
         seen = self._seen.get(task)
         failures_url = self.runs_url(system_task=task, status=Status.ERROR, started="hour")
-        runs_url = self.runs_url(system_task=task, started="hour")
+        runs_url = self.runs_url(system_task=task, started="hour", state=ENDED)
         how_many = format_html(
             # Translators: failures and runs, such as "3 of 4".
             pgettext("systemtasks", "{} of {}"),
@@ -369,7 +368,7 @@ class Home:
         ]
 
     def _bar(self, index: int, start: datetime, total: statistics.Totals, highest: int) -> Bar:
-        span = self._span(start, start + HOUR)
+        span = {**self._span(start, start + HOUR), "state": ENDED}
         pieces, y = [], float(BAR_HEIGHT)
         counts = total.by_status
         for status in BAR_STATUSES:
@@ -403,26 +402,28 @@ class Home:
             for status, number in total.by_status.items():
                 totals[Status(status)] += number
         start = next(iter(self._hours), self.now)
-        begin = self._span(start, self.now)["from"]
+        since = {"from": self._span(start, self.now)["from"], "state": ENDED}
         return [
-            (status, number_text(totals[status]), self.runs_url(**{"from": begin}, status=status))
+            (status, number_text(totals[status]), self.runs_url(**since, status=status))
             for status in reversed(BAR_STATUSES)
         ]
 
-    @cached_property
-    def lost(self) -> int:
-        """Return the number of runs in these hours that were sent and never started."""
-        return sum(total.by_state[State.LOST] for total in self._hours.values())
+    @property
+    def _first_lost(self) -> datetime:
+        """Return when the first run was due of those that were found to be lost in 24 hours."""
+        return self.now - DAY - timedelta(days=conf().LOST_AFTER_DAYS)
 
     @cached_property
     def lost_text(self) -> str:
-        """Return the same as a text."""
-        return number_text(self.lost)
+        """Return the number of runs that were found to be lost in the past day."""
+        lost = TaskRun.objects.filter(state=State.LOST, sort_timestamp__gte=self._first_lost)
+        return _bounded(lost.order_by().values("pk")[: COUNT_LIMIT + 1].count(), COUNT_LIMIT)
 
     @property
     def lost_url(self) -> str:
         """Return the address of the list of lost runs."""
-        return self.runs_url(state=State.LOST, started="day")
+        first = self._span(self._first_lost, self.now)["from"]
+        return self.runs_url(**{"from": first}, state=State.LOST)
 
     @cached_property
     def late(self) -> str:
@@ -434,6 +435,11 @@ class Home:
     def queued_url(self) -> str:
         """Return the address of the list of queued runs."""
         return self.runs_url(state=State.QUEUED)
+
+    @property
+    def late_url(self) -> str:
+        """Return the address of the list of queued runs that should have started an hour ago."""
+        return self.runs_url(state=LATE)
 
     @property
     def running_url(self) -> str:

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.http import urlencode
 
 from systemtasks import statistics
+from systemtasks.admin_parts.filters import ENDED
 from systemtasks.admin_parts.text import duration_text, number_text
 from systemtasks.models import Period, SystemTask, TaskRun, TaskRunQuerySet
 from systemtasks.states import State, Status
@@ -84,7 +85,8 @@ def month_of(task: SystemTask) -> Month:
         query = {
             "system_task": str(task.pk),
             "from": moment.isoformat(),
-            "until": (moment + timedelta(days=1)).isoformat(),
+            "until": (moment + timedelta(days=1, microseconds=-1)).isoformat(),
+            "state": ENDED,
         }
         by_status = totals.by_status
         days.append(
@@ -118,7 +120,7 @@ class Percentile:
     now: str
     before: str
     change: str
-    """In percent: `+40 %`. Empty without one of both."""
+    """In percent: `+40 %`. Empty if there is none, or if one of both is missing."""
     is_slower: bool
 
 
@@ -131,7 +133,8 @@ def percentiles_of(task: SystemTask) -> list[Percentile]:
 
 def _percentile(of: statistics.Comparison, share: float) -> Percentile:
     ratio = of.ratio(share)
-    change = "" if ratio is None else f"{(ratio - 1) * 100:+.0f} %"
+    percent = 0 if ratio is None else round((ratio - 1) * 100)
+    change = f"{percent:+} %" if percent else ""
     return Percentile(
         f"p{share * 100:.0f}",
         duration_text(of.now.duration.percentile(share)),

@@ -1,5 +1,7 @@
 """The made history: what it has, that it is the same each time, and where it is not written."""
 
+import html
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,8 +9,10 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.forms.models import model_to_dict
+from django.test import Client, override_settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from systemtasks import statistics
@@ -118,3 +122,48 @@ def test_more_is_written_if_told_so(history: History) -> None:
     assert "60 tasks, 8,000 runs" in output.getvalue()
     assert TaskRun.objects.count() == before + LEAST
     assert SystemTask.objects.count() == 60
+
+
+NUMBERED = re.compile(r'<a href="([^"]+)"[^>]*>(?:<b>)?([\d,]+)(?:</b> <span>[^<]*</span>)?</a>')
+"""A link whose text is a number."""
+
+
+@pytest.mark.slow
+@pytest.mark.django_db
+@override_settings(SYSTEMTASKS={"LEASE_SECONDS": 86_000})
+def test_list_behind_each_number_of_home_has_that_many_rows(history: History) -> None:
+    client = Client()
+    client.force_login(User.objects.get(username="ops"))
+    page = client.get("/admin/systemtasks/systemtask/home/").content.decode()
+    content = page[page.index("data-live-page") :]
+    links = {(html.unescape(url), text) for url, text in NUMBERED.findall(content)}
+    lists = {(url, int(text.replace(",", ""))) for url, text in links if not url.startswith("#")}
+    assert len(lists) > 60
+    assert {"state=lost", "state=late", "state=ended"} <= {
+        part for url, _ in lists for part in url.partition("?")[2].split("&")
+    }
+    wrong = [
+        (url, number, count)
+        for url, number in lists
+        if (count := client.get(url).context["cl"].result_count) != number
+    ]
+    assert wrong == []
+    for url, text in links:
+        if url.startswith("#"):  # a part of this page
+            part = content[content.index(f'id="{url[1:]}"') :].partition("</section>")[0]
+            kind = '"st-badge st-is-error"' if url == "#workers" else "data-key="
+            assert part.count(kind) == int(text), url
+
+
+@pytest.mark.slow
+@pytest.mark.django_db
+def test_day_behind_each_row_of_a_task_has_that_many_runs(history: History) -> None:
+    client = Client()
+    client.force_login(User.objects.get(username="ops"))
+    task = history.tasks[catalogue.CHARGE]
+    page = client.get(f"/admin/systemtasks/systemtask/{task.pk}/change/").content.decode()
+    table = page[page.index("st-numbers") :].partition("</table>")[0]
+    days = [(html.unescape(url), int(text)) for url, text in NUMBERED.findall(table)]
+    assert len(days) == 30
+    for url, number in days:
+        assert client.get(url).context["cl"].result_count == number, url
