@@ -15,7 +15,7 @@ OLDEST := $(VENV)/oldest
 NEWEST := $(VENV)/newest
 PORT ?= 8000
 
-.PHONY: up test test-oldest chaos lint audit format openapi docs diagrams benchmark-recording benchmark-serving benchmark-scale requirements clean
+.PHONY: up test test-oldest chaos lint audit format openapi docs pictures diagrams benchmark-recording benchmark-serving benchmark-scale requirements clean
 
 up: $(VENV)/local
 	@echo "Starting System Tasks …"
@@ -67,6 +67,10 @@ openapi: $(VENV)/test
 # there. `make test` builds it as well.
 docs: $(VENV)/test
 	$(BIN)/python -m sphinx -E -W --keep-going -q docs docs/_build/html
+
+# The pictures of the admin, over a made history. It needs Chromium.
+pictures: $(VENV)/test
+	@KEEP_PICTURES=yes ./tests/run tests/browser/test_pictures.py -q
 
 # It needs dot, of Graphviz; what it draws is kept in Git, so that nobody else does.
 diagrams:

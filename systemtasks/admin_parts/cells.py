@@ -1,9 +1,10 @@
 """Pieces of HTML that lists and pages share. All values from tasks are escaped."""
 
+import re
 from datetime import UTC, datetime
 
 from django.contrib.humanize.templatetags.humanize import naturaltime
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import pgettext
 
@@ -61,6 +62,12 @@ def two_lines(first: str, second: str) -> SafeString:
     return format_html(
         '<span class="st-first">{}</span><span class="st-second">{}</span>', first, second
     )
+
+
+def breakable(name: str) -> SafeString:
+    """Return a dotted name that may be broken after its dots, colons and underscores."""
+    parts = re.findall(r"[^._:]*[._:]|[^._:]+", name)
+    return format_html_join(SafeString("<wbr>"), "{}", ((part,) for part in parts))
 
 
 def which_one(run: TaskRun) -> str:

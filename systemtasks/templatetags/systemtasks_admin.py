@@ -12,7 +12,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from systemtasks.admin_parts.cells import ago, badge, started, which_one
+from systemtasks.admin_parts.cells import ago, badge, breakable, started, which_one
 from systemtasks.admin_parts.list_bar import Bar
 from systemtasks.admin_parts.menu import Link, menu_links
 from systemtasks.admin_parts.rows import RowList
@@ -20,7 +20,17 @@ from systemtasks.admin_parts.text import duration_text, first_line, pretty, time
 
 register = template.Library()
 
-for function in (ago, badge, duration_text, first_line, pretty, started, time_text, which_one):
+for function in (
+    ago,
+    badge,
+    breakable,
+    duration_text,
+    first_line,
+    pretty,
+    started,
+    time_text,
+    which_one,
+):
     register.filter(function.__name__, function)
 
 

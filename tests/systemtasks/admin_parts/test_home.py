@@ -10,6 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from systemtasks.admin_parts.cells import breakable
 from systemtasks.admin_parts.home import Home
 from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import Status
@@ -202,3 +203,8 @@ def test_who_may_not_view_tasks_is_refused() -> None:
     answer = viewer("taskrun").get(HOME)
     assert answer.status_code == 403
     assert "You may not see this page" in answer.content.decode()
+
+
+def test_name_of_a_task_breaks_after_its_punctuation_and_is_escaped() -> None:
+    assert breakable("a.<b>_c:d") == "a.<wbr>&lt;b&gt;_<wbr>c:<wbr>d"
+    assert breakable("") == ""
