@@ -50,6 +50,7 @@ SHORT = timedelta(hours=25)
 IN_A_DAY = "`started_from`, and no more than a day from there to `started_until` or now"
 SHORT_DURATION = f"Less than {LONG:.0f} seconds needs {IN_A_DAY}."
 BY_DURATION = f"The order by `duration` needs `min_duration`, or {IN_A_DAY}."
+BY_SEARCH = f"Errors are searched newest first. Another order needs {IN_A_DAY}."
 BY_FINISH = f"The order by `finish_timestamp` needs {IN_A_DAY}."
 NOT_BY_ID = ("started_from", "started_until", "state", "status", "min_duration")
 BY_ID = (
@@ -290,7 +291,7 @@ class TaskRunFilter(GivenFilterSet):
     )
     search = CharFilter(
         method="filter_search",
-        label=f"Words that the error of the run contains, in any case. {TOO_SHORT}",
+        label=f"Words that the error of the run contains, in any case. {TOO_SHORT} {BY_SEARCH}",
     )
     min_duration = StrictNumberFilter(  # type: ignore[no-untyped-call]
         field_name="duration",
@@ -329,6 +330,8 @@ class TaskRunFilter(GivenFilterSet):
         now = datetime.now(UTC)
         if start and min(end or now, now) - start <= SHORT:
             return
+        if given.get("search") and given.get("ordering") not in (None, "", "-start_timestamp"):
+            raise ValidationError({"ordering": [BY_SEARCH]})
         least = given.get("min_duration")
         if least is not None and least < LONG:
             raise ValidationError({"min_duration": [SHORT_DURATION]})

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, ClassVar
 from uuid import UUID
@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from systemtasks.page_keys import Found, find
+from systemtasks.page_keys import Found, estimate, find
 
 COUNT_LIMIT = 10_000
 """Rows that are counted exactly. A larger count is the estimate of Postgres's planner."""
@@ -27,6 +27,9 @@ LARGEST_OFFSET = 2**63 - 1  # that Postgres accepts
 
 DEEPEST_ROW = 10_000
 """The last row that pages by number show in a list with cursors. `after` leads to the others."""
+
+SEARCHED_FIRST = (timedelta(days=1), timedelta(days=8))
+"""The spans in which errors are searched before all are, as long as the page is not full."""
 
 TOO_DEEP = f"Pages by number end after {DEEPEST_ROW:,} rows; `after` goes on, or narrow the list."
 
@@ -86,10 +89,10 @@ class Pagination(BasePagination):
             return queryset[self.start : stop], lambda: len(queryset)
         if stop > LARGEST_OFFSET:
             return [], lambda: 0
-        if not queryset.query.where:
+        if not queryset.query.where or not self.has_partitions:
             is_direct = not (self.start or self.has_partitions)
             rows = queryset[:stop] if is_direct else find(queryset, self.start, stop, 0).read()
-            return list(rows), lambda: _count_all(queryset)
+            return list(rows), lambda: count(queryset)
         found = find(queryset, self.start, stop, COUNT_LIMIT + 1)
         return found.read(), lambda: _count(found)
 
@@ -155,6 +158,9 @@ class KeysetPagination(Pagination):
         filters: Any = getattr(view, "filterset_class", None)
         self.filters = filters.base_filters if filters else ()
         self.after: tuple[Any, str] | None = None
+        # In another order, a search has a short span.
+        is_newest_first = self.order == "-sort_timestamp"
+        self.is_search = is_newest_first and bool(request.query_params.get("search"))
         return super().paginate_queryset(queryset, request, view)
 
     def page_number(self, request: Request) -> int:
@@ -181,13 +187,31 @@ class KeysetPagination(Pagination):
     def found(self, queryset: Rows) -> tuple[list[Any], Callable[[], int]]:
         """Return the page's rows, and one more if there is a next page; and what counts all."""
         if self.after is None:
-            return super().found(queryset)
+            return self.found_newest(queryset) if self.is_search else super().found(queryset)
         rows: list[Any] = []
         for part in _parts(queryset, self.order, *self.after):
-            rows += find(part, 0, self.size + 1 - len(rows), 0).read()
+            missing = self.size + 1 - len(rows)
+            for narrow in _narrowed(part, str(self.after[0] or "")) if self.is_search else (part,):
+                found = find(narrow, 0, missing, 0)
+                if len(found.keys) == missing:
+                    break
+            rows += found.read()
             if len(rows) > self.size:
                 break
-        return rows, lambda: count(queryset)
+        return rows, lambda: estimate(queryset) if self.is_search else count(queryset)
+
+    def found_newest(self, queryset: Rows) -> tuple[list[Any], Callable[[], int]]:
+        """Do as `found`, but look among the newest rows first.
+
+        What is searched for may be in so many rows that it takes seconds to read and to sort them.
+        """
+        for rows in _narrowed(queryset):
+            found = find(rows, self.start, self.start + self.size + 1, COUNT_LIMIT + 1)
+            if len(found.keys) > self.size:
+                break
+        is_all = rows is queryset
+        counted = found.count
+        return found.read(), lambda: _count(found) if is_all else max(counted, estimate(queryset))
 
     def position(self) -> dict[str, Any]:
         """Return the page's position, and the cursor of the next page: empty if there is none."""
@@ -260,6 +284,19 @@ def _parts(rows: Rows, order: str, value: object, key: str) -> list[Rows]:
     after = Q(**{f"{column}__{lookup}e": value}) & (Q(**{f"{column}__{lookup}": value}) | id_after)
     values_after = rows.filter(after)
     return [values_after] if descending else [values_after, rows.filter(null)]
+
+
+def _narrowed(rows: Rows, before: str = "") -> Iterator[Rows]:
+    """Yield the newest of the rows, then more of them, and all in the end.
+
+    All of them are older than the time `before`, or than now. The order is that of their start, in which
+    those without one come first.
+    """
+    for span in SEARCHED_FIRST:
+        end = datetime.fromisoformat(before) if before else datetime.now(UTC)
+        newest = Q(sort_timestamp__gte=end - span)
+        yield rows.filter(newest | Q(sort_timestamp__isnull=True))
+    yield rows
 
 
 def _signer() -> Signer:

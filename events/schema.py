@@ -37,7 +37,7 @@ _TEXT = {"type": "string"}
 _NUMBERS = ("next", "previous", "count", "current", "total_pages", "start_index", "end_index")
 
 _POSITION = {name: {"type": "number"} for name in _NUMBERS}
-_COUNT = "Exact up to 10,000, and an estimate above it; `next` is always exact"
+_COUNT = "Exact up to 10,000; an estimate above it, or in a search of runs. `next` is always exact"
 _POSITION["count"]["description"] = _COUNT
 
 COMPONENTS: dict[str, dict[str, Any]] = {

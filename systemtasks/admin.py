@@ -184,6 +184,16 @@ class SystemTaskAdmin(RunAgainManyAdmin):
         """Return the default order: a task that never ran has no last run, and so is last."""
         return (LAST_START.desc(nulls_last=True),)
 
+    def get_paginator(self, request: HttpRequest, queryset: "QuerySet[Any]", *args: Any) -> Any:  # noqa: ANN401
+        """Return the paginator. In the default order, the tasks that have run come first."""
+        paginator = super().get_paginator(request, queryset, *args)
+        order, default = [*queryset.query.order_by], [*self.get_ordering(request)]
+        if order[:1] == default:
+            have_run = queryset.filter(sort_timestamp__isnull=False)
+            others = [part for part in order if part not in default]
+            paginator.first_ones = have_run.order_by("-start_timestamp", *others)
+        return paginator
+
     def get_queryset(self, request: HttpRequest) -> "QuerySet[SystemTask]":
         """Return the tasks, with their failures if they are to be ordered by them."""
         tasks: QuerySet[SystemTask] = super().get_queryset(request)
@@ -203,7 +213,8 @@ class SystemTaskAdmin(RunAgainManyAdmin):
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
     ) -> "tuple[QuerySet[Any], bool]":
         tasks: SystemTaskQuerySet = queryset  # type: ignore[assignment]
-        return tasks.containing(of_task(search_term).split()), False
+        words = of_task(search_term).split()
+        return tasks.containing(words) if words else tasks, False
 
     def export_columns(self) -> list[Column]:
         names = ("uuid", "name", "uid", "description", "status")

@@ -31,6 +31,8 @@ def search_document() -> Func:
 
 
 SYSTEM_TASK_SEARCH = ("name", "uid", "description")
+FOUND_LIMIT = 1_000
+"""The tasks that a search finds, of which a query has the uuids. Of more, it has a condition."""
 PENDING_LIMIT = 1_000
 """The tasks that a search reads themselves, because their SearchText is not up to date."""
 
@@ -54,19 +56,25 @@ class SystemTaskQuerySet(models.QuerySet["SystemTask"]):
         """Return the tasks whose text contains every word, in any case.
 
         Of tasks that have changed within the last seconds, PENDING_LIMIT are searched as they are
-        now, and any others as they were before.
+        now, and any others as they were before; if more than FOUND_LIMIT have the words, all as
+        they were before. The search is made at once, and the query has the uuids.
         """
         texts = SearchText.objects.using(self.db)
         changed = SearchChange.objects.using(self.db).order_by("-id").values("uuid")[:PENDING_LIMIT]
-        texts = texts.exclude(uuid__in=changed)
         tasks = SystemTask.objects.using(self.db).alias(document=search_document())
         tasks = tasks.filter(uuid__in=changed).order_by()
         for word in words:
             # Postgres makes the word upper case, as it has made the document.
             texts = texts.filter(document__contains=Upper(Value(word)))
             tasks = tasks.filter(document__contains=Upper(Value(word)))
-        found = texts.values("uuid").union(tasks.values("uuid"), all=True)
-        return self.filter(uuid__in=found)
+        found = [*texts.values_list("uuid", flat=True)[: FOUND_LIMIT + 1]]
+        if len(found) > FOUND_LIMIT:
+            # As a condition, so that Postgres may look at the tasks in the order of the list, and
+            # end with the page.
+            return self.filter(uuid__in=texts.values("uuid"))
+        pending = {*changed.values_list("uuid", flat=True)}
+        now = tasks.values_list("uuid", flat=True) if pending else ()
+        return self.filter(uuid__in={*found} - pending | {*now})
 
 
 class TaskRunQuerySet(models.QuerySet["TaskRun"]):
@@ -339,14 +347,17 @@ class TaskRun(models.Model):
             # The lists without a filter, spans of time, and what is found soon among all.
             models.Index(fields=NEWEST_RUN_FIRST, name="taskrun_start"),
             # The rare ones: `state=`, `status=`, and both of one task. Most runs are successful, so
-            # a page of those is found soon among all.
+            # a page of those is found soon among all. The queue and the worker are there so that
+            # runs of others are skipped without reading their rows.
             models.Index(
                 fields=("state", *NEWEST_RUN_FIRST),
+                include=("queue", "worker"),
                 name="taskrun_state",
                 condition=~Q(state=State.SUCCESS),
             ),
             models.Index(
                 fields=("status", *NEWEST_RUN_FIRST),
+                include=("queue", "worker"),
                 name="taskrun_status",
                 condition=~Q(status=Status.SUCCESSFUL),
             ),

@@ -246,6 +246,10 @@ def by_task(
     return found
 
 
+NAMED_AT_ONCE = 10_000
+"""Tasks of which a query has the uuids."""
+
+
 def tasks_with_runs(
     start: datetime, end: datetime, *, name: str | None = None
 ) -> list[tuple[UUID, str, str]]:
@@ -257,6 +261,8 @@ def tasks_with_runs(
     tasks = SystemTask.objects.using(conf().DATABASE)
     if name is not None:
         tasks = tasks.filter(name=name)
+    if len(with_runs) <= NAMED_AT_ONCE:  # there may be far more tasks without runs
+        tasks = tasks.filter(uuid__in=with_runs)
     return [
         (uuid, name, uid)
         for uuid, name, uid in tasks.order_by("name", "uid").values_list("uuid", "name", "uid")
@@ -324,7 +330,8 @@ def failing(now: datetime, within: timedelta = HOUR) -> list[Failing]:
     counted = by_task(start, now, tasks=tasks, histograms=())
     month = by_task(now - 31 * DAY, now, tasks=tasks, histograms=())
     successes = {task: month[task].last_success for task in counted}
-    since = _failing_since(successes, now)
+    longest = {task: month[task].duration.longest or 0.0 for task in counted}
+    since = _failing_since(successes, longest, now)
     found = [
         Failing(task, totals.failures, totals.runs, since.get(task), successes[task])
         for task, totals in counted.items()
@@ -336,24 +343,53 @@ FAILING_SINCE = """
     SELECT task, (
         SELECT sort_timestamp FROM systemtasks_taskrun
         WHERE system_task_id = task AND status = 'error' AND sort_timestamp < %s
-            AND sort_timestamp >= success - interval '1 day' AND finish_timestamp > success
+            AND sort_timestamp >= success - before * interval '1 second'
+            AND finish_timestamp > success
         ORDER BY sort_timestamp LIMIT 1
     ) AT TIME ZONE 'UTC' AS since
-    FROM unnest(%s::uuid[], %s::timestamptz[]) AS given(task, success)
+    FROM unnest(%s::uuid[], %s::timestamptz[], %s::float8[]) AS given(task, success, before)
 """
 """The start of each task's first error after its last success.
 
-It looks from a day before the success, since the run may have taken that long. That condition is
-for the index.
+It looks from some seconds before the end of the success, since the run may have taken that long.
+That condition is for the index: a frequent task has thousands of runs in a day.
 """
+FAILING_SINCE_LATELY = """
+    WITH error AS MATERIALIZED (
+        SELECT system_task_id, sort_timestamp, finish_timestamp FROM systemtasks_taskrun
+        WHERE status = 'error' AND sort_timestamp < %s AND sort_timestamp >= %s
+    )
+    SELECT task, min(sort_timestamp) AT TIME ZONE 'UTC' AS since
+    FROM unnest(%s::uuid[], %s::timestamptz[], %s::float8[]) AS given(task, success, before)
+    JOIN error ON system_task_id = task
+        AND sort_timestamp >= success - before * interval '1 second' AND finish_timestamp > success
+    GROUP BY task
+"""
+"""The same of tasks whose last success was lately, from the errors since the time given first.
+
+One look at each partition serves all of these tasks.
+"""
+CLOCKS_DIFFER = 600.0
+"""Seconds by which the clock of a host, which has the end, may differ from the database's."""
 
 
 def _failing_since(
-    successes: Mapping[UUID, datetime | None], now: datetime
+    successes: Mapping[UUID, datetime | None], longest: Mapping[UUID, float], now: datetime
 ) -> dict[UUID, datetime]:
-    never = datetime.min.replace(year=1000, tzinfo=UTC)
-    ends = [end or never for end in successes.values()]
-    rows = _execute(FAILING_SINCE, [now, [*successes], ends])
+    start = now - DAY
+    lately, others = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+    for task, end in successes.items():
+        before = min(longest[task] + CLOCKS_DIFFER, DAY.total_seconds())
+        if end is None:
+            others.append((task, datetime.min.replace(year=1000, tzinfo=UTC), 0.0))
+        else:
+            is_lately = end - timedelta(seconds=before) >= start
+            (lately if is_lately else others).append((task, end, before))
+    rows = []
+    if lately:
+        rows += _execute(FAILING_SINCE_LATELY, [now, start, *map(list, zip(*lately, strict=True))])
+    if others:
+        rows += _execute(FAILING_SINCE, [now, *map(list, zip(*others, strict=True))])
     return {row["task"]: row["since"].replace(tzinfo=UTC) for row in rows if row["since"]}
 
 

@@ -9,7 +9,7 @@ from knox.models import AuthToken
 
 from events.models import TokenGrant
 from systemtasks.ids import system_task_uuid
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import SearchChange, SearchText, SystemTask, TaskRun, search_document
 from systemtasks.states import State, Status
 
 START = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -42,6 +42,13 @@ def system_task(name: str = "tests.clean_up", uid: str = "", **fields: Any) -> S
         "sort_timestamp": fields.get("start_timestamp", START),
     }
     return SystemTask.objects.create(name=name, uid=uid, **{**defaults, **fields})
+
+
+def search_texts() -> None:
+    """Write the texts of all tasks for the search, as the housekeeping does."""
+    SearchChange.objects.all().delete()
+    documents = SystemTask.objects.values_list("uuid", search_document())
+    SearchText.objects.bulk_create(SearchText(uuid=key, document=text) for key, text in documents)
 
 
 def task_run(task: SystemTask, **fields: Any) -> TaskRun:

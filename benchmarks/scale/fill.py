@@ -169,11 +169,13 @@ def fill(database: Database) -> float:
             _fill_tasks(cursor, database.more_tasks)
             while rows.write_search_texts(CHUNK):  # as the writer's housekeeping does
                 pass
+        # Each partition, and the whole. Not while others are filled, whose transactions are open:
+        # a row is only visible to all if it is older than these.
+        cursor.execute("VACUUM ANALYZE systemtasks_taskrun")
         folding.fold_all()
         for model in apps.get_app_config("systemtasks").get_models():
             if model is not TaskRun:
                 cursor.execute(f"VACUUM ANALYZE {model._meta.db_table}")
-        cursor.execute("ANALYZE systemtasks_taskrun")
         cursor.execute("CHECKPOINT")
     connection.close()  # with its settings
     return time.monotonic() - began
@@ -248,7 +250,7 @@ def _fill_partition(
     cursor.execute(
         f"CREATE TABLE {name} (LIKE systemtasks_taskrun INCLUDING ALL EXCLUDING INDEXES)"
     )
-    last = runs * (number + 1) // DAYS - runs * number // DAYS
+    last = _runs_of_day(runs, number)
     _fill_day(cursor, name, day, last, runs, tasks, DAYS + 1 if number >= EXPIRED_DAYS else 1)
     # Those of the whole table, which are taken over when the partition is attached to it.
     cursor.execute(f"ALTER TABLE {name} ADD PRIMARY KEY (id)")
@@ -258,7 +260,16 @@ def _fill_partition(
         f"ALTER TABLE systemtasks_taskrun ATTACH PARTITION {name} "
         f"FOR VALUES FROM ('{first}') TO ('{end}')"
     )
-    cursor.execute(f"VACUUM ANALYZE {name}")
+
+
+def _runs_of_day(runs: int, number: int) -> int:
+    """Return the share of a day, given its number from 0: today has less, as it is not over."""
+    now = datetime.now(UTC)
+    passed = (now - now.replace(hour=0, minute=0, second=0, microsecond=0)) / timedelta(days=1)
+    days = DAYS - 1 + passed
+    if number == DAYS - 1:
+        return runs - sum(_runs_of_day(runs, other) for other in range(DAYS - 1))
+    return round(runs / days)
 
 
 def _fill_day(

@@ -22,6 +22,12 @@ LATELY = timedelta(days=3)
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     """Paginates the first COUNT_LIMIT rows. Later ones are neither counted nor shown."""
 
+    first_ones: "QuerySet[Any] | None" = None
+    """The rows that come first, in their order, which are read if there are many.
+
+    They are given if an index has the order of these, but not that of all.
+    """
+
     @cached_property
     def _found(self) -> dict[int, Found]:
         """Return what has been found of each page."""
@@ -55,8 +61,17 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
             rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
             start = (number - 1) * self.per_page
             stop = min(start + self.per_page, COUNT_LIMIT)
-            self._found[number] = find(rows, start, stop, COUNT_LIMIT + 1)
+            if self.first_ones is not None and _count(rows) > COUNT_LIMIT:
+                rows = self.first_ones
+            found = find(rows, start, stop, COUNT_LIMIT + 1)
+            if rows is self.first_ones and found.count <= COUNT_LIMIT:
+                found = find(self.object_list, start, stop, COUNT_LIMIT + 1)  # type: ignore[arg-type]
+            self._found[number] = found
         return self._found[number]
+
+
+def _count(rows: "QuerySet[Any]") -> int:
+    return rows.order_by().values("pk")[: COUNT_LIMIT + 1].count()
 
 
 def values_of_runs(column: str) -> list[str]:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Q, Value
+from django.db.models.functions import Upper
 from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import pgettext
@@ -14,12 +15,20 @@ from django.utils.translation import pgettext
 from systemtasks.admin_parts.counting import VALUE_LIMIT
 from systemtasks.admin_parts.text import with_unseen_shown
 from systemtasks.ids import first_id
-from systemtasks.models import SystemTask, TaskRun
+from systemtasks.models import PENDING_LIMIT, SearchChange, SearchText, SystemTask, TaskRun
 
 MOST_FOUND = 8
 """Tasks, and runs, that a palette offers."""
 
 SHORTEST_TEXT = 2
+
+INDEXED_TEXT = 3
+
+CANDIDATES = 1_000
+"""Tasks whose text has the words, of which each is then looked at."""
+
+NEWEST_TASKS = 10_000
+"""Tasks that are looked at if there are more candidates."""
 
 LOGGED = re.compile(r"([^\s\[\]]+)\[([^\s\[\]]+)\]")
 """A run as Celery's log names it: `shop.tasks.charge[4ad3d2f6-…]`, in any line."""
@@ -138,7 +147,8 @@ def _of_id(text: str) -> Q:
 def _named(words: list[str]) -> list[UUID]:
     """Return the first VALUE_LIMIT tasks whose name or uid has each of these words.
 
-    They are uuids instead of a subquery, so that the planner can use both indexes.
+    They are uuids instead of a subquery, so that the planner can use both indexes. If the text of
+    more than CANDIDATES tasks has the words, the NEWEST_TASKS that ran last are looked through.
     """
     if not words:
         return []
@@ -149,7 +159,24 @@ def _named(words: list[str]) -> list[UUID]:
         if colon:
             condition |= Q(name__iendswith=name, uid__istartswith=uid)
         named = named.filter(condition)
-    return list(named.values_list("uuid", flat=True)[:VALUE_LIMIT])
+    return list(named.filter(_candidates(words)).values_list("uuid", flat=True)[:VALUE_LIMIT])
+
+
+def _candidates(words: list[str]) -> Q:
+    """Return a condition with an index that all tasks meet whose name or uid has these words."""
+    # Name and uid are apart in the text of the search. Its index has parts of three characters.
+    parts = [part for word in words for part in word.split(":") if len(part) >= INDEXED_TEXT]
+    if parts:
+        texts = SearchText.objects.all()
+        for part in parts:
+            texts = texts.filter(document__contains=Upper(Value(part)))
+        found = list(texts.values_list("uuid", flat=True)[: CANDIDATES + 1])
+        if len(found) <= CANDIDATES:
+            # Those of which the text has changed may be in it by now.
+            changed = SearchChange.objects.order_by("-id").values_list("uuid", flat=True)
+            return Q(uuid__in={*found, *changed[:PENDING_LIMIT]})
+    newest = SystemTask.objects.order_by("-start_timestamp").values("uuid")
+    return Q(uuid__in=newest[:NEWEST_TASKS])
 
 
 def of_task(text: str) -> str:

@@ -98,13 +98,15 @@ class RowList(ChangeList):
         self.show_admin_actions = self.can_show_all = False
         self.multi_page = paginator.num_pages > 1
         self.status_counts: dict[str, int] = {}
-        if self.model_admin.counts_statuses:  # type: ignore[attr-defined]
+        # A search is not counted a second time if it finds very many.
+        is_search_cut = bool(self.query) and getattr(paginator, "is_cut", False)
+        if self.model_admin.counts_statuses and not is_search_cut:  # type: ignore[attr-defined]
             specs = self.filter_specs
             rows = super().get_queryset(request, [StatusFilter.parameter_name])
             self.filter_specs = specs
             if self.queryset.query.is_empty():
                 rows = rows.none()
-            counts = rows.order_by().values_list("status").annotate(Count("pk"))
+            counts = rows.order_by().values_list("status").annotate(number=Count("*"))
             self.status_counts = dict(counts)
 
     def get_filters(self, request: HttpRequest) -> Any:  # noqa: ANN401 - a tuple of Django's own

@@ -460,11 +460,13 @@ class Migration(migrations.Migration):
                     models.Index(
                         condition=models.Q(("state", "success"), _negated=True),
                         fields=["state", "-sort_timestamp", "-id"],
+                        include=("queue", "worker"),
                         name="taskrun_state",
                     ),
                     models.Index(
                         condition=models.Q(("status", "successful"), _negated=True),
                         fields=["status", "-sort_timestamp", "-id"],
+                        include=("queue", "worker"),
                         name="taskrun_status",
                     ),
                     models.Index(

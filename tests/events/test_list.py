@@ -14,6 +14,7 @@ from rest_framework.filters import search_smart_split
 
 from events import filters, pagination
 from events.filters import ORDERING_FIELDS, SystemTaskFilter
+from systemtasks import models
 from systemtasks.models import SystemTask
 from tests import factories
 
@@ -282,6 +283,18 @@ def test_search_finds_what_messages_say_and_not_how_they_are_stored(
     messages = [factories.log_event(attributes=attributes)]
     factories.system_task("app", messages=messages)
     assert names(reader, search=search) == ["app"] * finds
+
+
+def test_a_search_finds_the_same_where_very_many_tasks_have_the_words(
+    reader: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [factories.system_task(f"common.{number}").name for number in range(8)]
+    factories.system_task("other")
+    factories.search_texts()
+    assert names(reader, search="common") == expected
+    monkeypatch.setattr(models, "FOUND_LIMIT", 5)
+    assert names(reader, search="common") == expected
+    assert names(reader, search="common", page_size=3, page=2) == expected[3:6]
 
 
 def test_a_list_takes_three_queries_however_long_the_page(

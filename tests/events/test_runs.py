@@ -563,3 +563,47 @@ def test_a_page_by_number_reads_no_messages_of_the_rows_before_it(
         assert len(found(historian, page=2, page_size=2)) == 2
     [skipping] = [query["sql"] for query in queries if "OFFSET" in query["sql"]]
     assert "messages" not in skipping
+
+
+def test_a_search_finds_the_newest_errors_first_however_old_they_are(
+    historian: Client, task: SystemTask
+) -> None:
+    now = datetime.now(UTC)
+    ages = [0.5, 0.7, 3, 5, 20, 40]
+    for age in ages:
+        moment = now - timedelta(days=age)
+        factories.task_run(
+            task,
+            state="failure",
+            status="error",
+            exception=f"KeyError: {age}",
+            sort_timestamp=moment,
+            start_timestamp=moment,
+            finish_timestamp=moment,
+        )
+    expected = [f"KeyError: {age}" for age in ages]
+    for size in (1, 3, 4, 6):
+        seen: list[str] = []
+        after: dict[str, str] = {}
+        while True:
+            body = historian.get(URL, {"search": "keyerror", "page_size": size, **after}).json()
+            assert "results" in body, body
+            seen += [row["exception"] for row in body["results"]]
+            assert body["pagination"]["count"] >= len(seen)
+            if not body["pagination"]["after"]:
+                break
+            after = {"after": body["pagination"]["after"]}
+        assert seen == expected
+        second = historian.get(URL, {"search": "keyerror", "page_size": size, "page": 2})
+        if size < len(ages):
+            found = [row["exception"] for row in second.json()["results"]]
+            assert found == expected[size : 2 * size]
+
+
+def test_a_search_in_another_order_needs_a_short_span(historian: Client) -> None:
+    query = {"search": "keyerror", "ordering": "start_timestamp"}
+    answer = historian.get(URL, query)
+    assert answer.status_code == 400
+    assert "newest first" in answer.json()["ordering"][0]
+    start = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    assert historian.get(URL, {**query, "started_from": start}).status_code == 200

@@ -683,3 +683,30 @@ def test_home_is_one_click_away_from_the_index_of_a_project(staff: Client) -> No
     page = staff.get("/admin/")
     assert "systemtasks/home.html" not in [template.name for template in page.templates]
     assert 'href="/admin/systemtasks/systemtask/home/"' in page.content.decode()
+
+
+def test_the_default_order_is_the_same_where_the_tasks_are_too_many_to_sort(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        # Those without a run have the newest start of all.
+        start = factories.START + timedelta(hours=number)
+        factories.system_task(
+            f"t{number}",
+            start_timestamp=start,
+            finish_timestamp=start,
+            sort_timestamp=None if number in (2, 5) else start,
+        )
+    expected = ["t4", "t3", "t1"]
+    assert [task.name for task in listed(staff, TASKS)][:3] == expected
+    monkeypatch.setattr(counting, "COUNT_LIMIT", 3)
+    assert [task.name for task in listed(staff, TASKS)] == expected
+    [sql] = [sql for sql in queries(staff, TASKS) if "LIMIT 3" in sql and "ORDER BY" in sql][:1]
+    assert "CASE" not in sql
+
+
+def test_a_list_of_tasks_without_a_search_does_not_read_the_texts_of_the_search(
+    staff: Client,
+) -> None:
+    factories.system_task()
+    assert not [sql for sql in queries(staff, TASKS) if "searchtext" in sql]

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from systemtasks.models import Period, StatisticsProgress, SystemTask, TaskRun
 from systemtasks.states import State, Status
@@ -183,3 +185,32 @@ def test_tasks_are_in_the_order_of_their_names(now: datetime, count: Any) -> Non
     found = tasks_with_runs(now - DAY, now)
     assert [name for _, name, _ in found] == ["a", "b"]
     assert [name for _, name, _ in tasks_with_runs(now - DAY, now, name="b")] == ["b"]
+
+
+def test_an_error_that_began_before_the_last_success_ended_is_the_first_since_then(
+    now: datetime, count: Any
+) -> None:
+    """Of one task the last success was lately, of the other one long ago."""
+    hour = timedelta(hours=1)
+    for name, ago in (("lately", 3 * hour), ("long ago", 5 * DAY)):
+        task = system_task(name)
+        run(task, now - ago - 9 * hour, **ERROR)
+        run(task, now - ago - 2 * hour, 3 * 3600.0, **ERROR)
+        run(task, now - ago)
+        run(task, now - timedelta(minutes=1), **ERROR)
+    count()
+    found = {SystemTask.objects.get(pk=one.system_task).name: one.since for one in failing(now)}
+    assert found == {
+        "lately": now - 3 * hour - 2 * hour,
+        "long ago": now - 5 * DAY - 2 * hour,
+    }
+
+
+def test_the_names_of_tasks_without_runs_are_not_read(now: datetime) -> None:
+    task = system_task("ran")
+    run(task, now - HOUR)
+    system_task("never")
+    with CaptureQueriesContext(connection) as queries:
+        found = tasks_with_runs(now - DAY, now)
+    assert found == [(task.pk, "ran", "")]
+    assert " IN (" in queries[-1]["sql"]

@@ -11,9 +11,10 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from systemtasks.admin_parts import finding
 from systemtasks.admin_parts.finding import WORDS_LIMIT
 from systemtasks.ids import first_id
-from systemtasks.models import TaskRun
+from systemtasks.models import SystemTask, TaskRun
 from systemtasks.states import State, Status
 from tests import factories
 from tests.systemtasks.test_admin import RUNS, TASKS, body, listed, run_at
@@ -174,3 +175,23 @@ def test_whole_id_is_not_looked_for_in_errors(staff: Client) -> None:
     with CaptureQueriesContext(connection) as captured:
         body(staff, RUNS, q=ID)
     assert not [one for one in captured if "exception" in one["sql"].partition("WHERE")[2]]
+
+
+def test_words_that_very_many_tasks_have_are_looked_for_in_those_that_ran_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [factories.system_task(f"shop.fetch_{number}") for number in range(4)]
+    factories.search_texts()
+    assert {*finding._named(["fetch"])} == {task.pk for task in made}
+    monkeypatch.setattr(finding, "CANDIDATES", 3)
+    monkeypatch.setattr(finding, "NEWEST_TASKS", 2)
+    newest = SystemTask.objects.order_by("-start_timestamp").values_list("uuid", flat=True)
+    assert {*finding._named(["fetch"])} == {*newest[:2]}
+    assert finding._named(["fetch_1"]) == [made[1].pk]
+
+
+def test_a_task_is_found_by_its_name_before_its_text_is_written_for_the_search() -> None:
+    task = factories.system_task("shop.fetch", "eu-1")
+    for words in (["fetch"], ["shop.fetch:eu"], ["FETCH", "eu-1"], ["h"]):
+        assert finding._named(words) == [task.pk]
+    assert finding._named(["fetch", "eu-2"]) == []
