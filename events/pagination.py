@@ -289,8 +289,8 @@ def _parts(rows: Rows, order: str, value: object, key: str) -> list[Rows]:
 def _narrowed(rows: Rows, before: str = "") -> Iterator[Rows]:
     """Yield the newest of the rows, then more of them, and all in the end.
 
-    All of them are older than the time `before`, or than now. The order is that of their start, in which
-    those without one come first.
+    All of them are older than the time `before`, or than now. The order is that of their start, in
+    which those without one come first.
     """
     for span in SEARCHED_FIRST:
         end = datetime.fromisoformat(before) if before else datetime.now(UTC)

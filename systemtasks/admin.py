@@ -186,7 +186,7 @@ class SystemTaskAdmin(RunAgainManyAdmin):
 
     def get_paginator(self, request: HttpRequest, queryset: "QuerySet[Any]", *args: Any) -> Any:  # noqa: ANN401
         """Return the paginator. In the default order, the tasks that have run come first."""
-        paginator = super().get_paginator(request, queryset, *args)
+        paginator: Any = super().get_paginator(request, queryset, *args)
         order, default = [*queryset.query.order_by], [*self.get_ordering(request)]
         if order[:1] == default:
             have_run = queryset.filter(sort_timestamp__isnull=False)
