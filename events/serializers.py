@@ -101,7 +101,12 @@ class TaskRunSerializer(RowSerializer):
     """One execution of a task, or a message that waits for its first one."""
 
     json_columns = ("messages", "args", "kwargs", "context")
-    attributes: ClassVar = {"system_task": "system_task_id", "name": "task_name", "uid": "task_uid"}
+    attributes: ClassVar = {
+        "system_task": "system_task_id",
+        "name": "task_name",
+        "uid": "task_uid",
+        "root_id": "root",
+    }
 
     id = serializers.UUIDField(read_only=True)
     system_task = serializers.UUIDField(help_text="The task's uuid")
@@ -130,7 +135,9 @@ class TaskRunSerializer(RowSerializer):
     parent_run = serializers.UUIDField(
         allow_null=True, help_text="The run that sent it; null where none has, or it is unknown"
     )
-    root_id = serializers.CharField(help_text="Celery id of the run from which it descends")
+    root_id = serializers.CharField(
+        help_text="Celery id of the run from which it descends; its own if it descends from none"
+    )
     sent_timestamp = serializers.DateTimeField(allow_null=True)
     eta_timestamp = serializers.DateTimeField(
         allow_null=True, help_text="The earliest time at which it was to start"

@@ -30,6 +30,12 @@ def search_document() -> Func:
     return Func(*map(F, columns), function=function, output_field=models.TextField())
 
 
+def hour_of(column: str) -> Func:
+    """Return an expression for the hour, in UTC, of a time."""
+    template = "date_bin('1 hour', %(expressions)s, '2000-01-01 00:00Z')"
+    return Func(F(column), template=template, output_field=models.DateTimeField())
+
+
 SYSTEM_TASK_SEARCH = ("name", "uid", "description")
 FOUND_LIMIT = 1_000
 """The tasks that a search finds, of which a query has the uuids. Of more, it has a condition."""
@@ -102,8 +108,7 @@ class TaskRunQuerySet(models.QuerySet["TaskRun"]):
     def of_root(self, celery_id: str) -> Self:
         """Return the run with this Celery id if it has no root but itself, and its descendants."""
         # Two conditions, of which each has an index.
-        descends = Q(root_id=celery_id) & ~Q(root_id=F("celery_id"))
-        return self.filter(descends | Q(celery_id=celery_id, root_id=celery_id))
+        return self.filter(Q(root_id=celery_id) | Q(celery_id=celery_id, root_id=""))
 
     def newest_first(self) -> Self:
         """Return the runs, those that have not started first, then the one that started last."""
@@ -281,7 +286,7 @@ class TaskRun(models.Model):
         db_collation="C",
         blank=True,
         default="",
-        help_text="Celery id of the run from which it descends",
+        help_text="Celery id of the run from which it descends; empty if it descends from none",
     )
     context: "models.JSONField[Any, dict[str, Any]]" = models.JSONField(
         default=dict,
@@ -383,8 +388,9 @@ class TaskRun(models.Model):
             models.Index(fields=("worker", "-sort_timestamp"), name="taskrun_worker"),
             # The housekeeping: runs that expire before their day is dropped, or that outlive it.
             # They may be anywhere among the others, so that BRIN would read all of the table.
+            # By the hour: Postgres keeps equal values once, in a third of the space.
             models.Index(
-                fields=("expires",), name="taskrun_expires", condition=Q(expires__isnull=False)
+                hour_of("expires"), name="taskrun_expires", condition=Q(expires__isnull=False)
             ),
             # `parent_id=`.
             models.Index(fields=("parent_id",), name="taskrun_parent", condition=~Q(parent_id="")),
@@ -392,7 +398,7 @@ class TaskRun(models.Model):
             models.Index(
                 fields=("root_id",),
                 name="taskrun_root",
-                condition=~Q(root_id="") & ~Q(root_id=F("celery_id")),
+                condition=~Q(root_id=""),
             ),
             # `search=`: what `icontains` looks for.
             GinIndex(
@@ -407,6 +413,11 @@ class TaskRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.celery_id} (attempt {self.attempt}, execution {self.number})"
+
+    @property
+    def root(self) -> str:
+        """Return the Celery id of the run from which it descends: its own, if from no other."""
+        return self.root_id or self.celery_id
 
     @property
     def is_finished(self) -> bool:

@@ -147,7 +147,7 @@ def test_canvas_is_recorded_as_single_runs_of_one_root(worker: Worker) -> None:
     assert ended(last, SUCCESS)
 
     run = TaskRun.objects.get(celery_id=last)
-    chained = TaskRun.objects.filter(root_id=run.root_id)
+    chained = TaskRun.objects.of_root(run.root)
     assert eventually(lambda: chained.filter(state="success").count() == 3)
     by_number = {item.args[0]: item for item in chained if item.args}
     assert by_number[2].parent_id == by_number[1].celery_id

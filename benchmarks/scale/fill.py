@@ -93,7 +93,8 @@ SELECT run.id, CASE WHEN began THEN run.id END, (%(tasks)s::uuid[])[task], run.c
     END,
     CASE WHEN n %% 5000 > 0 THEN sent + %(expiry)s * interval '1 day' END,
     'gen' || n %% 8 || '@web-' || n %% 3,
-    CASE WHEN n <> root_n THEN root.celery_id ELSE '' END, root.celery_id,
+    CASE WHEN n <> root_n THEN root.celery_id ELSE '' END,
+    CASE WHEN n <> root_n THEN root.celery_id ELSE '' END,
     CASE WHEN n %% 5 = 0 THEN jsonb_build_object('user', n %% 900, 'request', md5(n::text))
         ELSE '{{}}' END,
     CASE WHEN began AND NOT ended THEN '00000000-0000-4000-8000-000000000001'::uuid END,

@@ -1,10 +1,9 @@
 """Measure how fast runs are written into each database, by the processor time that it takes."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from unittest import mock
-from uuid import uuid4
 
 from django.apps import apps
 from django.db import connection
@@ -25,10 +24,6 @@ ROUNDS = 4
 RUNS = 2_000
 """The runs of a round; one round before those is left out."""
 
-LEASE = str(uuid4())
-
-Change = Callable[[RunRecord], RunRecord]
-
 
 @dataclass(frozen=True)
 class Written:
@@ -45,12 +40,20 @@ class Written:
 
 
 def entries_of(number: int) -> list[Entry]:
-    """Return what the receivers pass to the writer: that a run was sent, and its end."""
-    with mock.patch.object(writer, "submit") as submit:
+    """Return what the writer gets from the receivers: each run when it was sent, begins and ends.
+
+    As those of a run that lasts, and is read by the writer's thread meanwhile.
+    """
+    entries: list[Entry] = []
+    with (
+        mock.patch.object(writer, "submit", entries.append),
+        mock.patch.object(writer, "watch", lambda run: entries.append(run.in_progress())),
+        mock.patch.object(writer, "unwatch"),
+    ):
         for index in range(number):
             for _, step in flow.success(index):
                 step()
-    return [call.args[0] for call in submit.call_args_list]
+    return entries
 
 
 def _ended(runs: "Runs") -> Iterator[None]:
@@ -61,20 +64,8 @@ def _ended(runs: "Runs") -> Iterator[None]:
 def _step_by_step(runs: "Runs") -> Iterator[None]:
     """Write each run when it was sent, while it runs, and when it has ended."""
     yield from runs.write(State.QUEUED)
-    yield from runs.write(State.SUCCESS, _running)
+    yield from runs.write(State.RUNNING)
     yield from runs.write(State.SUCCESS)
-
-
-def _running(record: RunRecord) -> RunRecord:
-    """Return the record of the same run in progress."""
-    return replace(
-        record,
-        state=State.RUNNING,
-        lease=LEASE,
-        finish_timestamp=None,
-        duration=None,
-        messages="[]",
-    )
 
 
 class Runs:
@@ -86,14 +77,13 @@ class Runs:
         self._tasks = tasks
         self._ids = [new_id() for _ in range(RUNS)]
 
-    def write(self, state: State, change: Change | None = None) -> Iterator[None]:
+    def write(self, state: State) -> Iterator[None]:
         """Write the records of this state in batches, and yield after each."""
         of_state = [entry for entry in self._entries if entry.state == state]
         limit = conf().BATCH_LIMIT
         for first in range(0, RUNS, limit):
             batch = of_state[first : first + limit]
-            records = [self._record(first + n, entry) for n, entry in enumerate(batch)]
-            rows.write([change(record) for record in records] if change else records)
+            rows.write([self._record(first + n, entry) for n, entry in enumerate(batch)])
             yield
 
     def _record(self, number: int, entry: Entry) -> RunRecord:

@@ -338,7 +338,8 @@ def decode(text: bytes) -> RunRecord:
         sender=sender,
         # When an orphaned run is sent again, Celery names the first attempt as its parent.
         parent_id="" if parent_id == celery_id else parent_id,
-        root_id=root_id,
+        # Celery names a run that descends from none as its own root. It takes no space in its row.
+        root_id="" if root_id == celery_id else root_id,
         context=_object(request.get("context")),
         sent_options=None
         if line.get("is_shortened")

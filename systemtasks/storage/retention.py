@@ -16,10 +16,11 @@ from uuid import UUID
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
+from django.db.models.lookups import LessThanOrEqual
 
 from systemtasks.conf import conf
 from systemtasks.ids import system_task_uuid
-from systemtasks.models import ROWS_OF_RUNS, ScheduleEntry, SystemTask, TaskRun
+from systemtasks.models import ROWS_OF_RUNS, ScheduleEntry, SystemTask, TaskRun, hour_of
 from systemtasks.own_logger import own_logger
 from systemtasks.runs.records import KnownTask
 from systemtasks.storage.database import has_turn
@@ -102,7 +103,7 @@ def _kept_uuids(kept: Iterable[KnownTask]) -> list[UUID]:
 def expired(
     kept: Iterable[KnownTask], left_alone: Q | None = None
 ) -> "tuple[QuerySet[TaskRun], QuerySet[SystemTask]]":
-    """Return the runs, and the tasks, that have expired and are deleted one by one.
+    """Return the runs, and the tasks, that have expired and are deleted one by one, in order.
 
     Runs in a state of `kept_states`, runs that are not in the statistics yet, runs that meet the
     condition `left_alone`, the tasks that do not expire, and tasks that still have runs are not
@@ -116,7 +117,10 @@ def expired(
     ended = runs.exclude(state__in=kept_states()).filter(counted())
     if left_alone:
         ended = ended.exclude(left_alone)
-    return ended.filter(expires__lte=Now()), unused.filter(expires__lte=Now())
+    # By the hour, as in the index, and then exactly.
+    hour = hour_of("expires")
+    ended = ended.filter(LessThanOrEqual(hour, Now()), expires__lte=Now())
+    return ended.order_by(hour, "expires"), unused.filter(expires__lte=Now()).order_by("expires")
 
 
 def _keep(tasks: "QuerySet[SystemTask]") -> None:
@@ -138,8 +142,8 @@ def _delete(rows: "QuerySet[Any, Any]", protected: set[Any]) -> int:
 
 
 def _locked(rows: "QuerySet[Any, Any]") -> list[Any]:
-    """Lock the rows that expire first, and return their keys. Skip rows that others have locked."""
-    free = rows.order_by("expires").select_for_update(skip_locked=True)
+    """Lock the first rows, and return their keys. Skip rows that others have locked."""
+    free = rows.select_for_update(skip_locked=True)
     return [*free.values_list("pk", flat=True)[:BATCH_LIMIT]]
 
 

@@ -411,9 +411,11 @@ def _execute_with(
     other = [(name, _VALUES[name]) for name in statement.columns if name in _VALUES]
     rows = []
     for record in records:
-        row = dict(zip(own, values_of(record), strict=True))
+        # What is left out is NULL, and need not be read by Postgres.
+        values = zip(own, values_of(record), strict=True)
+        row = {name: value for name, value in values if value is not None}
         for name in json:
-            if row[name] is not None:
+            if name in row:
                 row[name] = orjson.Fragment(row[name])
         for name, value_of in other:
             row[name] = value_of(record)

@@ -184,3 +184,20 @@ def test_index_of_all_partitions_is_not_made_in_a_transaction(
 ) -> None:
     with pytest.raises(Exception, match="cannot be executed inside a transaction"):
         apply(operation, atomic=True)
+
+
+ALIGNMENTS = """
+    SELECT attname, typalign FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+
+
+@pytest.mark.django_db
+def test_no_byte_is_lost_between_the_columns_of_a_run_that_have_a_fixed_length() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(ALIGNMENTS, [TABLE])
+        aligned = cursor.fetchall()
+    fixed = [align for name, align in aligned[: [name for name, _ in aligned].index("state")]]
+    assert "".join(fixed) == "".join(sorted(fixed, key="dic".index))
+    # Those of any length come last: short ones need no alignment, and messages are the longest.
+    assert aligned[-1][0] == "messages"

@@ -261,3 +261,9 @@ def test_row_may_expire_at_once() -> None:
     read = run.finish(State.SUCCESS).record()
 
     assert read.expires == read.finish_timestamp
+
+
+def test_a_run_that_descends_from_none_has_no_root() -> None:
+    own = recorder.queued(INFO, {"id": "id-1", "root_id": "id-1"}, Arguments("[]", "{}", True))
+    other = recorder.queued(INFO, {"id": "id-1", "root_id": "id-2"}, Arguments("[]", "{}", True))
+    assert (own.record().root_id, other.record().root_id) == ("", "id-2")
