@@ -143,8 +143,10 @@ DATABASES = {
 }
 SERVICE_SCHEMA = environment.schema("SERVICE_SCHEMA", "systemtasks_service")
 DATABASE_ROUTERS = ["config.postgres.Router"]
-# Lets Postgres keep the plans of the statements of events.prepared, on each connection.
-DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0
+# Lets Postgres keep the plans of the statements of events.prepared, and of those that write runs.
+# An old pooler, which does not know them, hands a statement to a connection that has no plan of it.
+PREPARED = environment.boolean("PREPARED_STATEMENTS", default=True)
+DATABASES["default"]["OPTIONS"]["prepare_threshold"] = 0 if PREPARED else None
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

@@ -1,8 +1,6 @@
 """A connection of the service looks for its tables in its own schema first."""
 
 import os
-import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,13 +13,12 @@ from django.db import connections
 from psycopg import sql
 
 from config import environment
-from config.embedded.servers import Account
 from config.postgres import SERVICE, SHARED
 from config.postgres.base import DatabaseWrapper
-from tests import processes, projects
-from tests.config.roles import PASSWORD, role
+from tests import projects
+from tests.config.pooler import pgbouncer
+from tests.config.roles import role
 from tests.projects import query
-from tests.waiting import eventually
 
 OWN = "systemtasks_service"
 
@@ -153,45 +150,6 @@ def test_role_without_another_schema_migrates_nothing_shared(migrated: str) -> N
 
 
 # Behind a pooler
-
-
-@contextmanager
-def pgbouncer(database: str, folder: Path, *lines: str) -> Iterator[str]:
-    """Yield the URL of the database behind a PgBouncer in transaction mode."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("There is no pgbouncer on PATH")
-    given = environment.database(database)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (folder / "pgbouncer.ini").write_text(
-        "\n".join(
-            [
-                "[databases]",
-                f"{given['NAME']} = host={given['HOST']} user={given['USER']} "
-                f"password={given['PASSWORD']}",
-                "[pgbouncer]",
-                *("listen_addr = 127.0.0.1", f"listen_port = {port}", "unix_socket_dir ="),
-                *("auth_type = any", "pool_mode = transaction", *lines),
-            ]
-        )
-    )
-    # As Postgres, since it refuses to be root, and needs its socket.
-    command = Account().command(Path(program), folder, Path(given["HOST"]))
-    command += [str(folder / "pgbouncer.ini")]
-    process = processes.start(command, folder / "pgbouncer.log", os.environ)
-    url = f"postgresql://{given['USER']}:{PASSWORD}@127.0.0.1:{port}/{given['NAME']}?"
-
-    def answers() -> bool:
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        assert eventually(answers), (folder / "pgbouncer.log").read_text()
-        yield url
-    finally:
-        processes.stop(process)
 
 
 @pytest.mark.parametrize("lines", [(), ("ignore_startup_parameters = options",)])
