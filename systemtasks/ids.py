@@ -35,7 +35,10 @@ def new_id() -> str:
 
     The random numbers are of their own, and differ in each process: a task may seed Python's.
     """
-    # Not by a library: the fastest would save 2 microseconds of a message, and is Rust to install.
+    # Not by a library: uuid-utils takes a fifth of the time, and would save 1.6 microseconds of the
+    # 100 that recording costs a task. It would be one more compiled package to install. Python's
+    # own uuid7, from 3.14 on, has a counter of each process in place of the time below a
+    # millisecond. So the ids of two processes would have no order within it.
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     value = (milliseconds << 16 | 7 << 12 | (rest << 12) // 1_000_000) << 64
     text = f"{value | 2 << 62 | _random.getrandbits(62):032x}"
