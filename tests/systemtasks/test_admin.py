@@ -493,7 +493,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(staff: Client) -> Non
         factories.task_run(another)
         factories.task_run(task, celery_id="same", attempt=number + 2)
     assert [len(queries(staff, url)) for url in urls] == few
-    assert max(few[:2]) <= 10, few
+    assert max(few[:2]) <= 11, few  # one of them reads the saved views
     assert max(few[2:]) <= 18, few
 
 
