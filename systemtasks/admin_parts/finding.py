@@ -214,7 +214,7 @@ def quick_find(user: Any, text: str) -> list[Found]:  # noqa: ANN401 - the proje
             url = reverse("admin:systemtasks_taskrun_change", args=[run.pk])
             title = with_unseen_shown(f"{run.system_task.full_name} [{run.celery_id}]")
             found.append(Found(title, str(word), url, "play_arrow"))
-        if not logged and OF_CONTEXT.fullmatch(text) and not found:
+        if not found and meaning(text).what == "context":
             query = urlencode({"q": text, "started": "day"})
             url = f"{reverse('admin:systemtasks_taskrun_changelist')}?{query}"
             description = pgettext("systemtasks", "Its runs of the past 24 hours")

@@ -40,12 +40,13 @@ def places() -> dict[str, Any]:
 
     from events.filters import TaskRunFilter
     from events.serializers import TaskRunSerializer
-    from systemtasks.admin_parts.filters import StateFilter
+    from systemtasks.admin_parts.filters import ENDED, LATE, StateFilter
     from systemtasks.models import TaskRun
     from systemtasks.storage import sql
 
     admin = ModelAdmin(TaskRun, site)
-    lookups = StateFilter(RequestFactory().get("/"), {}, TaskRun, admin).offered
+    offered = StateFilter(RequestFactory().get("/"), {}, TaskRun, admin).offered
+    lookups = [choice for choice in offered if choice[0] not in (ENDED, LATE)]
 
     column: Any = TaskRun._meta.get_field("state")
     serializer = TaskRunSerializer().fields["state"]

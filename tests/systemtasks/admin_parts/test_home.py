@@ -150,12 +150,12 @@ def test_recorder_says_what_it_dropped_and_when_it_wrote(staff: Client) -> None:
 
 def test_page_shows_it_all_and_its_script_gets_the_parts_alone(staff: Client) -> None:
     history.make()
-    page = body(staff, HOME)
+    page = body(staff, HOME).replace("<wbr>", "")
     for text in ("shop.charge", "celery@dead", "stuck", "shop.nightly", "shop.report", "17"):
         assert text in page
     assert "<html" in page
     part = staff.get(HOME, headers={"X-Systemtasks-Live": "1"}).content.decode()
-    assert "shop.charge" in part
+    assert "shop.<wbr>charge" in part
     assert "<html" not in part
     assert set(re.findall(r'data-live="(\w+)"', part)) == set(
         re.findall(r'data-live="(\w+)"', page)
@@ -194,7 +194,7 @@ def test_number_of_queries_does_not_depend_on_the_number_of_rows(staff: Client) 
 def test_who_may_not_view_runs_sees_no_runs_and_no_link_to_them() -> None:
     history.make()
     page = body(viewer("systemtask"), HOME)
-    assert "shop.charge" in page
+    assert "shop.<wbr>charge" in page
     assert "celery@dead" not in page
     assert RUNS not in page
 
