@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import connections
 from django.db.models import Q, Value
 from django.db.models.functions import Upper
 from django.urls import reverse
@@ -80,25 +81,32 @@ def meaning(text: str) -> Search:
     text = text.strip()
     if logged := LOGGED.search(text):
         return Search(_of_id(logged[2]))
-    tasks = _named(text.split())
-    found = _of_id(text) | Q(system_task__in=tasks)
+    named = _named(text.split())
+    tasks = _with_runs(named)
     words = [phrase or word for phrase, word in WORD.findall(text)]
-    why_no_errors, are_more = "", False
+    failed: list[UUID] = []
+    why_no_errors = ""
     if _whole_id(text):
         pass  # the run of this id is meant
     elif len(words) > WORDS_LIMIT:
         why_no_errors = "long"
     elif any(map(IN_INDEX.search, words)):
         failed = _newest_with(words)
-        are_more = len(failed) > ERRORS_LIMIT
-        found |= Q(pk__in=failed[:ERRORS_LIMIT])
     else:
         why_no_errors = "short"
+    are_more = len(failed) > ERRORS_LIMIT
+    found = _of_id(text)
+    if tasks or failed:
+        # Ids only if there are any: with both conditions, Postgres reads all runs of the tasks
+        # before it puts them into order.
+        has_ids = TaskRun.objects.filter(found).order_by().exists()
+        others = Q(system_task__in=tasks) | Q(pk__in=failed[:ERRORS_LIMIT])
+        found = found | others if has_ids else others
     if OF_AN_ID.fullmatch(text):
         part = Q(celery_id__contains=text.lower())
         return Search(found, part, "part", why_no_errors, are_more)
     pair = OF_CONTEXT.fullmatch(text)
-    if pair and not tasks:
+    if pair and not named:
         key, value = pair[1], pair[2]
         context = Q(context__contains={key: value})
         if re.fullmatch(r"-?\d{1,18}", value):
@@ -160,6 +168,24 @@ def _named(words: list[str]) -> list[UUID]:
             condition |= Q(name__iendswith=name, uid__istartswith=uid)
         named = named.filter(condition)
     return list(named.filter(_candidates(words)).values_list("uuid", flat=True)[:VALUE_LIMIT])
+
+
+WITH_RUNS = """
+    SELECT task FROM unnest(%s::uuid[]) AS given(task)
+    CROSS JOIN LATERAL (SELECT FROM systemtasks_taskrun WHERE system_task_id = task LIMIT 1) AS run
+"""
+
+
+def _with_runs(tasks: list[UUID]) -> list[UUID]:
+    """Return those of the tasks that have runs.
+
+    Postgres expects runs of every task, and would read all runs in search of them.
+    """
+    if not tasks:
+        return []
+    with connections[TaskRun.objects.db].cursor() as cursor:
+        cursor.execute(WITH_RUNS, [tasks])
+        return [task for (task,) in cursor.fetchall()]
 
 
 def _candidates(words: list[str]) -> Q:
