@@ -57,7 +57,7 @@ def main(*words: str) -> None:
             use(database)
             if database is empty:
                 continue
-            seconds = fill.fill(database)
+            seconds = fill.fill(database, with_statistics=not given.no_statistics)
             databases.keep(database)
             _say(f"{database.runs:,} runs are filled in {seconds:.0f} s")
         if "bytes" in given.parts:
@@ -103,6 +103,7 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--few-orders", action="store_true", help="all orders only of the lists without a filter"
     )
+    parser.add_argument("--no-statistics", action="store_true", help="do not fold any")
     parser.add_argument("--slowest", type=int, default=SLOWEST, help="plans that are printed")
     return parser.parse_args(words)
 

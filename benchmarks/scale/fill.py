@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid5
@@ -152,10 +153,11 @@ def task_names() -> list[tuple[str, str]]:
     ]
 
 
-def fill(database: Database) -> float:
+def fill(database: Database, *, with_statistics: bool = True) -> float:
     """Write the database's runs and tasks. Return the seconds it took.
 
-    `databases.use` has been called with it.
+    `databases.use` has been called with it. To fold the statistics takes minutes, however few the
+    runs are, since there are so many hours.
     """
     began = time.monotonic()
     names = task_names()
@@ -173,7 +175,8 @@ def fill(database: Database) -> float:
         # Each partition, and the whole. Not while others are filled, whose transactions are open:
         # a row is only visible to all if it is older than these.
         cursor.execute("VACUUM ANALYZE systemtasks_taskrun")
-        folding.fold_all()
+        if with_statistics:
+            folding.fold_all()
         for model in apps.get_app_config("systemtasks").get_models():
             if model is not TaskRun:
                 cursor.execute(f"VACUUM ANALYZE {model._meta.db_table}")
@@ -222,9 +225,10 @@ def _fill_days(cursor: Any, database: Database, tasks: list[Any]) -> None:  # no
     )
     indexes = [definition for (definition,) in cursor.fetchall()]
     today = datetime.now(UTC).date()
+    same = replace(database, name=str(connection.settings_dict["NAME"]))  # a test's has another
 
     def fill_day(number: int) -> None:
-        use(database)
+        use(same)
         with connection.cursor() as own:
             _prepare(own)
             _fill_partition(own, schema, indexes, database.runs, number, today, tasks)
