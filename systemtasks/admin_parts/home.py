@@ -130,7 +130,7 @@ class Home:
     def search_help(self) -> str:
         """Return what can be searched for."""
         if self.may_view_runs:
-            return pgettext("systemtasks", "Celery id or task")
+            return pgettext("systemtasks", "Celery id, task or error")
         return pgettext("systemtasks", "Name, description or message")
 
     def _task_url(self, task: UUID) -> str:
