@@ -271,7 +271,7 @@ def _runs_of_day(runs: int, number: int) -> int:
     """Return the share of a day, given its number from 0: today has less, as it is not over."""
     now = datetime.now(UTC)
     passed = (now - now.replace(hour=0, minute=0, second=0, microsecond=0)) / timedelta(days=1)
-    days = DAYS - 1 + passed
+    days = DAYS - 1 + max(passed, 0.1)  # so that some runs are queued and running
     if number == DAYS - 1:
         return runs - sum(_runs_of_day(runs, other) for other in range(DAYS - 1))
     return round(runs / days)
@@ -300,8 +300,8 @@ def _fill_day(
         "seconds": (end - begin).total_seconds() * 0.999,
         "day": f"{day}",
         "last": last,
-        "queued": min(300, runs // 200) if is_today else 0,
-        "running": min(50, runs // 1000) if is_today else 0,
+        "queued": min(300, runs // 200, last // 4) if is_today else 0,
+        "running": min(50, runs // 1000, last // 4) if is_today else 0,
         "tasks": tasks,
         "number": len(tasks),
         "expiry": expiry,

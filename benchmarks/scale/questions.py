@@ -59,8 +59,9 @@ class Values:
         self.child = self.first(ended.filter(parent_run__isnull=False))
         of_common = ended.filter(system_task=system_task_uuid(*COMMON))
         self.failed = self.first(of_common.filter(state=State.FAILURE))
+        common = system_task_uuid(*COMMON)
         self.failed_rarely = self.first(
-            ended.filter(state=State.FAILURE, system_task=self.run.system_task_id)
+            ended.filter(state=State.FAILURE).exclude(system_task=common)
         )
         self.running = self.first(TaskRun.objects.filter(state=State.RUNNING))
         self.retry = self.first(ended.filter(attempt=2))
@@ -229,7 +230,7 @@ def admin_pages(values: Values) -> Iterator[Question]:
                 ("retry", values.retry),
                 ("running", values.running),
                 ("failed, of an eighth", values.failed),
-                ("failed, of a rare task", values.failed_rarely),
+                ("failed, of another task", values.failed_rarely),
             )
         ),
         ("find, a Celery id", "/admin/search/", {"s": values.run.celery_id}),
