@@ -411,36 +411,30 @@ class Comparison:
         return now / before if now and before else None
 
 
+Span = tuple[datetime, datetime]
+"""A start, and an end that is not in it."""
+
+
 def compared(
-    start: datetime,
-    end: datetime,
-    *,
-    before: timedelta = 7 * DAY,
-    tasks: Collection[UUID] | None = None,
+    span: Span, before: Span, *, tasks: Collection[UUID] | None = None
 ) -> list[Comparison]:
-    """Return the tasks with runs in the span, each with what it did in the time before `start`."""
-    now, earlier = (
-        by_task(*span, tasks=tasks, histograms=["duration"])
-        for span in ((start, end), (start - before, start))
-    )
+    """Return the tasks with runs in a span, each with what it did in the span before."""
+    now, earlier = (by_task(*one, tasks=tasks, histograms=["duration"]) for one in (span, before))
     return [Comparison(task, total, earlier.get(task, Totals())) for task, total in now.items()]
 
 
-def slower(
-    start: datetime,
-    end: datetime,
-    *,
-    before: timedelta = 7 * DAY,
-    ratio: float = 1.5,
-    fewest: int = 5,
-) -> list[Comparison]:
-    """Return the tasks whose median duration is that much longer than before, the slowest first.
+def slower(now: datetime, *, ratio: float = 1.5, fewest: int = 5) -> list[Comparison]:
+    """Return the tasks whose median duration is that much longer than usual, the slowest first.
 
+    The runs of the past 24 hours are compared with those of the week before. The 24 hours begin
+    with an hour, and the week is of whole days, so that few runs and rows of hours are read.
     A task needs so many runs in both spans, since a few say little.
     """
+    start = floor(now - DAY, Period.HOUR)
+    midnight = floor(start, Period.DAY)
     found = [
         (by, one)
-        for one in compared(start, end, before=before)
+        for one in compared((start, now), (midnight - 7 * DAY, midnight))
         if (by := one.ratio()) is not None
         and by >= ratio
         and min(one.now.runs, one.before.runs) >= fewest

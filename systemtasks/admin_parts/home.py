@@ -157,7 +157,7 @@ class Home:
 
     @cached_property
     def _slower(self) -> list[statistics.Comparison]:
-        return statistics.slower(self.now - DAY, self.now)
+        return statistics.slower(self.now)
 
     @cached_property
     def _names(self) -> dict[UUID, str]:

@@ -127,7 +127,7 @@ class Percentile:
 def percentiles_of(task: SystemTask) -> list[Percentile]:
     """Return p50 and p95 of a task's past week. Return nothing if it had no run."""
     now = timezone.now()
-    found = statistics.compared(now - WEEK, now, before=WEEK, tasks=[task.pk])
+    found = statistics.compared((now - WEEK, now), (now - 2 * WEEK, now - WEEK), tasks=[task.pk])
     return [_percentile(one, share) for one in found for share in (0.5, 0.95)]
 
 
