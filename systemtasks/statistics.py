@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from math import ceil
 from typing import Any
 from uuid import UUID
@@ -530,13 +531,14 @@ class _Reader:
         runs = (TaskRun._meta.db_table, "1", self._raw)
         for table, sign, spans in (changes, runs):
             of_tasks, values = self._condition("system_task_id")
-            for first, end in spans:
-                if first >= end:
-                    continue
-                between = f"sort_timestamp >= %s AND sort_timestamp < %s AND {of_tasks}"
-                one = parts_of_runs(table, between, sign)
-                queries.append(f"SELECT {columns} FROM ({one}) AS one")
-                parameters += [first, end, *values]
+            spans = [(first, end) for first, end in spans if first < end]
+            if not spans:
+                continue
+            # One query of both ends, since each is planned for all partitions.
+            between = " OR ".join(["(sort_timestamp >= %s AND sort_timestamp < %s)"] * len(spans))
+            one = parts_of_runs(table, f"({between}) AND {of_tasks}", sign)
+            queries.append(f"SELECT {columns} FROM ({one}) AS one")
+            parameters += [*chain.from_iterable(spans), *values]
         if not queries:
             return self._nothing(columns), []
         return " UNION ALL ".join(queries), parameters
