@@ -247,6 +247,21 @@ def by_task(
     return found
 
 
+def durations_by_task(
+    start: datetime, end: datetime, *, tasks: Collection[UUID] | None = None
+) -> dict[UUID, Times]:
+    """Return the durations of each task's ended runs in the span, in less time than `by_task`."""
+    return {
+        row["system_task"]: Times(
+            row["duration_sum"] / 1e6,
+            Counter(dict(zip(row["duration_buckets"], row["duration_counts"], strict=True))),
+            row["duration_max"],
+        )
+        for row in _Reader(start, end, tasks).rows(("system_task",), ["duration"])
+        if row["runs"]
+    }
+
+
 NAMED_AT_ONCE = 10_000
 """Tasks of which a query has the uuids."""
 
@@ -396,18 +411,18 @@ def _failing_since(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A task's runs in a span, and in one before it."""
+    """The durations of a task's runs in a span, and in one before it."""
 
     system_task: UUID
-    now: Totals
-    before: Totals
+    now: Times
+    before: Times
 
     def ratio(self, share: float = 0.5) -> float | None:
         """Return by how much a percentile of the duration has changed: 2.0 if it has doubled.
 
         Return None if there were no runs in one of the spans.
         """
-        now, before = self.now.duration.percentile(share), self.before.duration.percentile(share)
+        now, before = self.now.percentile(share), self.before.percentile(share)
         return now / before if now and before else None
 
 
@@ -419,25 +434,24 @@ def compared(
     span: Span, before: Span, *, tasks: Collection[UUID] | None = None
 ) -> list[Comparison]:
     """Return the tasks with runs in a span, each with what it did in the span before."""
-    now, earlier = (by_task(*one, tasks=tasks, histograms=["duration"]) for one in (span, before))
-    return [Comparison(task, total, earlier.get(task, Totals())) for task, total in now.items()]
+    now, earlier = (durations_by_task(*one, tasks=tasks) for one in (span, before))
+    return [Comparison(task, times, earlier.get(task, Times())) for task, times in now.items()]
 
 
 def slower(now: datetime, *, ratio: float = 1.5, fewest: int = 5) -> list[Comparison]:
     """Return the tasks whose median duration is that much longer than usual, the slowest first.
 
-    The runs of the past 24 hours are compared with those of the week before. The 24 hours begin
-    with an hour, and the week is of whole days, so that few runs and rows of hours are read.
-    A task needs so many runs in both spans, since a few say little.
+    The past 24 whole hours are compared with the seven whole days before, so that nearly all is
+    read from the statistics. A task needs so many runs in both spans, since a few say little.
     """
-    start = floor(now - DAY, Period.HOUR)
-    midnight = floor(start, Period.DAY)
+    end = floor(now, Period.HOUR)
+    midnight = floor(end - DAY, Period.DAY)
     found = [
         (by, one)
-        for one in compared((start, now), (midnight - 7 * DAY, midnight))
+        for one in compared((end - DAY, end), (midnight - 7 * DAY, midnight))
         if (by := one.ratio()) is not None
         and by >= ratio
-        and min(one.now.runs, one.before.runs) >= fewest
+        and min(one.now.counts.total(), one.before.counts.total()) >= fewest
     ]
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])]
 

@@ -350,8 +350,8 @@ class Home:
                 "key": one.system_task,
                 "name": self._names.get(one.system_task, str(one.system_task)),
                 "url": self._task_url(one.system_task),
-                "now": duration_text(one.now.duration.percentile(0.5)),
-                "before": duration_text(one.before.duration.percentile(0.5)),
+                "now": duration_text(one.now.percentile(0.5)),
+                "before": duration_text(one.before.percentile(0.5)),
                 "ratio": f"{one.ratio() or 0:.1f} ×",  # noqa: RUF001 - a multiplication sign
                 "runs_url": self.runs_url(system_task=one.system_task, started="day"),
             }

@@ -137,8 +137,8 @@ def _percentile(of: statistics.Comparison, share: float) -> Percentile:
     change = f"{percent:+} %" if percent else ""
     return Percentile(
         f"p{share * 100:.0f}",
-        duration_text(of.now.duration.percentile(share)),
-        duration_text(of.before.duration.percentile(share)),
+        duration_text(of.now.percentile(share)),
+        duration_text(of.before.percentile(share)),
         change,
         ratio is not None and ratio > 1.25,
     )
