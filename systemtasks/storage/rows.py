@@ -22,7 +22,7 @@ from uuid import UUID
 import orjson
 import psycopg
 from django.db import IntegrityError, connections, transaction
-from psycopg.errors import ForeignKeyViolation, UniqueViolation
+from psycopg.errors import CheckViolation, ForeignKeyViolation, UniqueViolation
 
 from systemtasks.conf import conf
 from systemtasks.connecting import connect
@@ -44,7 +44,7 @@ Key = str
 """The id of an execution, or of a message that has had none, as far as the record knows."""
 
 TRIES = 3
-"""The number of attempts at a batch that conflicts with a row just inserted or deleted."""
+"""The number of attempts at a batch that conflicts with what another process has just done."""
 
 TASKS_WITH_ROW_LIMIT = 10_000
 _tasks_with_row: set[UUID] = set()
@@ -61,15 +61,23 @@ def write(records: Sequence[RunRecord]) -> None:
             with transaction.atomic(using=conf().DATABASE):
                 _write(records)
         except IntegrityError as error:
-            # ON CONFLICT handles one unique index. If two processes insert a new task at the same
-            # moment, the other index may refuse it; the next attempt updates that row. Another
-            # reason is a task in the cache whose row has been deleted.
-            expected = isinstance(error.__cause__, UniqueViolation | ForeignKeyViolation)
-            if not expected or not tries_left:
+            if not _is_conflict(error.__cause__) or not tries_left:
                 raise
             _tasks_with_row.clear()
         else:
             return
+
+
+def _is_conflict(cause: BaseException | None) -> bool:
+    """Return True if what another process has done at the same moment refused a row."""
+    # ON CONFLICT handles one unique index. If two processes insert a new task at the same moment,
+    # the other index may refuse it; the next attempt updates that row. Another reason is a task in
+    # the cache whose row has been deleted.
+    if isinstance(cause, UniqueViolation | ForeignKeyViolation):
+        return True
+    # A run that waited for the default partition while its day got one does not belong there any
+    # more. Unlike a constraint of the table, that of a partition has no name.
+    return isinstance(cause, CheckViolation) and cause.diag.constraint_name is None
 
 
 def forget() -> None:

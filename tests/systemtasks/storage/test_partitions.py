@@ -30,6 +30,7 @@ from systemtasks.storage.partitions import (
 from systemtasks.storage.retention import Retention, delete_expired
 from tests.factories import system_task, task_run
 from tests.systemtasks.entries import record
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("everything_is_counted")]
 
@@ -122,6 +123,37 @@ def test_runs_that_came_before_their_partition_move_to_it() -> None:
     assert partition_of(run) == "systemtasks_taskrun_20200101"
     assert partition_of(other) == "systemtasks_taskrun_default"
     assert TaskRun.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_that_waits_while_its_partition_is_made_is_written_to_it() -> None:
+    made = Event()
+
+    def make_and_wait() -> None:
+        with transaction.atomic():
+            make(LONG_AGO)
+            made.set()
+            eventually(somebody_waits_for_the_default)
+        connection.close()
+
+    maker = Thread(target=make_and_wait)
+    maker.start()
+    assert made.wait(10)
+    try:
+        rows.write([record(id=id_at(noon(LONG_AGO)), execution=uuid4())])
+        assert partition_of(TaskRun.objects.get()) == "systemtasks_taskrun_20200101"
+    finally:
+        maker.join()
+        drop(LONG_AGO)
+
+
+def somebody_waits_for_the_default() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted "
+            "AND relation = 'systemtasks_taskrun_default'::regclass"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def test_day_is_dropped_and_what_outlives_it_stays(old_day: date) -> None:
