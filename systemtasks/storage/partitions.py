@@ -5,7 +5,8 @@ is deleted, and gives its space back. Runs of it that are kept longer move to th
 if they are few; if not, the day waits, and its runs are deleted one by one.
 
 The default partition has the runs of any other time: of hosts whose clock is wrong, or of days for
-which no partition was made in time. So no insert ever fails for want of a partition. It is also why
+which no partition was made in time. Those of a day move if it gets one later; if they are too many
+for that, it gets none, and they are deleted one by one. So no insert ever fails for want of a partition. It is also why
 a partition is not detached CONCURRENTLY: Postgres refuses that where there is a default one. The
 lock on the table that it takes instead is held for milliseconds, and waited for no longer than
 LOCK_TIMEOUT.
@@ -44,7 +45,7 @@ logger = own_logger(__name__)
 AHEAD = 7  # days for which there is a partition before they begin
 INTERVAL = 600.0  # seconds between two looks
 LOCK_TIMEOUT = "200ms"  # for the whole table: whoever writes or reads waits behind this one
-MOVED_LIMIT = 10_000  # runs that outlive their day, and move; with more, the day waits
+MOVED_LIMIT = 10_000  # runs that move at once, while whoever writes or reads waits
 
 TABLE = TaskRun._meta.db_table
 DEFAULT = f"{TABLE}_default"
@@ -229,9 +230,21 @@ def _drop_and_log(expired: ExpiredDay) -> None:
 
 
 def _make(day: date) -> bool:
-    """Make the partition of a day, with what the default one has of it. Return True if it has."""
+    """Make the partition of a day, and move to it what the default one has of the day.
+
+    Return True if it is made, and False if that is too much to move.
+    """
     with _turn() as is_own:
         if not is_own or day in existing():
+            return False
+        [(to_move,)] = execute(
+            _named(
+                "SELECT count(*) FROM (SELECT FROM {default} WHERE id >= {first} AND id < {end} "
+                "LIMIT {limit} + 1) AS found",
+                day,
+            )
+        )
+        if to_move > MOVED_LIMIT:
             return False
         for statement in (
             "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL)",
@@ -287,6 +300,7 @@ def _named(statement: str, day: date | None = None) -> sql.Composable:
         "schema": sql.Identifier(schema),
         "table": sql.Identifier(schema, TABLE),
         "default": sql.Identifier(schema, DEFAULT),
+        "limit": sql.Literal(MOVED_LIMIT),
         "outlives": sql.SQL(OUTLIVES).format(
             kept_states=sql.Literal([*map(str, kept_states())]),
             folded_until=sql.Literal(folded_until() or datetime.min.replace(tzinfo=UTC)),

@@ -125,6 +125,21 @@ def test_runs_that_came_before_their_partition_move_to_it() -> None:
     assert TaskRun.objects.count() == 2
 
 
+def test_day_with_many_runs_gets_no_partition_since_all_would_wait_while_they_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partitions, "MOVED_LIMIT", 1)
+    many = [run_of(LONG_AGO, expires=timezone.now() - DAY) for _ in range(2)]
+    one = run_of(LONG_AGO + DAY, expires=None)
+
+    assert partitions.make([LONG_AGO, LONG_AGO + DAY]) == [LONG_AGO + DAY]
+    assert partition_of(many[0]) == "systemtasks_taskrun_default"
+    assert partition_of(one) == "systemtasks_taskrun_20200102"
+    defer_foreign_keys()
+    delete_in_turn()
+    assert list(TaskRun.objects.all()) == [one]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_run_that_waits_while_its_partition_is_made_is_written_to_it() -> None:
     made = Event()
