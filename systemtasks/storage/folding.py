@@ -33,6 +33,7 @@ from systemtasks.statistics import (
     SIGN,
     VALUES,
     floor,
+    folded_until,
     following,
     parts_of_runs,
     sum_of_parts,
@@ -222,16 +223,20 @@ def fold() -> bool:
         return True
 
 
-def counted() -> Q:
+def counted(folded: datetime | None = None) -> Q:
     """Return the condition that an expired run may be deleted, because it has been counted.
 
-    If nothing is counted for LATE, space matters more.
+    `folded` is the end of the hours that will have been counted by then, if it is not now. If
+    nothing is counted for LATE, space matters more.
     """
     condition = Q(sort_timestamp__isnull=True) | Q(expires__lte=database_time() - LATE)
-    progress = StatisticsProgress.objects.using(conf().DATABASE).first()
-    if progress is None or progress.folded_until is None:
-        return condition
-    return condition | Q(sort_timestamp__lt=progress.folded_until)
+    folded = folded or folded_until()
+    return condition if folded is None else condition | Q(sort_timestamp__lt=folded)
+
+
+def foldable_until() -> datetime:
+    """Return the end of the hours that are over, and can be counted."""
+    return floor(database_time() - MARGIN, Period.HOUR)
 
 
 def expired_statistics() -> "dict[Period, QuerySet[TaskStatistics]]":
@@ -262,7 +267,7 @@ def delete_expired_statistics() -> int:
 
 def _make_due(progress: StatisticsProgress) -> bool:
     """Make the hours due that are over by now. Return True if there are any."""
-    until = floor(database_time() - MARGIN, Period.HOUR)
+    until = foldable_until()
     if progress.folded_until is not None and until <= progress.folded_until:
         return False
     progress.due_until = until

@@ -6,10 +6,10 @@ if they are few; if not, the day waits, and its runs are deleted one by one.
 
 The default partition has the runs of any other time: of hosts whose clock is wrong, or of days for
 which no partition was made in time. Those of a day move if it gets one later; if they are too many
-for that, it gets none, and they are deleted one by one. So no insert ever fails for want of a partition. It is also why
-a partition is not detached CONCURRENTLY: Postgres refuses that where there is a default one. The
-lock on the table that it takes instead is held for milliseconds, and waited for no longer than
-LOCK_TIMEOUT.
+for that, it gets none, and they are deleted one by one. So no insert ever fails for want of a
+partition. It is also why a partition is not detached CONCURRENTLY: Postgres refuses that where
+there is a default one. The lock on the table that it takes instead is held for milliseconds, and
+waited for no longer than LOCK_TIMEOUT.
 """
 
 import re
@@ -167,8 +167,11 @@ def make(days: Iterable[date]) -> list[date]:
     return made
 
 
-def plan_days() -> Plan:
-    """Return what becomes of the days, by when the runs expire that are kept for the usual time."""
+def plan_days(folded: datetime | None = None) -> Plan:
+    """Return what becomes of the days, by when the runs expire that are kept for the usual time.
+
+    `folded` is the end of the hours that will have been counted by then, if it is not now.
+    """
     plan = Plan([], [], [])
     if conf().expires_after is None or not is_droppable():
         return plan
@@ -177,7 +180,7 @@ def plan_days() -> Plan:
         if _expiry(day) > now:
             continue  # only runs that are kept for a shorter time have expired
         if _expiry(day + DAY) <= now:
-            expired = _expired(day)
+            expired = _expired(day, folded)
             if expired.outliving > MOVED_LIMIT:
                 plan.to_wait.append(expired)
                 continue
@@ -257,9 +260,9 @@ def _make(day: date) -> bool:
     return True
 
 
-def _expired(day: date) -> ExpiredDay:
+def _expired(day: date, folded: datetime | None) -> ExpiredDay:
     statement = "SELECT count(*), count(*) FILTER (WHERE {outlives}) FROM {partition}"
-    [(runs, outliving)] = execute(_named(statement, day))
+    [(runs, outliving)] = execute(_named(statement, day, folded))
     return ExpiredDay(day, runs, outliving)
 
 
@@ -286,10 +289,13 @@ def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _named(statement: str, day: date | None = None) -> sql.Composable:
+def _named(
+    statement: str, day: date | None = None, folded: datetime | None = None
+) -> sql.Composable:
     """Return a statement with the names of the tables, and the first and the last id of a day.
 
-    All tables are in the same schema.
+    All tables are in the same schema. `folded` is the end of the counted hours, if it is not that
+    of now.
     """
     [(schema,)] = execute(
         "SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid "
@@ -303,7 +309,7 @@ def _named(statement: str, day: date | None = None) -> sql.Composable:
         "limit": sql.Literal(MOVED_LIMIT),
         "outlives": sql.SQL(OUTLIVES).format(
             kept_states=sql.Literal([*map(str, kept_states())]),
-            folded_until=sql.Literal(folded_until() or datetime.min.replace(tzinfo=UTC)),
+            folded_until=sql.Literal(folded or folded_until() or datetime.min.replace(tzinfo=UTC)),
             late=sql.Literal(LATE),
         ),
     }

@@ -9,7 +9,7 @@ Each worker and beat can do so, but only one process at a time does.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -101,20 +101,26 @@ def _kept_uuids(kept: Iterable[KnownTask]) -> list[UUID]:
 
 
 def expired(
-    kept: Iterable[KnownTask], left_alone: Q | None = None
+    kept: Iterable[KnownTask],
+    left_alone: Q | None = None,
+    *,
+    gone: "QuerySet[TaskRun] | None" = None,
+    folded: datetime | None = None,
 ) -> "tuple[QuerySet[TaskRun], QuerySet[SystemTask]]":
     """Return the runs, and the tasks, that have expired and are deleted one by one, in order.
 
     Runs in a state of `kept_states`, runs that are not in the statistics yet, runs that meet the
     condition `left_alone`, the tasks that do not expire, and tasks that still have runs are not
-    among them.
+    among them. `gone` are runs that will have been deleted before the tasks are, and `folded` is
+    as in `counted`.
     """
     alias = conf().DATABASE
     tasks, runs = SystemTask.objects.using(alias), TaskRun.objects.using(alias)
-    unused = tasks.exclude(pk__in=_kept_uuids(kept)).filter(
-        ~Exists(runs.filter(system_task=OuterRef("pk")))
-    )
-    ended = runs.exclude(state__in=kept_states()).filter(counted())
+    of_task = runs.filter(system_task=OuterRef("pk"))
+    if gone is not None:
+        of_task = of_task.exclude(Exists(gone.order_by().filter(pk=OuterRef("pk"))))
+    unused = tasks.exclude(pk__in=_kept_uuids(kept)).filter(~Exists(of_task))
+    ended = runs.exclude(state__in=kept_states()).filter(counted(folded))
     if left_alone:
         ended = ended.exclude(left_alone)
     # By the hour, as in the index, and then exactly.

@@ -25,7 +25,9 @@ class Command(BaseCommand):
             self.stdout.write(f"{day}: a partition is made")
         if not dry_run:
             folding.fold_all()  # what is not counted yet is not deleted
-        plan = partitions.plan_days()
+        # What is counted before it is deleted, also if nothing is counted now.
+        folded = folding.foldable_until() if dry_run else None
+        plan = partitions.plan_days(folded)
         for old in plan.to_drop:
             self.stdout.write(
                 f"{old.day}: {old.runs - old.outliving} runs are dropped with their partition, "
@@ -39,7 +41,9 @@ class Command(BaseCommand):
                 "many to move; the partition stays"
             )
         left_alone = partitions.is_of(plan.left_alone)
-        for rows in retention.expired(kept, left_alone):
+        staying = {*plan.left_alone} - {old.day for old in plan.to_drop}
+        gone = retention.expired(kept, partitions.is_of(staying), folded=folded)[0]
+        for rows in retention.expired(kept, left_alone, gone=gone, folded=folded):
             self.stdout.write(f"{rows.count()} {rows.model._meta.verbose_name}s are deleted")
         self._delete_statistics(dry_run=dry_run)
         if dry_run:

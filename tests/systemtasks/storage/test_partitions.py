@@ -15,7 +15,7 @@ from django.db.models.signals import post_delete
 from django.utils import timezone
 from pytest_django import Settings
 
-from systemtasks.models import SystemTask, TaskRun, TaskStatistics
+from systemtasks.models import StatisticsProgress, SystemTask, TaskRun, TaskStatistics
 from systemtasks.states import State
 from systemtasks.storage import partitions, rows
 from systemtasks.storage.partitions import (
@@ -375,6 +375,31 @@ def test_command_says_what_it_would_delete_and_then_does(old_day: date) -> None:
     assert (TaskRun.objects.count(), old_day in existing()) == (1, False)
     assert not SystemTask.objects.filter(name="unused").exists()
     assert not TaskStatistics.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_says_what_it_would_delete_although_it_counts_that_before() -> None:
+    StatisticsProgress.objects.all().delete()
+    day, now = today() - OLD_ENOUGH, timezone.now()
+    make(day)
+    began: dict[str, Any] = {"start_timestamp": now - 3 * DAY, "finish_timestamp": now - 3 * DAY}
+    expired: dict[str, Any] = {"expires": now - timedelta(hours=2), **began}
+    task_run(system_task("of-a-day", expires=now), id=id_at(noon(day)), **expired)
+    of_few = system_task("of-few", expires=now)
+    task_run(of_few, **expired)
+    of_one_that_stays = system_task("of-one-that-stays", expires=now)
+    task_run(of_one_that_stays, **expired)
+    stays = task_run(of_one_that_stays, expires=now + DAY, **began)
+    lines = [
+        f"{day}: 1 runs are dropped with their partition, 0 are kept longer",
+        "2 task runs are deleted",
+        "2 System Tasks are deleted",
+    ]
+
+    assert said("--dry-run") == [*lines, "Nothing was changed."]
+    assert [line for line in said() if "is made" not in line] == lines
+    assert list(TaskRun.objects.all()) == [stays]
+    assert list(SystemTask.objects.all()) == [of_one_that_stays]
 
 
 def said(*options: str) -> list[str]:
