@@ -184,9 +184,15 @@ class SystemTaskAdmin(RunAgainManyAdmin):
         """Return the default order: a task that never ran has no last run, and so is last."""
         return (LAST_START.desc(nulls_last=True),)
 
-    def get_paginator(self, request: HttpRequest, queryset: "QuerySet[Any]", *args: Any) -> Any:  # noqa: ANN401
+    def get_paginator(
+        self,
+        request: HttpRequest,
+        queryset: "QuerySet[Any]",
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401 - as Django's search for a field of another model passes them
+    ) -> Any:  # noqa: ANN401
         """Return the paginator. In the default order, the tasks that have run come first."""
-        paginator: Any = super().get_paginator(request, queryset, *args)
+        paginator: Any = super().get_paginator(request, queryset, *args, **kwargs)
         order, default = [*queryset.query.order_by], [*self.get_ordering(request)]
         if order[:1] == default:
             have_run = queryset.filter(sort_timestamp__isnull=False)

@@ -706,3 +706,10 @@ def test_a_list_of_tasks_without_a_search_does_not_read_the_texts_of_the_search(
 ) -> None:
     factories.system_task()
     assert not [sql for sql in queries(staff, TASKS) if "searchtext" in sql]
+
+
+def test_a_task_is_found_by_the_search_for_a_field_of_another_model(staff: Client) -> None:
+    task = factories.system_task("shop.charge")
+    query = {"app_label": "systemtasks", "model_name": "taskrun", "field_name": "system_task"}
+    answer = staff.get("/admin/autocomplete/", {**query, "term": "charge"})
+    assert [one["id"] for one in answer.json()["results"]] == [str(task.pk)]
