@@ -134,13 +134,15 @@ class ReadOnlyAdmin(SkinnedAdmin):
             raise Http404
 
     def explaining(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the view, which then says in the admin's look what the user may not see."""
+        """Return the view, which then says in the admin's look what cannot be seen, and why."""
 
         def explaining(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             try:
                 return view(request, *args, **kwargs)
             except PermissionDenied:
                 return forbidden(request, self.admin_site.each_context(request))
+            except BadRequest as error:
+                return malformed(request, self.admin_site.each_context(request), str(error))
 
         # Django's decorators keep what they say of a view on the function.
         explaining.__dict__.update(getattr(view, "__dict__", {}))
@@ -209,7 +211,9 @@ class ReadOnlyAdmin(SkinnedAdmin):
             raise PermissionDenied
         cl: Any = self.get_changelist_instance(request)
         if cl.is_refused or any(chip.is_wrong for chip in cl.chips()):
-            raise BadRequest("A filter in the address is wrong.")
+            raise BadRequest(
+                pgettext("systemtasks", "A filter in the address is wrong, so nothing is exported.")
+            )
         name = f"{self.opts.model_name}s-{timezone.now():%Y-%m-%d-%H%M}"
         return export(self.exported(cl.queryset), self.export_columns(), name, kind)
 
@@ -218,6 +222,13 @@ def forbidden(request: HttpRequest, context: dict[str, Any]) -> TemplateResponse
     """Return the page that says, in the look of the admin, that the user may not see another."""
     context |= {"title": pgettext("systemtasks", "You may not see this page"), "subtitle": None}
     return TemplateResponse(request, "systemtasks/forbidden.html", context, status=403)
+
+
+def malformed(request: HttpRequest, context: dict[str, Any], text: str) -> TemplateResponse:
+    """Return the page that says, in the look of the admin, what is wrong with a request."""
+    title = pgettext("systemtasks", "This address cannot be shown")
+    context |= {"title": title, "subtitle": None, "text": text}
+    return TemplateResponse(request, "systemtasks/malformed.html", context, status=400)
 
 
 def with_unseen_shown_in(page: HttpResponse) -> HttpResponse:

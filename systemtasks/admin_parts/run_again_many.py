@@ -1,7 +1,7 @@
 """Run several runs or tasks again: those that are selected in a list, or that have one error."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,13 +11,18 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils import timezone
 from django.utils.translation import pgettext
 
 from systemtasks.admin_parts.base import with_unseen_shown_in
 from systemtasks.admin_parts.cells import ago
 from systemtasks.admin_parts.errors import group_of
-from systemtasks.admin_parts.run_again import RunAgainAdmin, may_run_again
+from systemtasks.admin_parts.run_again import (
+    RunAgainAdmin,
+    claim,
+    earlier,
+    may_run_again,
+    newest_claim,
+)
 from systemtasks.admin_parts.text import NOTHING, Block, argument_blocks, number_text
 from systemtasks.models import RunAgain, SystemTask, TaskRun
 from systemtasks.rerun import (
@@ -117,8 +122,6 @@ class Plan:
 def plan(rows: Iterable[SystemTask | TaskRun]) -> Plan:
     """Return what is sent for these rows. One message is sent once, whatever attempts it had."""
     rows = [*rows]
-    earlier = RunAgain.objects.filter(run__in=[row.pk for row in rows]).exclude(celery_id="")
-    before = {one.run: one for one in earlier.order_by("timestamp")}
     items: list[Item] = []
     messages: set[Any] = set()
     for row in sorted(rows, key=_newest_attempt_first):
@@ -134,8 +137,10 @@ def plan(rows: Iterable[SystemTask | TaskRun]) -> Plan:
         except NotRerunnableError as error:
             items.append(Item(row, None, str(error)))
         else:
-            items.append(Item(row, sent, before=before.get(row.pk)))
-    return Plan(items)
+            items.append(Item(row, sent))
+    # A task is on record under the run whose message is sent.
+    before = earlier(item.run or item.row.pk for item in items)
+    return Plan([replace(item, before=before.get(item.run or item.row.pk)) for item in items])
 
 
 def _newest_attempt_first(row: SystemTask | TaskRun) -> tuple[int, int]:
@@ -223,6 +228,7 @@ class RunAgainManyAdmin(RunAgainAdmin):
             "title": pgettext("systemtasks", "Run again"),
             "plan": found,
             "key": uuid4(),
+            "shown": newest_claim(),
             "most": MOST,
             "may_view_arguments": request.user.has_perm("systemtasks.view_taskrun"),
         }
@@ -268,21 +274,21 @@ class RunAgainManyAdmin(RunAgainAdmin):
     ) -> None:
         if item.sent is None:
             return
-        values = {"user": user, "timestamp": timezone.now()}
-        claim, is_new = RunAgain.objects.get_or_create(key=key, run=item.row.pk, defaults=values)
-        if not is_new:
+        shown = request.POST.get("shown", "")
+        row, is_sent_now = claim(key, item.run or item.row.pk, user, shown)
+        if not is_sent_now:
             return
         # What is logged is read by others, in their languages, and so is in English.
         try:
-            claim.celery_id = sender.send(item.sent, asked_by(user, item.sent))
-            text = f"Run again, as {claim.celery_id}."
+            row.celery_id = sender.send(item.sent, asked_by(user, item.sent))
+            text = f"Run again, as {row.celery_id}."
         except RerunError as error:
-            claim.problem = str(error)
+            row.problem = str(error)
             may_be_sent = isinstance(error, BrokerAwayError) and not isinstance(
                 error, NotTriedError
             )
             text = f"Run again: {error}" if may_be_sent else ""
-        claim.save(update_fields=["celery_id", "problem"])
+        row.save(update_fields=["celery_id", "problem"])
         if text:
             self.log_change(request, item.task if self.model is SystemTask else item.row, text)
 
@@ -312,8 +318,10 @@ class RunAgainManyAdmin(RunAgainAdmin):
 def _uuids(texts: list[str]) -> list[UUID]:
     """Return the ids. Raise BadRequest for a malformed one, and for more than MOST."""
     if len(texts) > MOST:
-        raise BadRequest(f"At most {MOST} at a time.")
+        text = pgettext("systemtasks", "At most {} are run again at a time.")
+        raise BadRequest(text.format(MOST))
     try:
         return [UUID(text) for text in texts]
     except ValueError as error:
-        raise BadRequest("An id is malformed.") from error
+        text = pgettext("systemtasks", "An id in the address or the form is malformed.")
+        raise BadRequest(text) from error

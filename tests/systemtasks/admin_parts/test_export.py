@@ -127,7 +127,11 @@ def test_who_may_not_view_may_not_export() -> None:
 
 @pytest.mark.parametrize("query", [{"status": "failed"}, {"name": "x"}, {"q": "\0"}])
 def test_export_of_a_filter_that_is_wrong_is_refused(staff: Client, query: dict[str, str]) -> None:
-    assert staff.get(f"{RUNS}export.csv", query).status_code == 400
+    answer = staff.get(f"{RUNS}export.csv", query)
+    assert answer.status_code == 400
+    page = answer.content.decode()
+    assert "A filter in the address is wrong, so nothing is exported." in page
+    assert "logout" in page  # the look of the admin, with its header
 
 
 def test_there_is_no_other_format(staff: Client) -> None:

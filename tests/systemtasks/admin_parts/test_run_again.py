@@ -1,6 +1,7 @@
 """Run again in the admin: what is shown, who may do it, what is sent, and what is on record."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -108,6 +109,51 @@ def test_confirmation_sends_that_run_and_says_who_asked_in_the_run_and_in_the_lo
     assert entry.user == User.objects.get(username="nina")
     assert entry.get_edited_object() == run
     assert "new-id" in entry.get_change_message()
+
+
+def form(client: Client, row: SystemTask | TaskRun) -> dict[str, str]:
+    page = client.get(again(row)).content.decode()
+    return dict(re.findall(r'name="(run|key|shown)" value="([^"]*)"', page))
+
+
+def test_page_that_is_confirmed_twice_sends_once(
+    operator: Client, sent: list[tuple[Sent, Any]]
+) -> None:
+    run = failed_run()
+    for row in (run, run.system_task):
+        sent.clear()
+        fields = form(operator, row)
+        for _ in range(2):
+            answer = operator.post(again(row), fields, follow=True)
+            assert "?q=new-id" in answer.content.decode()
+        assert len(sent) == 1
+
+
+@pytest.mark.parametrize("of_task", [False, True])
+def test_of_two_users_with_the_same_page_the_first_one_sends(
+    operator: Client, sent: list[tuple[Sent, Any]], of_task: bool
+) -> None:
+    run = failed_run()
+    row = run.system_task if of_task else run
+    other = client_of(*VIEWS, "run", username="omar")
+    forms = [form(client, row) for client in (operator, other)]
+    operator.post(again(row), forms[0])
+    page = other.post(again(row), forms[1], follow=True).content.decode()
+    assert "Not sent: nina has run it again since you were asked." in page
+    assert len(sent) == 1
+    # Who has seen that it was sent may send it once more.
+    assert "Already run again by nina" in other.get(again(run)).content.decode()
+    other.post(again(row), form(other, row))
+    assert len(sent) == 2
+
+
+@pytest.mark.parametrize("shown", ["", "x", "-1", "9" * 400, "\N{SUPERSCRIPT TWO}", "\0"])
+def test_odd_fields_of_the_form_break_nothing(
+    operator: Client, sent: list[tuple[Sent, Any]], shown: str
+) -> None:
+    fields = {"key": shown, "shown": shown}
+    assert operator.post(again(failed_run()), fields).status_code == 302
+    assert len(sent) == 1
 
 
 def test_task_is_sent_as_the_page_has_shown_it_although_it_has_run_since(

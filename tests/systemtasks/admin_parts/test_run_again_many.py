@@ -20,7 +20,7 @@ from systemtasks.states import State, Status
 from tests import factories
 from tests.events.test_run import QUEUE, app, messages, silent_app  # noqa: F401
 from tests.systemtasks.admin_parts.test_acknowledging import failed
-from tests.systemtasks.admin_parts.test_run_again import VIEWS, client_of
+from tests.systemtasks.admin_parts.test_run_again import VIEWS, again, client_of
 from tests.systemtasks.test_admin import RUNS, TASKS, body, page_of
 
 pytestmark = pytest.mark.django_db
@@ -40,9 +40,9 @@ def asking(*rows: TaskRun | SystemTask) -> str:
 
 def fields(page: str) -> dict[str, list[str]]:
     """Return the hidden fields of the form."""
-    found: dict[str, list[str]] = {"run": [], "task": [], "key": []}
+    found: dict[str, list[str]] = {"run": [], "task": [], "key": [], "shown": []}
     for name, value in re.findall(
-        r'<input type="hidden" name="(run|task|key)" value="([^"]*)"', page
+        r'<input type="hidden" name="(run|task|key|shown)" value="([^"]*)"', page
     ):
         found[name].append(value)
     return found
@@ -143,6 +143,37 @@ def test_page_that_is_confirmed_twice_sends_once(
     assert LogEntry.objects.count() == 3
 
 
+def test_of_two_users_with_the_same_page_the_first_one_sends(
+    operator: Client,
+    app: Any,  # noqa: F811
+) -> None:
+    runs = some_runs(2)
+    other = client_of(*VIEWS, "run", username="omar")
+    url = f"{RUNS}run-again/?same_error={runs[0].pk}"
+    forms = [fields(body(client, url)) for client in (operator, other)]
+    first = operator.post(f"{RUNS}run-again/", forms[0], follow=True).content.decode()
+    second = other.post(f"{RUNS}run-again/", forms[1], follow=True).content.decode()
+    assert "Sent again: 2 of 2" in first
+    assert "Sent again: 0 of 2" in second
+    assert second.count("Not sent: nina has run it again since you were asked.") == 2
+    assert len(messages()) == 2
+    # Who has seen that they were sent may send them once more.
+    assert "already run again by nina" in body(other, asking(*runs))
+    assert "Sent again: 2 of 2" in confirm(other, asking(*runs)).content.decode()
+
+
+def test_run_that_was_run_again_alone_is_not_sent_with_its_error(
+    operator: Client,
+    app: Any,  # noqa: F811
+) -> None:
+    runs = some_runs(2)
+    operator.post(again(runs[0]))
+    page = body(operator, f"{RUNS}run-again/?same_error={runs[0].pk}")
+    assert fields(page)["run"] == [str(runs[1].pk)]
+    assert "since they have been run again: 1" in page
+    assert "already run again by nina" in body(operator, asking(*runs))
+
+
 def test_broker_that_goes_away_in_the_middle_leaves_a_report_of_what_was_sent(
     operator: Client,
     app: Any,  # noqa: F811
@@ -239,8 +270,15 @@ def test_error_group_is_sent_in_parts_that_do_not_overlap(
     "query", [{"row": "x"}, {"same_error": "x"}, {"row": [str(uuid4())] * 101}]
 )
 def test_malformed_or_too_many_ids_are_refused(operator: Client, query: dict[str, Any]) -> None:
-    assert operator.get(f"{RUNS}run-again/", query).status_code == 400
-    assert operator.post(f"{RUNS}run-again/", {"key": "x"}).status_code == 400
+    answers = (
+        operator.get(f"{RUNS}run-again/", query),
+        operator.post(f"{RUNS}run-again/", {"key": "x"}),
+    )
+    for answer in answers:
+        assert answer.status_code == 400
+        page = answer.content.decode()
+        assert "is malformed" in page or "At most 100 are run again at a time." in page
+        assert "logout" in page  # the look of the admin, with its header
 
 
 def test_arguments_are_hidden_from_who_may_not_view_runs() -> None:
