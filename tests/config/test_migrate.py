@@ -1,6 +1,7 @@
 """`manage.py migrate`: what it creates, where, and its error if the role may not."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_it_makes_both_places_once_and_all_is_applied(tmp_path: Path, database: 
     made = place(everything(database))
     assert made.pop("public") == {
         "django_migrations",
+        "systemtasks_acknowledgement",
+        "systemtasks_runagain",
+        "systemtasks_savedview",
         "systemtasks_scheduleentry",
         "systemtasks_searchchange",
         "systemtasks_searchtext",
@@ -72,6 +76,16 @@ def test_it_makes_both_places_once_and_all_is_applied(tmp_path: Path, database: 
     before = everything(database)
     ours.run("migrate")
     assert everything(database) == before
+
+
+def test_two_at_once_wait_for_each_other(tmp_path: Path, database: str) -> None:
+    """Each host of a deployment may run it first."""
+    ours = service(tmp_path, database)
+    with ThreadPoolExecutor() as threads:
+        done = [threads.submit(ours.call, "migrate") for _ in range(2)]
+
+    assert [one.result().returncode for one in done] == [0, 0]
+    assert ours.call("migrate", "--check").returncode == 0
 
 
 def test_it_goes_back_and_forth_as_it_is_told(tmp_path: Path, database: str) -> None:

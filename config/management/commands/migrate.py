@@ -1,5 +1,6 @@
 """Migrate the two places that hold the tables; config/postgres/ describes them."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -14,6 +15,8 @@ from psycopg.errors import InsufficientPrivilege
 
 from config.postgres import SERVICE, SHARED
 from config.postgres.base import DatabaseWrapper
+
+PAUSE = 0.2  # seconds between two attempts to be the one that migrates
 
 NO_SCHEMA = (
     "The database's role {role} may not make the schema {schema}. Let the database's owner do it: "
@@ -37,6 +40,7 @@ class Command(migrate.Command):
         try:
             with _alias(SHARED), _alias(SERVICE):
                 if not dry_run:
+                    _wait_for_others()
                     _make_schema()
                 if options["app_label"] in (None, "systemtasks"):
                     shared = {"app_label": "systemtasks", "run_syncdb": False}
@@ -59,6 +63,21 @@ def _alias(name: str) -> Iterator[None]:
     finally:
         connections[name].close()
         del connections[name]
+
+
+def _wait_for_others() -> None:
+    """Wait until no other process migrates this database. This one does until its alias is closed.
+
+    Each host of a deployment may run the command. Django reads once what is applied, so that two of
+    them would make the same tables, and one would fail.
+    """
+    with connections[SHARED].cursor() as cursor:
+        # A statement that waits for the lock would hold up an index that is made CONCURRENTLY.
+        while True:
+            cursor.execute("SELECT pg_try_advisory_lock(hashtext('systemtasks.migrate'))")
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(PAUSE)
 
 
 def _make_schema() -> None:
