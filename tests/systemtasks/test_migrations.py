@@ -26,6 +26,9 @@ SLOW = {
     r"ALTER COLUMN \S+ (SET DATA )?TYPE ": "a new type may write each row: add a column",
     r"ALTER COLUMN \S+ SET NOT NULL": "it reads each row: VALIDATE a CHECK first",
     r"ADD COLUMN (?!.*\bDEFAULT\b).*\bNOT NULL": "a column must be NULL, or have a DEFAULT",
+    r"ADD COLUMN .*\bDEFAULT \(?(?!now\(|statement_timestamp\()\w+\(": "a default that is computed "
+    "for each row writes each: add the column, then its default",
+    r"ADD COLUMN .*\bGENERATED ALWAYS AS \(.* STORED": "it writes each row: compute it when read",
     r"^(UPDATE|DELETE FROM) ": "it writes many rows in one transaction: let the housekeeping do it",
     r"^(CLUSTER|VACUUM FULL|REINDEX (?!.*CONCURRENTLY))": "it locks the whole table",
 }
@@ -40,7 +43,7 @@ def faults(statements: list[str]) -> list[str]:
         table = re.search(r'(?:\bON|^ALTER TABLE) (?:ONLY )?"?(\w+)', statement)
         if table and table[1] in created:
             continue  # nobody uses it yet
-        found += [text for slow, text in SLOW.items() if re.search(slow, statement)]
+        found += [text for slow, text in SLOW.items() if re.search(slow, statement, re.IGNORECASE)]
     locks = any(re.match(r"ALTER TABLE|CREATE TRIGGER|DROP ", one) for one in statements)
     if locks and not any("lock_timeout" in statement for statement in statements):
         found.append("set a lock_timeout, since whoever reads or writes waits behind the migration")
@@ -80,6 +83,11 @@ def test_no_migration_holds_up_who_reads_and_writes() -> None:
         'ALTER TABLE "systemtasks_taskrun" ALTER COLUMN "worker" TYPE text',
         'ALTER TABLE "systemtasks_taskrun" ALTER COLUMN "worker" SET NOT NULL',
         'ALTER TABLE "systemtasks_taskrun" ADD COLUMN "x" integer NOT NULL',
+        'ALTER TABLE "systemtasks_taskrun" ADD COLUMN "x" uuid DEFAULT gen_random_uuid() NOT NULL',
+        'ALTER TABLE "systemtasks_taskrun" ADD COLUMN "x" float DEFAULT (RANDOM()) NOT NULL',
+        'ALTER TABLE "systemtasks_taskrun" ADD COLUMN "x" integer '
+        'GENERATED ALWAYS AS ("attempt" + 1) STORED',
+        'create index "x" on "systemtasks_taskrun" ("worker")',
         'UPDATE "systemtasks_taskrun" SET "worker" = \'\'',
         'DELETE FROM "systemtasks_taskrun"',
         'REINDEX TABLE "systemtasks_taskrun"',
@@ -108,6 +116,11 @@ def test_statement_that_holds_up_others_is_refused(statement: str) -> None:
         [
             "SET lock_timeout = '1s'",
             'ALTER TABLE "systemtasks_taskrun" ADD COLUMN "x" integer DEFAULT 1 NOT NULL',
+        ],
+        [
+            "SET lock_timeout = '1s'",
+            'ALTER TABLE "systemtasks_taskrun" ADD COLUMN "x" timestamptz '
+            "DEFAULT (STATEMENT_TIMESTAMP()) NOT NULL",
         ],
         ['ALTER TABLE "x" VALIDATE CONSTRAINT "y"', "SET lock_timeout = '1s'"],
     ],
