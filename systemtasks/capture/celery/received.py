@@ -176,10 +176,11 @@ def redelivery(run: Run, app: Celery) -> str:
     """Return why the broker has delivered this run's message again, as a text for its messages."""
     sent, limit = run.request.get("sent"), _visibility_timeout(app)
     if type(sent) is float and limit is not None and run.start - sent >= limit:
+        # The message of a lost worker comes again after this time, too.
         return (
-            "The broker has delivered this message before. It was not acknowledged within the "
-            f"broker's visibility timeout of {limit:g} s, which must be longer than a task waits "
-            "for its ETA, and runs"
+            "The broker has delivered this message before: its worker was lost, has put it back "
+            f"into the queue, or has not acknowledged it within the visibility timeout of {limit:g}"
+            " s, which must be longer than a task waits for its ETA, and runs"
         )
     return (
         "The broker has delivered this message before: its worker was lost, or has put it back "

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from config.celery import app
 from systemtasks.capture.celery import received, signals
 from systemtasks.capture.celery.options import UNNAMED, AnyTask, default_info
 from systemtasks.runs import recorder
-from systemtasks.runs.journal_line import EXECUTION, RUN_HEADER
+from systemtasks.runs.journal_line import EXECUTION, RUN_HEADER, SENT_HEADER
 from systemtasks.runs.records import RunRecord
 from systemtasks.states import State, Status
 from systemtasks.storage import leases
@@ -373,3 +374,17 @@ def test_worker_in_a_process_of_tests_says_that_it_records_nothing(
     signals.start_worker(sender=SimpleNamespace(app=app, on_decode_error=None))
 
     assert "This worker records nothing" in caplog.text
+
+
+@pytest.mark.parametrize(("ago", "names_the_timeout"), [(90, True), (30, False)])
+def test_reasons_of_a_redelivery_are_those_that_its_time_allows(
+    monkeypatch: pytest.MonkeyPatch, ago: int, names_the_timeout: bool
+) -> None:
+    """Redis delivers the message of a lost worker again after the visibility timeout, too."""
+    monkeypatch.setitem(app.conf.broker_transport_options, "visibility_timeout", 60)
+    run = received.attempt(default_info("shop.pay"), {SENT_HEADER: time.time() - ago}, (), {})
+    reason = received.redelivery(run, app)
+
+    assert "its worker was lost" in reason
+    assert "put it back into the queue" in reason
+    assert ("visibility timeout of 60 s" in reason) is names_the_timeout
