@@ -91,6 +91,19 @@ START_BY_DATABASE = "now() - make_interval(secs => given.age)"
 """The start of a run by the database's clock: the host has only to know how long ago it was."""
 
 
+def _expires(skew: str) -> str:
+    """Return the expiry by the database's clock, given by how much it is ahead of the host's.
+
+    Two clocks that are right differ by less than an hour. A run keeps the time that its host gave
+    it then.
+    """
+    return f"""given.expires + CASE WHEN abs(extract(epoch FROM {skew})) > 3600
+        THEN {skew} ELSE interval '0' END"""
+
+
+_EXPIRES = _expires(f"({START_BY_DATABASE} - given.start_timestamp)")
+
+
 def _updates(columns: Iterable[str], unchanged: tuple[str, ...]) -> str:
     return ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name not in unchanged)
 
@@ -141,7 +154,8 @@ _SEEN_NOW = f"CASE WHEN given.state = {_literal(State.RUNNING)} THEN now() END"
 
 
 def _run_values(seen: str) -> str:
-    return ", ".join((*(f"given.{column}" for column in _RUN_COLUMNS), START_BY_DATABASE, seen))
+    values = {column: f"given.{column}" for column in _RUN_COLUMNS} | {"expires": _EXPIRES}
+    return ", ".join((*values.values(), START_BY_DATABASE, seen))
 
 
 def _set_run(updated: Mapping[str, str] | None = None) -> str:
@@ -313,7 +327,8 @@ END_RUNS_OF_CHILDREN = Statement(
         duration = greatest(extract(epoch FROM given.finish_timestamp - run.start_timestamp), 0),
         messages = CASE WHEN {_IS_ORPHANED} THEN run.messages - -1 ELSE run.messages END
             || given.messages,
-        expires = given.expires, lease = NULL, seen_timestamp = NULL
+        expires = {_expires("(run.sort_timestamp - run.start_timestamp)")},
+        lease = NULL, seen_timestamp = NULL
     FROM {_given(_END_FROM_MAIN_PROCESS)}
     WHERE {_OWN_ROW} AND run.lease IS NOT NULL
     RETURNING run.id, run.execution::text
@@ -499,7 +514,7 @@ _SHOWS_IT = "old.execution = EXCLUDED.execution"
 UPSERT_SYSTEM_TASKS = Statement(
     f"""
     INSERT INTO systemtasks_systemtask AS old ({", ".join(_TASK_COLUMNS)}, sort_timestamp)
-    SELECT {", ".join(_TASK_COLUMNS)}, {START_BY_DATABASE}
+    SELECT {", ".join(_TASK_COLUMNS).replace("expires", _EXPIRES)}, {START_BY_DATABASE}
     FROM {_given(("age", *_TASK_COLUMNS))}
     ORDER BY uuid
     ON CONFLICT (uuid) DO UPDATE

@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -1011,3 +1012,18 @@ def test_task_shows_its_latest_finished_run_whatever_the_order_and_the_batches(
         else:
             assert (task.start_timestamp, task.status) == (last.start_timestamp, last.status)
             assert task.messages == last.messages
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("days", [-40, 365])
+def test_run_of_a_host_whose_clock_is_wrong_expires_when_it_should(
+    monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    wrong = timezone.now() + timedelta(days=days)
+    set_clock(monkeypatch, wrong)
+    keep = timedelta(days=30)
+    rows.write([record(start_timestamp=wrong, finish_timestamp=wrong, expires=wrong + keep)])
+
+    for row in (TaskRun.objects.get(), SystemTask.objects.get()):
+        assert row.expires is not None
+        assert abs(row.expires - keep - timezone.now()) < timedelta(minutes=1)
