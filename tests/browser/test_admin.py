@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,10 +12,12 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from playwright.sync_api import Page, expect, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
-from systemtasks.states import Status
+from systemtasks.models import Acknowledgement, ScheduleEntry
+from systemtasks.states import State, Status
 from tests import factories
 
 CHROMIUM = shutil.which("chromium")
@@ -178,6 +181,45 @@ def test_rows_begin_on_the_first_screen_of_a_phone_and_open_anywhere(
         page.go_back()
         card.locator("time").tap()  # it has a title, and lies above the link
         expect(page.locator(".st-log")).to_be_visible()
+
+
+OVERLAPS = """() => [...document.querySelectorAll("#st-rows tr")].flatMap((row) => {
+    const boxes = [...row.cells].map((cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return [cell.className, range.getBoundingClientRect()];
+    });
+    const started = boxes.find(([name]) => name === "field-started");
+    return boxes.filter(([name, box]) => box.width > 0 && !/started|select/.test(name)
+        && Math.min(box.right, started[1].right) - Math.max(box.left, started[1].left) > 1
+        && Math.min(box.bottom, started[1].bottom) - Math.max(box.top, started[1].top) > 1);
+})"""
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_no_text_of_a_card_lies_over_another_on_a_phone(
+    live_server: LiveServer, rows: None, language: str
+) -> None:
+    now = timezone.now()
+    first = now - timedelta(minutes=25)
+    task = factories.system_task(
+        "demo.sync", status=Status.ERROR, start_timestamp=first, finish_timestamp=now
+    )
+    for minutes in range(25, 45):
+        start = now - timedelta(minutes=minutes)
+        values = {"state": State.FAILURE, "status": Status.ERROR, "duration": 724.0}
+        run = factories.task_run(task, start_timestamp=start, **values)
+        Acknowledgement.objects.create(run=run.pk, user="ops", timestamp=now)
+    ScheduleEntry.objects.create(
+        app="a", entry="e", task="demo.sync", next_due=now + timedelta(minutes=29)
+    )
+    with visit(live_server, viewport={"width": 360, "height": 740}) as visited:
+        page = visited.page
+        page.set_extra_http_headers({"Accept-Language": language})
+        for name in ("systemtask", "taskrun"):
+            page.goto(f"{live_server.url}/admin/systemtasks/{name}/")
+            expect(page.locator("#st-rows")).to_contain_text("25")
+            assert page.evaluate(OVERLAPS) == []
 
 
 def test_this_service_itself_serves_every_static_file(live_server: LiveServer, rows: None) -> None:
