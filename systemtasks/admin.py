@@ -17,9 +17,10 @@ from django.db.models import Case, F, IntegerField, QuerySet, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Left
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import path
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import pgettext, pgettext_lazy
 
@@ -48,6 +49,7 @@ from systemtasks.admin_parts.errors import errors_of
 from systemtasks.admin_parts.export import Column, pages
 from systemtasks.admin_parts.family import family_of
 from systemtasks.admin_parts.filters import (
+    ENDED,
     AcknowledgedFilter,
     EnabledFilter,
     QueueFilter,
@@ -206,6 +208,18 @@ class SystemTaskAdmin(RunAgainManyAdmin):
         ordered = {part.lstrip("-") for part in request.GET.get(ORDER_VAR, "").split(".")}
         return with_failures(tasks) if str(FAILURES_COLUMN) in ordered else tasks
 
+    def get_changelist_instance(self, request: HttpRequest) -> Any:  # noqa: ANN401
+        """Return the list. Its failures lead to the runs behind them, for who may view runs."""
+        cl: Any = super().get_changelist_instance(request)
+        if request.user.has_perm("systemtasks.view_taskrun"):
+            url = reverse(f"{self.admin_site.name}:systemtasks_taskrun_changelist")
+            for row in cl.result_list:
+                failed = {"system_task": row.pk, "status": Status.ERROR.value}
+                row.failures_url = (
+                    f"{url}?{urlencode({**failed, 'started': 'day', 'state': ENDED})}"
+                )
+        return cl
+
     def complete(self, rows: list[SystemTask]) -> None:
         found = lately(rows)
         for row in rows:
@@ -265,9 +279,16 @@ class SystemTaskAdmin(RunAgainManyAdmin):
     @admin.display(
         description=pgettext_lazy("systemtasks", "failures in 24 h"), ordering="failures_of_day"
     )
-    def failures(self, row: SystemTask) -> str:
+    def failures(self, row: SystemTask) -> SafeString | str:
         number = row.lately.failures_of_day  # type: ignore[attr-defined]
-        return number_text(number) if number else NOTHING
+        if not number:
+            return NOTHING
+        url = getattr(row, "failures_url", "")
+        return (
+            format_html('<a href="{}">{}</a>', url, number_text(number))
+            if url
+            else number_text(number)
+        )
 
     @admin.display(description=pgettext_lazy("systemtasks", "last message"))
     def last_message(self, row: SystemTask) -> str:
