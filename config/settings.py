@@ -233,6 +233,9 @@ SYSTEMTASKS = {
     "EXPIRES_AFTER_DAYS": environment.number(
         "EXPIRES_AFTER_DAYS", _DEFAULTS.EXPIRES_AFTER_DAYS, most=LONGEST_EXPIRY.days
     ),
+    "ERRORS_KEPT_LONGER_DAYS": environment.number(
+        "ERRORS_KEPT_LONGER_DAYS", _DEFAULTS.ERRORS_KEPT_LONGER_DAYS, most=LONGEST_EXPIRY.days
+    ),
     "WARNING_FROM_LOGS": environment.boolean(
         "WARNING_FROM_LOGS", default=_DEFAULTS.WARNING_FROM_LOGS
     ),

@@ -36,6 +36,9 @@ class Conf:
     EXPIRES_AFTER_DAYS: float = 30
     """Days to keep a finished run, and a task after its last run; 0 keeps them forever."""
 
+    ERRORS_KEPT_LONGER_DAYS: float = 0
+    """Days to keep a run that ended as an error longer than others."""
+
     HOURLY_STATISTICS_DAYS: float = 100
     """Days to keep the statistics of each hour, at least 2; 0 keeps them forever."""
 
@@ -232,7 +235,7 @@ def _faults_of_numbers(read: Conf) -> Iterator[tuple[str, str]]:
 
 
 def _faults_of_days(read: Conf) -> Iterator[tuple[str, str]]:
-    for name in ("EXPIRES_AFTER_DAYS", "LOST_AFTER_DAYS"):
+    for name in ("EXPIRES_AFTER_DAYS", "ERRORS_KEPT_LONGER_DAYS", "LOST_AFTER_DAYS"):
         if not 0 <= getattr(read, name) <= LONGEST_EXPIRY.days:
             yield name, f"from 0 to {LONGEST_EXPIRY.days}"
     # A day is made of its hours, and a month of its days, so these have to be there.

@@ -316,6 +316,7 @@ def decode(text: bytes) -> RunRecord:
     # The duration is measured by the monotonic clock, so a change of the system's clock cannot end
     # a run before its start.
     finish = start + timedelta(seconds=duration) if start and duration is not None else None
+    status = _STATUSES[line["status"]]
     execution = _execution(line.get("execution"))
     celery_id, parent_id, root_id, queue, worker, sender = _columns(request)
     return RunRecord(
@@ -332,7 +333,7 @@ def decode(text: bytes) -> RunRecord:
         replaced_by=uuid_or_none(line.get("replaced_by")),
         parent_run=uuid_or_none(request.get("parent_run")),
         state=state,
-        status=_STATUSES[line["status"]],
+        status=status,
         queue=queue,
         worker=worker,
         sender=sender,
@@ -358,7 +359,7 @@ def decode(text: bytes) -> RunRecord:
         exception=line.get("exception", ""),
         messages=log_events(line.get("messages", ())),
         # Set for a run in progress, too: it may have no other end than the reaper's.
-        expires=_expiry(task["expires_after"], finish or start or eta or sent),
+        expires=_expiry(task["expires_after"], finish or start or eta or sent, status),
         lease=line.get("lease"),
         provisional=line.get("provisional", False),
         from_main_process=line.get("from_main_process", False),
@@ -477,11 +478,12 @@ def _wait(sent: datetime | None, eta: datetime | None, start: datetime | None) -
     return max((start - ready).total_seconds(), 0.0)
 
 
-def _expiry(seconds: float | None, end: datetime | None) -> datetime | None:
+def _expiry(seconds: float | None, end: datetime | None, status: Status) -> datetime | None:
     if seconds is None or end is None:
         return None
+    longer = conf().ERRORS_KEPT_LONGER_DAYS if status == Status.ERROR else 0
     try:
-        return end + timedelta(seconds=seconds)
+        return end + timedelta(days=longer, seconds=seconds)
     except OverflowError:  # it lies after the year 9999
         return None
 

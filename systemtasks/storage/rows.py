@@ -13,7 +13,7 @@ rows with their own ids.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -22,13 +22,16 @@ from uuid import UUID
 import orjson
 import psycopg
 from django.db import IntegrityError, connections, transaction
+from django.db.models import F
 from psycopg.errors import CheckViolation, ForeignKeyViolation, UniqueViolation
 
 from systemtasks.conf import conf
 from systemtasks.connecting import connect
 from systemtasks.ids import system_task_uuid
+from systemtasks.models import TaskRun
 from systemtasks.runs.messages import not_run_yet
 from systemtasks.runs.records import KnownTask, RunRecord, ScheduleRecord
+from systemtasks.states import Status
 from systemtasks.storage import sql
 from systemtasks.storage.database import has_turn
 from systemtasks.storage.precedence import (
@@ -150,6 +153,7 @@ def end_lost_runs(seconds: float) -> int:
 def _end_runs(statement: Statement, seconds: float) -> int:
     with transaction.atomic(using=conf().DATABASE):
         ended = [row[0] for row in _execute(statement, seconds)]
+        _keep_errors_longer(ended)
         _show_runs(ended)
     return len(ended)
 
@@ -159,6 +163,7 @@ def end_abandoned_runs(lease: str, executions: Iterable[str]) -> int:
     given = [{"lease": lease, "execution": execution} for execution in executions]
     with transaction.atomic(using=conf().DATABASE):
         ended = [row[0] for row in _execute(sql.END_ABANDONED_RUNS, _json(given))]
+        _keep_errors_longer(ended)
         _show_runs(ended)
     return len(ended)
 
@@ -253,7 +258,16 @@ def _insert_beginnings(records: Collection[RunRecord]) -> list[UUID]:
     _upsert_runs(records, sql.INSERT_BEGINNINGS, sql.INSERT_FURTHER_BEGINNINGS)
     _insert_tasks_of_unfinished(records)
     gone = [record for record in records if record.is_gone]
-    return [id_ for (id_,) in _execute_with(sql.END_GONE_RUNS, gone)]
+    ended = [id_ for (id_,) in _execute_with(sql.END_GONE_RUNS, gone)]
+    _keep_errors_longer(ended)
+    return ended
+
+
+def _keep_errors_longer(ended: Collection[UUID]) -> None:
+    """Let those of these runs expire later that are errors now, but were none when they began."""
+    if (days := conf().ERRORS_KEPT_LONGER_DAYS) and ended:
+        errors = TaskRun.objects.using(conf().DATABASE).filter(pk__in=ended, status=Status.ERROR)
+        errors.update(expires=F("expires") + timedelta(days=days))
 
 
 # Tasks.

@@ -156,6 +156,17 @@ def test_row_expires_after_its_finish_or_never() -> None:
     assert begin(keep).finish(State.SUCCESS).record().expires is None
 
 
+def test_errors_may_be_kept_longer(settings: Settings) -> None:
+    settings.SYSTEMTASKS = {**settings.SYSTEMTASKS, "ERRORS_KEPT_LONGER_DAYS": 60}
+    for state, days in ((State.FAILURE, 90), (State.SUCCESS, 30), (State.RETRY, 30)):
+        record = begin().finish(state).record()
+        assert record.finish_timestamp
+        assert record.expires == record.finish_timestamp + timedelta(days=days)
+
+    keep = TaskInfo(name="keep", description="", expires_after=None)
+    assert begin(keep).finish(State.FAILURE).record().expires is None
+
+
 def test_nested_run_gives_way_to_the_one_around_it() -> None:
     outer = begin(id="outer")
     inner = begin(id="inner", nested=True)

@@ -12,7 +12,9 @@ from uuid import UUID
 
 import orjson
 import pytest
+from django.conf import settings as django_settings
 from django.db import connection, transaction
+from django.test import override_settings
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -536,6 +538,17 @@ def test_run_whose_worker_is_gone_is_ended_once_with_its_last_sign_of_life() -> 
     assert (task.status, task.messages, task.start_timestamp) == ("error", run.messages, NOON)
     assert run.finish_timestamp == task.finish_timestamp == max(seen, NOON)
     assert run.expires == task.expires == run.finish_timestamp + timedelta(days=30)
+
+
+def test_run_whose_worker_is_gone_is_kept_as_long_as_other_errors() -> None:
+    rows.write([running()])
+    let_pass(61)
+    longer = {**django_settings.SYSTEMTASKS, "ERRORS_KEPT_LONGER_DAYS": 60}
+    with override_settings(SYSTEMTASKS=longer):
+        assert rows.end_orphaned_runs(60) == 1
+    run, task = TaskRun.objects.get(), SystemTask.objects.get()
+    assert run.finish_timestamp
+    assert run.expires == task.expires == run.finish_timestamp + timedelta(days=90)
 
 
 def test_runs_of_living_workers_and_what_has_ended_are_not_reaped() -> None:
