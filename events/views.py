@@ -134,7 +134,7 @@ def sent_again(send: Callable[[T, str], str], what: T, user: Any) -> Response:  
 def note_in_admin(user: Any, row: Any, text: str) -> None:  # noqa: ANN401 - the project's own user
     """Add a line to the history of a row in Django's admin, in projects that have it.
 
-    What was sent is sent: a failure here is logged, and does not reach the client.
+    What was sent is sent: a failure here, as over a replica, is logged, and reaches no client.
     """
     if not apps.is_installed("django.contrib.admin"):
         return
@@ -143,8 +143,8 @@ def note_in_admin(user: Any, row: Any, text: str) -> None:  # noqa: ANN401 - the
     try:
         with transaction.atomic(using=LogEntry.objects.db):
             LogEntry.objects.log_actions(user.pk, [row], CHANGE, text, single_object=True)
-    except DatabaseError:
-        logger.exception("What was run again is not in the log of the admin")
+    except DatabaseError as error:
+        logger.warning("%s, but the log of the admin cannot be written: %s", text, error)
 
 
 class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):

@@ -461,14 +461,12 @@ class Migration(migrations.Migration):
                     models.Index(fields=["-sort_timestamp", "-id"], name="taskrun_start"),
                     models.Index(
                         condition=models.Q(("state", "success"), _negated=True),
-                        fields=["state", "-sort_timestamp", "-id"],
-                        include=("queue", "worker"),
+                        fields=["state", "-sort_timestamp", "-id", "queue", "worker"],
                         name="taskrun_state",
                     ),
                     models.Index(
                         condition=models.Q(("status", "successful"), _negated=True),
-                        fields=["status", "-sort_timestamp", "-id"],
-                        include=("queue", "worker"),
+                        fields=["status", "-sort_timestamp", "-id", "queue", "worker"],
                         name="taskrun_status",
                     ),
                     models.Index(

@@ -162,7 +162,7 @@ def test_has_it_failed_like_this_before(ask: Asking) -> None:
     expect(errors.first).to_contain_text("PaymentError: The bank refuses order …: card expired")
     number = int(errors.first.locator("td").first.inner_text())
     assert number > 27  # those of the past three hours
-    ask.click(errors.first.get_by_role("link"))
+    ask.click(errors.first.locator("td").nth(3).get_by_role("link"))  # the newest run
     expect(ask.page.locator(".st-same")).to_contain_text(f"The same error {number} times since")
 
 
@@ -184,7 +184,7 @@ def test_is_a_worker_dead_or_a_queue_stuck(ask: Asking) -> None:
 
 def test_run_it_again(ask: Asking) -> None:
     ask.click(ask.row("failing", "ldap.sync_directory:eu").get_by_role("link").first)
-    ask.click(ask.page.get_by_role("link", name="Run again"))
+    ask.click(ask.page.get_by_role("link", name="Run again", exact=True))
     ask.click(ask.page.get_by_role("button", name="Run again"))
     expect(ask.page.get_by_text("Sent again as")).to_be_visible()
     with app.connection_for_write() as connection:
