@@ -20,10 +20,11 @@ from django.utils.translation import pgettext
 from systemtasks import statistics
 from systemtasks.admin_parts.acknowledging import Seen, seen_since, seen_text
 from systemtasks.admin_parts.counting import COUNT_LIMIT, VALUE_LIMIT, values_of_runs
+from systemtasks.admin_parts.counting import LATELY as SENT_LATELY
 from systemtasks.admin_parts.filters import ENDED, LATE, LATENESS
 from systemtasks.admin_parts.text import NOTHING, duration_text, local, number_text
 from systemtasks.conf import conf
-from systemtasks.ids import full_name, system_task_uuid
+from systemtasks.ids import first_id, full_name, system_task_uuid
 from systemtasks.models import Period, ScheduleEntry, StatisticsChange, SystemTask, TaskRun
 from systemtasks.states import State, Status
 from systemtasks.storage.dropped import NAME as WRITER
@@ -53,7 +54,8 @@ LATELY = """
 """
 WORKERS = """
     SELECT worker, (
-        SELECT max(sort_timestamp) FROM systemtasks_taskrun AS run WHERE run.worker = given.worker
+        SELECT max(sort_timestamp) FROM systemtasks_taskrun AS run
+        WHERE run.worker = given.worker AND run.id >= %(first)s
     ) AT TIME ZONE 'UTC' AS last_start
     FROM unnest(%(workers)s::text[]) AS given(worker)
 """
@@ -300,7 +302,8 @@ class Home:
         """Return the workers of the past day: those first that are silent with runs in progress."""
         last = {}
         if names := values_of_runs("worker"):
-            rows = _rows(WORKERS, workers=names)
+            # The names are those of these days, too, so that few partitions are read.
+            rows = _rows(WORKERS, workers=names, first=first_id(self.now - SENT_LATELY))
             last = {row["worker"]: row["last_start"] for row in rows if row["last_start"]}
         busy: dict[str, int] = {}
         silent: set[str] = set()
