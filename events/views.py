@@ -144,7 +144,7 @@ def note_in_admin(user: Any, row: Any, text: str) -> None:  # noqa: ANN401 - the
         with transaction.atomic(using=LogEntry.objects.db):
             LogEntry.objects.log_actions(user.pk, [row], CHANGE, text, single_object=True)
     except DatabaseError as error:
-        logger.warning("%s, but the log of the admin cannot be written: %s", text, error)
+        logger.warning("This is not in the log of the admin: %s (%s)", text, error)
 
 
 class SystemTaskViewSet(Endpoint, ReadOnlyModelViewSet[SystemTask]):
