@@ -454,9 +454,9 @@ class Acknowledgement(models.Model):
 
 
 class RunAgain(models.Model):
-    """A run, or a task, that somebody has selected to be run again with others.
+    """A run, or a task, that somebody has run again in the admin.
 
-    A row is made before it is sent, so that a page that is confirmed twice sends it once.
+    The row is made before it is sent, so that a page that is confirmed twice sends it once.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -491,7 +491,7 @@ VIEW_NAME_LIMIT, VIEW_QUERY_LIMIT = 80, 2_000
 
 
 class SavedView(models.Model):
-    """What a list in the admin is filtered and sorted by, under a name.
+    """The filters and the order of a list in the admin, under a name.
 
     The user is a name, since the users may be in another database.
     """

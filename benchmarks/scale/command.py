@@ -32,7 +32,7 @@ class Answer:
     small: Figures
     large: Figures
     repeated: Figures
-    """Those of the large database if the plan of a list is kept."""
+    """The figures of the large database if the plan of a list is kept."""
     order: str = ""
     """The slowest order, if it is not the list's own."""
     small_in_order: Figures | None = None

@@ -70,7 +70,7 @@ class Errors:
 
     groups: list[ErrorGroup]
     bound: str = ""
-    """What was looked at, in words, if the task has had more runs, or errors, than that."""
+    """The runs or errors that were looked at, in words, if the task has had more."""
 
     @property
     def shown(self) -> list[ErrorGroup]:

@@ -44,7 +44,7 @@ WORD = re.compile(r'"([^"]+)"|(\S+)')
 """A word of a search, or several in quotes."""
 
 IN_INDEX = re.compile(r"[^\W_]{3}")
-"""What the index of the errors finds a word by: letters or digits, three in a row."""
+"""The least that a word needs to be found by the index of the errors."""
 
 ERRORS_LIMIT = 1_000
 """The runs that are found by their error: the newest ones."""

@@ -52,7 +52,7 @@ class Item:
     sent: Sent | None
     why_not: str = ""
     before: RunAgain | None = None
-    """When it has been run again already."""
+    """The last time that it was run again, if it was."""
 
     @property
     def task(self) -> SystemTask:
@@ -80,7 +80,7 @@ class Item:
 
 @dataclass(slots=True)
 class TaskItems:
-    """What is sent of one task."""
+    """The items of one task that are sent."""
 
     task: SystemTask
     items: list[Item] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Plan:
 
     items: list[Item]
     notes: list[str] = field(default_factory=list)
-    """What was left out before, and why."""
+    """The reasons for which rows were left out, in sentences for the page."""
 
     @property
     def sendable(self) -> list[Item]:

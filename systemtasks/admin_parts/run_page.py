@@ -55,7 +55,7 @@ def links(request: HttpRequest, run: TaskRun) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is, as it has reported last."""
+    """The progress of a run, as it has last reported it."""
 
     done: float
     total: float | None
