@@ -33,7 +33,10 @@ def measure(server: Server, path: str, headers: Headers, seconds: int, postgres:
 
     Raise RuntimeError if a response is neither 2xx nor 3xx.
     """
-    before = _used(server.process), _used(postgres)
+    # A server that has just started may take longer than wrk asks it for.
+    warming = Request(server.url + path, headers=_with_token(server, {}))  # noqa: S310
+    with urlopen(warming, timeout=60):  # noqa: S310
+        before = _used(server.process), _used(postgres)
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
     for name, value in _with_token(server, headers).items():
         command += ["-H", f"{name}: {value}"]
