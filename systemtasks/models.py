@@ -476,7 +476,7 @@ class RunAgain(models.Model):
         required_db_vendor = "postgresql"
         default_permissions = ()
         constraints = (models.UniqueConstraint(fields=("key", "run"), name="runagain_key_run"),)
-        # What has been run again already, before it is again; and what goes with its run.
+        # The earlier times that a run was run again, and the rows that go with a run.
         indexes = (models.Index(fields=("run",), name="runagain_run"),)
 
     def __str__(self) -> str:

@@ -257,7 +257,7 @@ def _fill_partition(
     )
     last = _runs_of_day(runs, number)
     _fill_day(cursor, name, day, last, runs, tasks, DAYS + 1 if number >= EXPIRED_DAYS else 1)
-    # Those of the whole table, which are taken over when the partition is attached to it.
+    # The indexes of the whole table: it takes them over when the partition is attached.
     cursor.execute(f"ALTER TABLE {name} ADD PRIMARY KEY (id)")
     for definition in indexes:
         cursor.execute(re.sub(r"INDEX \S+ ON ONLY \S+", f"INDEX ON {name}", definition, count=1))

@@ -152,7 +152,7 @@ class AcknowledgeAdmin(ReadOnlyAdmin):
         if request.method != "POST":
             return self._ask_for_note(request, run, group, bound)
         if (shown := request.POST.get("newest")) and group:
-            # Those that have failed since the page was shown are not acknowledged unseen.
+            # Runs that have failed since the page was shown stay as they are: nobody has seen them.
             first = next((i for i, one in enumerate(runs) if str(one) == shown), 0)
             runs = runs[first:]
         if request.POST.get("action") == "undo":

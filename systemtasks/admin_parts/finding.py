@@ -198,7 +198,7 @@ def _candidates(words: list[str]) -> Q:
             texts = texts.filter(document__contains=Upper(Value(part)))
         found = list(texts.values_list("uuid", flat=True)[: CANDIDATES + 1])
         if len(found) <= CANDIDATES:
-            # Those of which the text has changed may be in it by now.
+            # Tasks whose text has changed may have the words by now.
             changed = SearchChange.objects.order_by("-id").values_list("uuid", flat=True)
             return Q(uuid__in={*found, *changed[:PENDING_LIMIT]})
     newest = SystemTask.objects.order_by("-start_timestamp").values("uuid")

@@ -82,7 +82,7 @@ class RunAgainAdmin(ReadOnlyAdmin):
         return f"{self.opts.app_label}_{self.opts.model_name}_run_again"
 
     def get_urls(self) -> list[Any]:
-        # What is claimed is committed at once, so that another request sees it.
+        # Each claim is committed at once, so that another request sees it.
         @transaction.non_atomic_requests
         def again(request: HttpRequest, pk: UUID) -> HttpResponseBase:
             return self.run_again_view(request, pk)
@@ -159,7 +159,7 @@ class RunAgainAdmin(ReadOnlyAdmin):
     def _send_now(
         self, request: HttpRequest, row: SystemTask | TaskRun, sent: Sent, row_sent: RunAgain
     ) -> None:
-        # What is logged is read by others, in their languages, and so is in English.
+        # The log is in English: others read it, in other languages.
         try:
             row_sent.celery_id = send_again(sent, asked_by(row_sent.user, sent))
         except NotRerunnableError as error:

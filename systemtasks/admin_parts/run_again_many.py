@@ -180,7 +180,7 @@ class RunAgainManyAdmin(RunAgainAdmin):
         return f"{self.opts.app_label}_{self.opts.model_name}_run_again_many"
 
     def get_urls(self) -> list[Any]:
-        # What is claimed, and what has been sent, is committed at once.
+        # Each claim, and each run that was sent, is committed at once.
         @transaction.non_atomic_requests
         def many(request: HttpRequest) -> HttpResponseBase:
             return self.run_again_many_view(request)
@@ -278,7 +278,7 @@ class RunAgainManyAdmin(RunAgainAdmin):
         row, is_sent_now = claim(key, item.run or item.row.pk, user, shown)
         if not is_sent_now:
             return
-        # What is logged is read by others, in their languages, and so is in English.
+        # The log is in English: others read it, in other languages.
         try:
             row.celery_id = sender.send(item.sent, asked_by(user, item.sent))
             text = f"Run again, as {row.celery_id}."

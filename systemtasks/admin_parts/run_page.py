@@ -59,7 +59,7 @@ class Progress:
 
     done: float
     total: float | None
-    """Of what `done` is a part, or None if that is not known."""
+    """The whole of which `done` is a part, or None if it is not known."""
     text: str
 
 

@@ -160,7 +160,7 @@ HOOK = Kind(
 )  # fmt: skip
 
 OTHERS = (
-    # What requests send.
+    # Tasks that requests send.
     Kind("billing.refund", "Give the money of an order back.", 1.9, weight=8,
          kwargs=(("order", "{order}"),)),
     Kind("mail.send_order_confirmation", "Confirm an order by mail.", 0.5, "mail", weight=95,

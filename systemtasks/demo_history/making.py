@@ -195,7 +195,7 @@ class History:
         error = {"type": name, "message": message, "traceback": traceback}
         return _message(finish, "error", kind.name, run.exception, exception=error)
 
-    # What is usual.
+    # The usual runs.
 
     def _usual(self, kind: Kind, start: datetime, **fields: Any) -> TaskRun:  # noqa: ANN401
         """Add a run that ends in one of the ways in which this task's runs end."""
@@ -339,7 +339,7 @@ class History:
             parent_run=payment.id, sender=payment.worker, context=payment.context,
         )  # fmt: skip
 
-    # What an admin is opened for.
+    # The troubles for which somebody opens the admin.
 
     def _make_payments_that_fail(self) -> None:
         refused = catalogue.CHARGE.errors[0]

@@ -25,7 +25,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{day}: a partition is made")
         if not dry_run:
             folding.fold_all()  # what is not counted yet is not deleted
-        # What is counted before it is deleted, also if nothing is counted now.
+        # Hours that would be counted first are taken as counted, though nothing is counted now.
         folded = folding.foldable_until() if dry_run else None
         plan = partitions.plan_days(folded)
         for old in plan.to_drop:
